@@ -1,0 +1,87 @@
+// Package authz decides one question: may this request pass, and as whom? A Request goes in, a Decision comes out. It
+// knows no HTTP library, SQL or Redis; what it needs from outside it declares as interfaces, and whatever cannot be
+// decided is refused.
+//
+// The order of a check: the path is made canonical or refused, malformed or duplicate credentials are refused, then
+// restrictions, block list, pass list, CSRF, who (session or API key), state, permissions, token.
+package authz
+
+import (
+	"net/netip"
+
+	"barong/session"
+)
+
+// A Dialect is the gateway protocol by which a check arrived. It labels metrics and logs, and decides nothing.
+type Dialect uint8
+
+// The dialects.
+const (
+	EnvoyHTTP   Dialect = iota // ext_authz over HTTP
+	EnvoyGRPC                  // ext_authz over gRPC
+	ForwardAuth                // Traefik forwardAuth, Caddy forward_auth
+	AuthRequest                // nginx auth_request
+	SelfGate                   // this process before its own REST API
+)
+
+// String is the metric label of the dialect.
+func (d Dialect) String() string {
+	return [...]string{"envoy_http", "envoy_grpc", "forward_auth", "auth_request", "self"}[d]
+}
+
+// A Credential is the kind of proof a request presented.
+type Credential uint8
+
+// The kinds of credentials.
+const (
+	NoCredential Credential = iota
+	Cookie
+	APIKey
+)
+
+// String is the metric label of the credential.
+func (c Credential) String() string { return [...]string{"none", "cookie", "api_key"}[c] }
+
+// A Request is one request to be decided, as the gateway received it from its client. An edge fills it: the fields by
+// assignment, the client's headers through AddHeader. Strings and bytes may be views of the edge's buffers: they are
+// read only until Check returns, and what outlives it is copied there. The zero Request is empty; Reset makes it so.
+type Request struct {
+	Dialect Dialect
+	Method  string // the client's method, verbatim: "GET"; a method override header is never looked at
+	Target  string // the client's raw request target: undecoded path and query, beginning with "/"
+	Peer    netip.Addr // who speaks to this process: the gateway, or the client itself; zero when unknown (unix socket)
+
+	headers headers // what AddHeader kept
+}
+
+// An Effect is what a decision does. Its zero value refuses.
+type Effect uint8
+
+// The effects.
+const (
+	Deny  Effect = iota
+	Allow        // identified: Authorization holds the token
+	Pass         // on the pass list: nobody was identified, and the client's own Authorization must be removed
+)
+
+// A Decision is the answer to one request. Check fills all of it.
+type Decision struct {
+	Effect     Effect
+	Status     int    // HTTP status: 200 unless Effect is Deny
+	Code       string // error code of a denial, e.g. "authz.invalid_session"; empty otherwise
+	Credential Credential
+
+	// Authorization is the header value "Bearer <JWT>" of an Allow. It is immutable and may be kept.
+	Authorization []byte
+	// SetCookie is the value of a Set-Cookie header that renews the session's cookie, or empty. Only when the sliding
+	// expiry was written back, which is at most once per 1/20 of the session's life.
+	SetCookie string
+
+	Principal *session.Principal // who, from Allow or from a denial after identification; else nil
+	Session   *session.Session   // the session of a cookie check that got that far; else nil
+	KID       string             // the API key's id when one was found; else empty
+
+	Path   string     // canonical path: no leading or trailing slash; a view of Request.Target
+	Client netip.Addr // client address behind trusted proxies; the zero Addr when unknown
+	Rule   string     // what decided, for logs and the explain command: "block api/v2/barong/management"; may be empty
+}

@@ -1,0 +1,38 @@
+package session
+
+import "context"
+
+// A Principal is who a credential proved: the user row as a check needs it. It is immutable once published; a change
+// of the row makes a new one.
+type Principal struct {
+	UserID     int64
+	UID        string
+	Email      string
+	Role       string
+	State      string // "active", "pending", or one that closes the account
+	Level      int
+	ReferralID int64 // users.id of the referrer, 0 for none
+	OTP        bool  // second factor on
+	Epoch      int64 // current session epoch: a session of another epoch is dead
+}
+
+// Open reports whether the account may be used: state active or pending.
+func (p *Principal) Open() bool { return p.State == "active" || p.State == "pending" }
+
+// Principals reads principals from where they live. The error is ErrNotFound when there is no such user.
+type Principals interface {
+	Principal(ctx context.Context, uid string) (*Principal, error)
+}
+
+// An APIKey is a key pair's server side as a check needs it.
+type APIKey struct {
+	KID    string
+	UID    string // the owner
+	Secret []byte // used as it is (ASCII hexadecimal text) for the HMAC
+	Active bool
+}
+
+// APIKeys reads API keys from where they live. The error is ErrNotFound when there is no such key.
+type APIKeys interface {
+	APIKey(ctx context.Context, kid string) (*APIKey, error)
+}
