@@ -1,0 +1,153 @@
+package db
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"barong/internal/bus"
+	"barong/session"
+)
+
+func (q queries) openKey(k *APIKey) error {
+	plain, err := q.db.sealer.Open(k.Sealed, sealedAt("apikeys", "secret:"+k.KID, k.UserID))
+	if err != nil {
+		return fmt.Errorf("API key %s: %w", k.KID, err)
+	}
+	k.Secret = string(plain)
+	return k.readScope()
+}
+
+func (k *APIKey) readScope() error {
+	k.Scope = []string{}
+	if k.ScopeJSON == nil {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(*k.ScopeJSON), &k.Scope); err != nil {
+		return fmt.Errorf("API key %s: scope: %w", k.KID, err)
+	}
+	return nil
+}
+
+func (k *APIKey) writeScope() error {
+	k.ScopeJSON = nil
+	if len(k.Scope) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(k.Scope)
+	if err != nil {
+		return fmt.Errorf("API key %s: scope: %w", k.KID, err)
+	}
+	s := string(text)
+	k.ScopeJSON = &s
+	return nil
+}
+
+// APIKey is a key as a check needs it; session.ErrNotFound when there is none of that id.
+func (q queries) APIKey(ctx context.Context, kid string) (*session.APIKey, error) {
+	var row struct {
+		APIKey
+		UID string
+	}
+	err := q.idb.NewSelect().Model(&row.APIKey).ColumnExpr("k.*").ColumnExpr("u.uid").
+		Join("JOIN users AS u ON u.id = k.user_id").Where("k.kid = ?", kid).Limit(1).Scan(ctx, &row)
+	if err = Translate(err); err == ErrNotFound {
+		return nil, session.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("API key: %w", err)
+	}
+	if err := q.openKey(&row.APIKey); err != nil {
+		return nil, err
+	}
+	return &session.APIKey{KID: row.KID, UID: row.UID, Secret: []byte(row.Secret), Active: row.State == "active"}, nil
+}
+
+// UserAPIKeys is one page of a user's keys by id, without secrets, and how many there are in all.
+func (q queries) UserAPIKeys(ctx context.Context, userID int64, p Page) ([]APIKey, int64, error) {
+	var rows []APIKey
+	n, err := q.idb.NewSelect().Model(&rows).Where("user_id = ?", userID).Order("id").
+		Limit(p.limit()).Offset(p.offset()).ScanAndCount(ctx)
+	if err != nil {
+		return nil, 0, Translate(err)
+	}
+	for i := range rows {
+		if err := rows[i].readScope(); err != nil {
+			return nil, 0, err
+		}
+	}
+	return rows, int64(n), nil
+}
+
+// UserAPIKey finds one of a user's keys, or ErrNotFound.
+func (q queries) UserAPIKey(ctx context.Context, userID int64, kid string) (*APIKey, error) {
+	k := new(APIKey)
+	if err := q.idb.NewSelect().Model(k).Where("user_id = ?", userID).Where("kid = ?", kid).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	return k, k.readScope()
+}
+
+// InsertAPIKey stores a new key with its secret sealed.
+func (tx *Tx) InsertAPIKey(ctx context.Context, k *APIKey) error {
+	k.CreatedAt, k.UpdatedAt = tx.Now(), tx.Now()
+	k.Sealed = tx.db.sealer.Seal([]byte(k.Secret), sealedAt("apikeys", "secret:"+k.KID, k.UserID))
+	if err := k.writeScope(); err != nil {
+		return err
+	}
+	if _, err := tx.NewInsert().Model(k).Returning("id").Exec(ctx); err != nil {
+		return fmt.Errorf("insert API key: %w", Translate(err))
+	}
+	tx.Notify(bus.KeyChanged, k.KID)
+	return nil
+}
+
+// UpdateAPIKey stores a key's scope and state.
+func (tx *Tx) UpdateAPIKey(ctx context.Context, k *APIKey) error {
+	k.UpdatedAt = tx.Now()
+	if err := k.writeScope(); err != nil {
+		return err
+	}
+	if _, err := tx.NewUpdate().Model(k).Column("scope", "state", "updated_at").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("update API key: %w", Translate(err))
+	}
+	tx.Notify(bus.KeyChanged, k.KID)
+	return nil
+}
+
+// DeleteAPIKey removes a key and its secret.
+func (tx *Tx) DeleteAPIKey(ctx context.Context, k *APIKey) error {
+	if _, err := tx.NewDelete().Model(k).WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("delete API key: %w", Translate(err))
+	}
+	tx.Notify(bus.KeyChanged, k.KID)
+	return nil
+}
+
+// DeactivateAPIKeys makes all of a user's active keys inactive.
+func (tx *Tx) DeactivateAPIKeys(ctx context.Context, userID int64) error {
+	var kids []string
+	err := tx.NewSelect().Model((*APIKey)(nil)).Column("kid").Where("user_id = ?", userID).Where("state = 'active'").
+		Scan(ctx, &kids)
+	if err != nil {
+		return Translate(err)
+	}
+	if len(kids) == 0 {
+		return nil
+	}
+	_, err = tx.NewUpdate().Model((*APIKey)(nil)).Set("state = 'inactive'").Set("updated_at = ?", tx.Now()).
+		Where("user_id = ?", userID).Where("state = 'active'").Exec(ctx)
+	if err != nil {
+		return Translate(err)
+	}
+	for _, kid := range kids {
+		tx.Notify(bus.KeyChanged, kid)
+	}
+	return nil
+}
+
+// A Page is a slice of a list: Number counts from 1, Size rows each.
+type Page struct{ Number, Size int }
+
+func (p Page) limit() int64  { return int64(p.Size) }
+func (p Page) offset() int64 { return int64(p.Number-1) * int64(p.Size) }

@@ -1,0 +1,307 @@
+// Package db keeps the rows: bun models, migrations, and one file of queries a table group, for Postgres and SQLite
+// alike. It owns the unit of work (Tx): a state change, the activity rows and the queued mails it causes, and the
+// notices other replicas need, are one transaction. It knows no HTTP and decides nothing about who may do what.
+//
+// Times are UTC in whole seconds, as the original stored them, so that the filters by second of the API compare alike
+// on both engines. Secrets and personal data are sealed before they reach a statement; see Sealer.
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"barong/internal/bus"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"modernc.org/sqlite"
+)
+
+// ErrNotFound says that no row answers the question.
+var ErrNotFound = errors.New("db: not found")
+
+// ErrTaken says that a unique index refused a row. Index names it: "users_email", "labels_user_id".
+type ErrTaken struct{ Index string }
+
+func (e *ErrTaken) Error() string { return "db: taken: " + e.Index }
+
+// A Sealer encrypts what must not stand in clear at rest, and makes keyed blind indexes for exact look-ups of it.
+type Sealer interface {
+	Seal(plain []byte, context string) string
+	Open(sealed, context string) ([]byte, error)
+	Index(value, purpose string) string
+}
+
+// Options are what Open needs. Now defaults to time.Now.
+type Options struct {
+	URL    string // sqlite://path or postgres://…
+	Sealer Sealer
+	Now    func() time.Time
+}
+
+// A DB is an open database. It is safe for concurrent use.
+type DB struct {
+	queries
+	sql     *sql.DB
+	sqlite  bool
+	url     string
+	writing chan struct{} // SQLite has one writer: queueing here is fair, and spares SQLITE_BUSY
+	publish func(context.Context, ...bus.Notice) error
+	now     func() time.Time
+	sealer  Sealer
+}
+
+// queries are the reads that a DB and a Tx have in common.
+type queries struct {
+	idb bun.IDB
+	db  *DB
+}
+
+// Open connects. It neither migrates nor seeds. A missing SQLite folder is created, readable by its owner alone.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	d := &DB{url: o.URL, now: o.Now, sealer: o.Sealer}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	d.publish = func(context.Context, ...bus.Notice) error { return nil }
+	var b *bun.DB
+	switch {
+	case strings.HasPrefix(o.URL, "sqlite://"):
+		path := strings.TrimPrefix(o.URL, "sqlite://")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
+		}
+		pool, err := sql.Open("sqlite", sqliteDSN(path))
+		if err != nil {
+			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
+		}
+		pool.SetMaxOpenConns(4 + 2*runtime.GOMAXPROCS(0))
+		pool.SetMaxIdleConns(4 + 2*runtime.GOMAXPROCS(0))
+		d.sql, d.sqlite, d.writing = pool, true, make(chan struct{}, 1)
+		b = bun.NewDB(pool, sqlitedialect.New())
+	case strings.HasPrefix(o.URL, "postgres://"), strings.HasPrefix(o.URL, "postgresql://"):
+		cfg, err := pgx.ParseConfig(o.URL)
+		if err != nil {
+			return nil, fmt.Errorf("open postgres: %w", withoutPassword(err, o.URL))
+		}
+		// bun writes values into the statement, so preparing each text would only fill caches; the extended protocol
+		// still takes a single statement at a time.
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+		cfg.RuntimeParams["timezone"] = "UTC"
+		if cfg.ConnectTimeout == 0 {
+			cfg.ConnectTimeout = 5 * time.Second
+		}
+		d.sql = stdlib.OpenDB(*cfg)
+		d.sql.SetMaxOpenConns(16 + 4*runtime.GOMAXPROCS(0))
+		d.sql.SetMaxIdleConns(8)
+		d.sql.SetConnMaxIdleTime(5 * time.Minute)
+		b = bun.NewDB(d.sql, pgdialect.New())
+	default:
+		return nil, fmt.Errorf("open database: the URL begins neither with sqlite:// nor with postgres://")
+	}
+	d.queries = queries{idb: b, db: d}
+	if err := d.sql.PingContext(ctx); err != nil {
+		d.sql.Close()
+		return nil, fmt.Errorf("open database: %w", withoutPassword(err, o.URL))
+	}
+	return d, nil
+}
+
+// sqliteDSN is the driver's name of the file with the settings every connection gets: a write-ahead log so that readers
+// and the writer do not wait for each other, full sync so that an answered write outlives a power cut, and write
+// transactions that lock when they begin instead of failing half-way.
+func sqliteDSN(path string) string {
+	q := url.Values{"_txlock": {"immediate"}, "_time_format": {"sqlite"}, "_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
+		"secure_delete(1)", "journal_size_limit(67108864)",
+	}}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// withoutPassword keeps a URL's password out of a driver's message.
+func withoutPassword(err error, raw string) error {
+	if u, perr := url.Parse(raw); perr == nil && u.User != nil {
+		if p, ok := u.User.Password(); ok && p != "" {
+			return errors.New(strings.ReplaceAll(err.Error(), p, "***"))
+		}
+	}
+	return err
+}
+
+// Close closes every connection.
+func (d *DB) Close() error { return d.sql.Close() }
+
+// Bun is the handle for reads. Writes go through Update.
+func (d *DB) Bun() *bun.DB { return d.idb.(*bun.DB) }
+
+// SQLite reports whether the engine is SQLite.
+func (d *DB) SQLite() bool { return d.sqlite }
+
+// URL is what Open was given. It may hold a password.
+func (d *DB) URL() string { return d.url }
+
+// Now is the clock in the precision that rows keep: UTC, whole seconds.
+func (d *DB) Now() time.Time { return d.now().UTC().Truncate(time.Second) }
+
+// Sealer is what Open was given.
+func (d *DB) Sealer() Sealer { return d.sealer }
+
+// Ping reports whether the database answers.
+func (d *DB) Ping(ctx context.Context) error { return d.sql.PingContext(ctx) }
+
+// PublishTo names who hears a committed transaction's notices. Call it before the first Update.
+func (d *DB) PublishTo(publish func(context.Context, ...bus.Notice) error) { d.publish = publish }
+
+// A Tx is one unit of work. What it notes with Notify and AfterCommit happens only if it commits.
+type Tx struct {
+	queries
+	bun.Tx
+	notices []bus.Notice
+	after   []func(context.Context)
+}
+
+// Notify tells this process's caches, and then the other replicas, what to forget, once the transaction has committed.
+func (tx *Tx) Notify(kind bus.Kind, subject string) {
+	n := bus.Notice{Kind: kind, Subject: subject}
+	for _, have := range tx.notices {
+		if have == n {
+			return
+		}
+	}
+	tx.notices = append(tx.notices, n)
+}
+
+// AfterCommit runs f after the commit and before Update returns.
+func (tx *Tx) AfterCommit(f func(context.Context)) { tx.after = append(tx.after, f) }
+
+// Now is DB.Now.
+func (tx *Tx) Now() time.Time { return tx.db.Now() }
+
+// SQLite is DB.SQLite.
+func (tx *Tx) SQLite() bool { return tx.db.sqlite }
+
+// Update runs f in one write transaction and commits it unless f returns an error or panics. On Postgres, a transaction
+// that loses against a concurrent one is run again, so f must not keep anything it did outside the transaction. The
+// notices are delivered to this process before Update returns; that other replicas could not be told is no error of the
+// change itself, they find out within the session cache's lifetime.
+func (d *DB) Update(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	var err error
+	for attempt := 0; attempt < 4; attempt++ {
+		var tx *Tx
+		tx, err = d.once(ctx, f)
+		if err == nil {
+			// The caller may be gone by now; what is committed must still be told.
+			told, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			for _, after := range tx.after {
+				after(told)
+			}
+			if len(tx.notices) > 0 {
+				_ = d.publish(told, tx.notices...) // the bus reports its own trouble; see above
+			}
+			return nil
+		}
+		if !retryable(err) {
+			break
+		}
+	}
+	return Translate(err)
+}
+
+func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error) (*Tx, error) {
+	if d.writing != nil {
+		select {
+		case d.writing <- struct{}{}:
+			defer func() { <-d.writing }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	inner, err := d.Bun().BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	tx := &Tx{Tx: inner}
+	tx.queries = queries{idb: inner, db: d}
+	done := false
+	defer func() {
+		if !done {
+			_ = inner.Rollback() // the error that brought us here is the one to tell
+		}
+	}()
+	if err := f(ctx, tx); err != nil {
+		return nil, err
+	}
+	if err := inner.Commit(); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	done = true
+	return tx, nil
+}
+
+// retryable reports a lost race that a second run can win.
+func retryable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// Translate turns a driver's error into one of this package's: ErrNotFound, *ErrTaken, or the same error.
+func Translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "23505" {
+		return &ErrTaken{Index: pg.ConstraintName}
+	}
+	var lite *sqlite.Error
+	if errors.As(err, &lite) && lite.Code()&0xff == 19 && strings.Contains(lite.Error(), "UNIQUE constraint failed") {
+		return &ErrTaken{Index: liteIndex(lite.Error())}
+	}
+	return err
+}
+
+// liteIndex finds the index behind SQLite's message, which names an index only when it is one of expressions and the
+// columns otherwise: "UNIQUE constraint failed: index 'users_email'", "…: labels.user_id, labels.key, labels.scope".
+func liteIndex(message string) string {
+	_, rest, _ := strings.Cut(message, "UNIQUE constraint failed: ")
+	rest, _, _ = strings.Cut(rest, " (")
+	if name, ok := strings.CutPrefix(rest, "index '"); ok {
+		return strings.TrimSuffix(name, "'")
+	}
+	if name, ok := liteIndexes[rest]; ok {
+		return name
+	}
+	return rest
+}
+
+// liteIndexes maps the columns of SQLite's message to the index's name, as Postgres reports it.
+var liteIndexes = map[string]string{
+	"users.uid": "users_uid",
+	"recovery_codes.user_id, recovery_codes.digest": "recovery_codes_user_id",
+	"profiles.user_id":                         "profiles_open",
+	"phones.user_id, phones.number_index":      "phones_user_id",
+	"phones.number_index":                      "phones_verified",
+	"labels.user_id, labels.key, labels.scope": "labels_user_id",
+	"levels.key, levels.value":                 "levels_key",
+	"apikeys.kid":                              "apikeys_kid",
+	"restrictions.scope, restrictions.category, restrictions.value": "restrictions_value",
+	"mail_tokens.jti":   "mail_tokens_pkey",
+	"whitelinks.digest": "whitelinks_pkey",
+	"sessions.key":      "sessions_pkey",
+}

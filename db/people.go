@@ -1,0 +1,300 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Purposes of the blind indexes, which separate equal values of different columns.
+const (
+	purposeFirstName = "profiles.first_name"
+	purposeLastName  = "profiles.last_name"
+	purposePhone     = "phones.number"
+	purposeDocNumber = "documents.doc_number"
+)
+
+func (q queries) seal(v *string, table, column string, owner int64) *string {
+	if v == nil {
+		return nil
+	}
+	s := q.db.sealer.Seal([]byte(*v), sealedAt(table, column, owner))
+	return &s
+}
+
+func (q queries) open(v *string, table, column string, owner int64) (*string, error) {
+	if v == nil {
+		return nil, nil
+	}
+	plain, err := q.db.sealer.Open(*v, sealedAt(table, column, owner))
+	if err != nil {
+		return nil, fmt.Errorf("%s.%s of user %d: %w", table, column, owner, err)
+	}
+	s := string(plain)
+	return &s, nil
+}
+
+func (q queries) index(v *string, purpose string) *string {
+	if v == nil {
+		return nil
+	}
+	s := q.db.sealer.Index(*v, purpose)
+	return &s
+}
+
+func (q queries) sealProfile(p *Profile) *sealedProfile {
+	seal := func(v *string, column string) *string { return q.seal(v, "profiles", column, p.UserID) }
+	return &sealedProfile{
+		ID: p.ID, UserID: p.UserID,
+		FirstName: seal(p.FirstName, "first_name"), FirstNameIndex: q.index(p.FirstName, purposeFirstName),
+		LastName: seal(p.LastName, "last_name"), LastNameIndex: q.index(p.LastName, purposeLastName),
+		DOB: seal(p.DOB, "dob"), Address: seal(p.Address, "address"), Postcode: seal(p.Postcode, "postcode"),
+		City: seal(p.City, "city"), Country: p.Country, State: p.State, Metadata: p.Metadata,
+		CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+	}
+}
+
+func (q queries) openProfile(r *sealedProfile) (*Profile, error) {
+	p := &Profile{
+		ID: r.ID, UserID: r.UserID, Country: r.Country, State: r.State, Metadata: r.Metadata,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+	for _, f := range []struct {
+		to     **string
+		from   *string
+		column string
+	}{
+		{&p.FirstName, r.FirstName, "first_name"},
+		{&p.LastName, r.LastName, "last_name"},
+		{&p.DOB, r.DOB, "dob"},
+		{&p.Address, r.Address, "address"},
+		{&p.Postcode, r.Postcode, "postcode"},
+		{&p.City, r.City, "city"},
+	} {
+		v, err := q.open(f.from, "profiles", f.column, r.UserID)
+		if err != nil {
+			return nil, err
+		}
+		*f.to = v
+	}
+	return p, nil
+}
+
+func (q queries) profiles(ctx context.Context, sel func(*bun.SelectQuery) *bun.SelectQuery) ([]Profile, error) {
+	var rows []sealedProfile
+	if err := sel(q.idb.NewSelect().Model(&rows)).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	out := make([]Profile, 0, len(rows))
+	for i := range rows {
+		p, err := q.openProfile(&rows[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *p)
+	}
+	return out, nil
+}
+
+// Profiles are the profiles of these users, by id.
+func (q queries) Profiles(ctx context.Context, userIDs ...int64) ([]Profile, error) {
+	if len(userIDs) == 0 {
+		return []Profile{}, nil
+	}
+	return q.profiles(ctx, func(s *bun.SelectQuery) *bun.SelectQuery {
+		return s.Where("user_id IN (?)", bun.List(userIDs)).Order("id")
+	})
+}
+
+// AllProfiles is one page of everybody's profiles by id, and how many there are in all.
+func (q queries) AllProfiles(ctx context.Context, page Page) ([]Profile, int64, error) {
+	n, err := q.idb.NewSelect().Model((*sealedProfile)(nil)).Count(ctx)
+	if err != nil {
+		return nil, 0, Translate(err)
+	}
+	rows, err := q.profiles(ctx, func(s *bun.SelectQuery) *bun.SelectQuery {
+		return s.Order("id").Limit(page.limit()).Offset(page.offset())
+	})
+	return rows, int64(n), err
+}
+
+// ProfileIn finds the user's one profile in any of these states (the latest when several), or ErrNotFound.
+func (q queries) ProfileIn(ctx context.Context, userID int64, states ...int) (*Profile, error) {
+	rows, err := q.profiles(ctx, func(s *bun.SelectQuery) *bun.SelectQuery {
+		return s.Where("user_id = ?", userID).Where("state IN (?)", bun.List(states)).Order("id DESC").Limit(1)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, ErrNotFound
+	}
+	return &rows[0], nil
+}
+
+// InsertProfile stores a new profile. A second drafted or submitted one of a user is ErrTaken.
+func (tx *Tx) InsertProfile(ctx context.Context, p *Profile) error {
+	p.CreatedAt, p.UpdatedAt = tx.Now(), tx.Now()
+	r := tx.sealProfile(p)
+	if _, err := tx.NewInsert().Model(r).Returning("id").Exec(ctx); err != nil {
+		return fmt.Errorf("insert profile: %w", Translate(err))
+	}
+	p.ID = r.ID
+	return nil
+}
+
+// UpdateProfile stores every field of a profile.
+func (tx *Tx) UpdateProfile(ctx context.Context, p *Profile) error {
+	p.UpdatedAt = tx.Now()
+	if _, err := tx.NewUpdate().Model(tx.sealProfile(p)).ExcludeColumn("id", "user_id", "created_at").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("update profile: %w", Translate(err))
+	}
+	return nil
+}
+
+// Phones are the phones of these users, by id.
+func (q queries) Phones(ctx context.Context, userIDs ...int64) ([]Phone, error) {
+	rows := []Phone{}
+	if len(userIDs) == 0 {
+		return rows, nil
+	}
+	if err := q.idb.NewSelect().Model(&rows).Where("user_id IN (?)", bun.List(userIDs)).Order("id").Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	for i := range rows {
+		if err := q.openPhone(&rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+func (q queries) openPhone(p *Phone) error {
+	v, err := q.open(&p.Sealed, "phones", "number", p.UserID)
+	if err == nil {
+		p.Number = *v
+	}
+	return err
+}
+
+// Phone finds one of a user's phones by number, or ErrNotFound.
+func (q queries) Phone(ctx context.Context, userID int64, number string) (*Phone, error) {
+	p := new(Phone)
+	err := q.idb.NewSelect().Model(p).Where("user_id = ?", userID).
+		Where("number_index = ?", q.db.sealer.Index(number, purposePhone)).Scan(ctx)
+	if err != nil {
+		return nil, Translate(err)
+	}
+	return p, q.openPhone(p)
+}
+
+// PhoneVerified reports whether anybody has verified that number.
+func (q queries) PhoneVerified(ctx context.Context, number string) (bool, error) {
+	ok, err := q.idb.NewSelect().Model((*Phone)(nil)).
+		Where("number_index = ?", q.db.sealer.Index(number, purposePhone)).Where("validated_at IS NOT NULL").Exists(ctx)
+	return ok, Translate(err)
+}
+
+// InsertPhone stores a new phone. One the user already has is ErrTaken.
+func (tx *Tx) InsertPhone(ctx context.Context, p *Phone) error {
+	p.CreatedAt, p.UpdatedAt = tx.Now(), tx.Now()
+	p.Sealed = *tx.seal(&p.Number, "phones", "number", p.UserID)
+	p.NumberIndex = tx.db.sealer.Index(p.Number, purposePhone)
+	if _, err := tx.NewInsert().Model(p).Returning("id").Exec(ctx); err != nil {
+		return fmt.Errorf("insert phone: %w", Translate(err))
+	}
+	return nil
+}
+
+// UpdatePhone stores a phone's code and verification. A number that somebody else has verified is ErrTaken.
+func (tx *Tx) UpdatePhone(ctx context.Context, p *Phone) error {
+	p.UpdatedAt = tx.Now()
+	_, err := tx.NewUpdate().Model(p).Column("code_digest", "code_expires_at", "code_attempts", "validated_at", "updated_at").
+		WherePK().Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("update phone: %w", Translate(err))
+	}
+	return nil
+}
+
+// Documents are the documents of these users, by id.
+func (q queries) Documents(ctx context.Context, userIDs ...int64) ([]Document, error) {
+	rows := []Document{}
+	if len(userIDs) == 0 {
+		return rows, nil
+	}
+	if err := q.idb.NewSelect().Model(&rows).Where("user_id IN (?)", bun.List(userIDs)).Order("id").Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	for i := range rows {
+		v, err := q.open(rows[i].SealedNumber, "documents", "doc_number", rows[i].UserID)
+		if err != nil {
+			return nil, err
+		}
+		rows[i].DocNumber = v
+	}
+	return rows, nil
+}
+
+// CountDocuments counts a user's documents.
+func (q queries) CountDocuments(ctx context.Context, userID int64) (int, error) {
+	n, err := q.idb.NewSelect().Model((*Document)(nil)).Where("user_id = ?", userID).Count(ctx)
+	return int(n), Translate(err)
+}
+
+// InsertDocument stores a new document.
+func (tx *Tx) InsertDocument(ctx context.Context, d *Document) error {
+	d.CreatedAt, d.UpdatedAt = tx.Now(), tx.Now()
+	d.SealedNumber = tx.seal(d.DocNumber, "documents", "doc_number", d.UserID)
+	d.DocNumberIndex = tx.index(d.DocNumber, purposeDocNumber)
+	if _, err := tx.NewInsert().Model(d).Returning("id").Exec(ctx); err != nil {
+		return fmt.Errorf("insert document: %w", Translate(err))
+	}
+	return nil
+}
+
+// SetDocumentUpload stores the file's key, which holds the document's id and so is known only after the insert.
+func (tx *Tx) SetDocumentUpload(ctx context.Context, d *Document, key string) error {
+	d.Upload = &key
+	_, err := tx.NewUpdate().Model(d).Column("upload").WherePK().Exec(ctx)
+	return Translate(err)
+}
+
+// DocumentByUpload finds the document whose file has that key, or ErrNotFound.
+func (q queries) DocumentByUpload(ctx context.Context, key string) (*Document, error) {
+	d := new(Document)
+	if err := q.idb.NewSelect().Model(d).Where("upload = ?", key).Limit(1).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	return d, nil
+}
+
+// InsertMailToken makes jti the latest one-time token of its kind for a user: older ones of the kind are spent.
+func (tx *Tx) InsertMailToken(ctx context.Context, jti string, userID int64, kind string, expires time.Time) error {
+	if _, err := tx.NewDelete().Table("mail_tokens").Where("user_id = ?", userID).Where("kind = ?", kind).Exec(ctx); err != nil {
+		return Translate(err)
+	}
+	row := map[string]any{"jti": jti, "user_id": userID, "kind": kind, "expires_at": expires.UnixMilli()}
+	_, err := tx.NewInsert().Model(&row).Table("mail_tokens").Exec(ctx)
+	return Translate(err)
+}
+
+// UseMailToken spends a one-time token and reports false when it is not the latest of its kind or was spent before.
+func (tx *Tx) UseMailToken(ctx context.Context, jti string, userID int64, kind string) (bool, error) {
+	r, err := tx.NewUpdate().Table("mail_tokens").Set("used_at = ?", tx.Now().UnixMilli()).
+		Where("jti = ?", jti).Where("user_id = ?", userID).Where("kind = ?", kind).Where("used_at IS NULL").Exec(ctx)
+	if err != nil {
+		return false, Translate(err)
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
+
+// MailTokenUsable reports whether UseMailToken would succeed.
+func (q queries) MailTokenUsable(ctx context.Context, jti string, userID int64, kind string) (bool, error) {
+	ok, err := q.idb.NewSelect().Table("mail_tokens").Where("jti = ?", jti).Where("user_id = ?", userID).
+		Where("kind = ?", kind).Where("used_at IS NULL").Exists(ctx)
+	return ok, Translate(err)
+}

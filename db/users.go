@@ -1,0 +1,231 @@
+package db
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"barong/internal/bus"
+	"barong/session"
+
+	"github.com/uptrace/bun"
+)
+
+// NormalEmail is the form in which addresses are stored and compared: trimmed, lower case.
+func NormalEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
+
+func (q queries) user(ctx context.Context, where string, args ...any) (*User, error) {
+	u := new(User)
+	if err := q.idb.NewSelect().Model(u).Where(where, args...).Limit(1).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	return u, nil
+}
+
+// UserByUID finds a user, or ErrNotFound.
+func (q queries) UserByUID(ctx context.Context, uid string) (*User, error) {
+	return q.user(ctx, "uid = ?", uid)
+}
+
+// UserByID finds a user, or ErrNotFound.
+func (q queries) UserByID(ctx context.Context, id int64) (*User, error) {
+	return q.user(ctx, "id = ?", id)
+}
+
+// UserByEmail finds a user by address without regard to case and surrounding space, or ErrNotFound.
+func (q queries) UserByEmail(ctx context.Context, email string) (*User, error) {
+	return q.user(ctx, "lower(email) = ?", NormalEmail(email))
+}
+
+// LockUser reads a user row and keeps it to this transaction, so that two writers of one account take turns.
+func (tx *Tx) LockUser(ctx context.Context, id int64) (*User, error) {
+	u := new(User)
+	sel := tx.NewSelect().Model(u).Where("id = ?", id)
+	if !tx.db.sqlite {
+		sel = sel.For("UPDATE")
+	}
+	if err := sel.Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	return u, nil
+}
+
+// LockUserByUID is LockUser by uid.
+func (tx *Tx) LockUserByUID(ctx context.Context, uid string) (*User, error) {
+	u, err := tx.UserByUID(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	return tx.LockUser(ctx, u.ID)
+}
+
+// InsertUser stores a new user with the times and ID set. An address or uid in use is ErrTaken.
+func (tx *Tx) InsertUser(ctx context.Context, u *User) error {
+	u.CreatedAt, u.UpdatedAt = tx.Now(), tx.Now()
+	if _, err := tx.NewInsert().Model(u).Returning("id").Exec(ctx); err != nil {
+		return fmt.Errorf("insert user: %w", Translate(err))
+	}
+	return nil
+}
+
+// UpdateUser stores the named columns of u and the time, and tells the caches that the user changed.
+func (tx *Tx) UpdateUser(ctx context.Context, u *User, columns ...string) error {
+	u.UpdatedAt = tx.Now()
+	if _, err := tx.NewUpdate().Model(u).Column(append(columns, "updated_at")...).WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("update user: %w", Translate(err))
+	}
+	tx.Notify(bus.UserChanged, u.UID)
+	return nil
+}
+
+// EndSessions raises the user's session epoch in u and its row: every session opened so far is dead, on every replica
+// and in whatever store, once the transaction has committed.
+func (tx *Tx) EndSessions(ctx context.Context, u *User) error {
+	u.SessionEpoch++
+	return tx.UpdateUser(ctx, u, "session_epoch")
+}
+
+// CountUsers counts all users.
+func (q queries) CountUsers(ctx context.Context) (int64, error) {
+	n, err := q.idb.NewSelect().Model((*User)(nil)).Count(ctx)
+	return int64(n), Translate(err)
+}
+
+// OtherSuperadmins counts the open accounts of that role besides one.
+func (q queries) OtherSuperadmins(ctx context.Context, besides int64) (int64, error) {
+	n, err := q.idb.NewSelect().Model((*User)(nil)).Where("role = 'superadmin'").Where("state IN ('active', 'pending')").
+		Where("id <> ?", besides).Count(ctx)
+	return int64(n), Translate(err)
+}
+
+// NewUID draws a uid that nobody has: the prefix and ten upper-case hexadecimal digits.
+func (q queries) NewUID(ctx context.Context, prefix string, random func([]byte)) (string, error) {
+	for range 20 {
+		var b [5]byte
+		random(b[:])
+		uid := strings.ToUpper(prefix) + strings.ToUpper(hex.EncodeToString(b[:]))
+		taken, err := q.idb.NewSelect().Model((*User)(nil)).Where("uid = ?", uid).Exists(ctx)
+		if err != nil {
+			return "", Translate(err)
+		}
+		if !taken {
+			return uid, nil
+		}
+	}
+	return "", fmt.Errorf("new uid: twenty draws in a row were taken")
+}
+
+// ReferrerUIDs answers the uids of the users with these ids.
+func (q queries) ReferrerUIDs(ctx context.Context, ids []int64) (map[int64]string, error) {
+	out := make(map[int64]string, len(ids))
+	if len(ids) == 0 {
+		return out, nil
+	}
+	var rows []User
+	if err := q.idb.NewSelect().Model(&rows).Column("id", "uid").Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	for i := range rows {
+		out[rows[i].ID] = rows[i].UID
+	}
+	return out, nil
+}
+
+// Principal is the part of a user that a check needs; session.ErrNotFound when there is no such user.
+func (q queries) Principal(ctx context.Context, uid string) (*session.Principal, error) {
+	u, err := q.UserByUID(ctx, uid)
+	if err == ErrNotFound {
+		return nil, session.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("principal: %w", err)
+	}
+	return u.Principal(), nil
+}
+
+// Principal is the part of the row that a check needs.
+func (u *User) Principal() *session.Principal {
+	p := &session.Principal{
+		UserID: u.ID, UID: u.UID, Email: u.Email, Role: u.Role, State: u.State, Level: u.Level, OTP: u.OTP,
+		Epoch: u.SessionEpoch,
+	}
+	if u.ReferralID != nil {
+		p.ReferralID = *u.ReferralID
+	}
+	return p
+}
+
+// Sealing contexts: a sealed value opens only where it was sealed.
+func sealedAt(table, column string, owner int64) string {
+	return fmt.Sprintf("%s.%s:%d", table, column, owner)
+}
+
+// TOTPKey reads a user's second factor, or ErrNotFound.
+func (q queries) TOTPKey(ctx context.Context, userID int64) (*TOTPKey, error) {
+	k := new(TOTPKey)
+	if err := q.idb.NewSelect().Model(k).Where("user_id = ?", userID).Scan(ctx); err != nil {
+		return nil, Translate(err)
+	}
+	plain, err := q.db.sealer.Open(k.Sealed, sealedAt("totp_keys", "secret", userID))
+	if err != nil {
+		return nil, fmt.Errorf("second factor of user %d: %w", userID, err)
+	}
+	k.Secret = string(plain)
+	return k, nil
+}
+
+// PutTOTPKey stores a user's second factor in place of any older one.
+func (tx *Tx) PutTOTPKey(ctx context.Context, userID int64, secret string) error {
+	k := &TOTPKey{UserID: userID, CreatedAt: tx.Now()}
+	k.Sealed = tx.db.sealer.Seal([]byte(secret), sealedAt("totp_keys", "secret", userID))
+	_, err := tx.NewInsert().Model(k).On("CONFLICT (user_id) DO UPDATE").
+		Set("secret = EXCLUDED.secret").Set("last_step = 0").Set("created_at = EXCLUDED.created_at").Exec(ctx)
+	return Translate(err)
+}
+
+// UseTOTPStep marks a time step as used and reports false when it, or a later one, already was: of two parallel uses of
+// one code exactly one wins (RFC 6238, section 5.2).
+func (tx *Tx) UseTOTPStep(ctx context.Context, userID, step int64) (bool, error) {
+	r, err := tx.NewUpdate().Model((*TOTPKey)(nil)).Set("last_step = ?", step).
+		Where("user_id = ?", userID).Where("last_step < ?", step).Exec(ctx)
+	if err != nil {
+		return false, Translate(err)
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
+
+// DeleteTOTPKey forgets a user's second factor and recovery codes.
+func (tx *Tx) DeleteTOTPKey(ctx context.Context, userID int64) error {
+	if _, err := tx.NewDelete().Model((*TOTPKey)(nil)).Where("user_id = ?", userID).Exec(ctx); err != nil {
+		return Translate(err)
+	}
+	_, err := tx.NewDelete().Table("recovery_codes").Where("user_id = ?", userID).Exec(ctx)
+	return Translate(err)
+}
+
+// PutRecoveryCodes replaces a user's recovery codes by these digests.
+func (tx *Tx) PutRecoveryCodes(ctx context.Context, userID int64, digests []string) error {
+	if _, err := tx.NewDelete().Table("recovery_codes").Where("user_id = ?", userID).Exec(ctx); err != nil {
+		return Translate(err)
+	}
+	for _, digest := range digests {
+		row := map[string]any{"user_id": userID, "digest": digest, "created_at": tx.Now()}
+		if _, err := tx.NewInsert().Model(&row).Table("recovery_codes").Exec(ctx); err != nil {
+			return Translate(err)
+		}
+	}
+	return nil
+}
+
+// UseRecoveryCode spends an unused recovery code and reports whether there was one.
+func (tx *Tx) UseRecoveryCode(ctx context.Context, userID int64, digest string) (bool, error) {
+	r, err := tx.NewUpdate().Table("recovery_codes").Set("used_at = ?", tx.Now()).
+		Where("user_id = ?", userID).Where("digest = ?", digest).Where("used_at IS NULL").Exec(ctx)
+	if err != nil {
+		return false, Translate(err)
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
