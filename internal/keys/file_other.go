@@ -1,0 +1,13 @@
+//go:build !unix
+
+package keys
+
+import (
+	"errors"
+	"os"
+)
+
+// flock fails: without advisory locks two rotations at once could lose a key.
+func flock(*os.File) error { return errors.ErrUnsupported }
+
+func keepOwner(*os.File, string) error { return nil }

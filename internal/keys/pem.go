@@ -1,0 +1,182 @@
+package keys
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// retireHeader is the PEM header that says when a key leaves the set.
+const retireHeader = "Retire-After"
+
+const (
+	maxFileSize = 1 << 20
+	maxFiles    = 256
+)
+
+// A file is the text of one PEM file.
+type file struct {
+	name string
+	text []byte
+}
+
+// readFiles reads the PEM file at path, or the *.pem files of the folder at path in the order of their names.
+func readFiles(path string) ([]file, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	if !info.IsDir() {
+		f, err := readFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return []file{f}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	var files []file
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".pem") || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		f, err := readFile(filepath.Join(path, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed by a rotation since the folder was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		if files = append(files, f); len(files) > maxFiles {
+			return nil, fmt.Errorf("signing keys %s: more than %d files", path, maxFiles)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("signing keys %s: no *.pem file in the folder", path)
+	}
+	return files, nil
+}
+
+func readFile(path string) (file, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return file{}, fmt.Errorf("signing keys: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return file{}, fmt.Errorf("signing keys: %w", err)
+	}
+	if len(text) > maxFileSize {
+		return file{}, fmt.Errorf("signing keys %s: larger than %d bytes", path, maxFileSize)
+	}
+	return file{name: path, text: text}, nil
+}
+
+// keys parses every key of the file, in order.
+func (f file) keys() ([]*key, error) {
+	var keys []*key
+	rest := f.text
+	for n := 1; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == "EC PARAMETERS" { // openssl writes it before the key, which repeats it
+			continue
+		}
+		k, err := parseBlock(block)
+		if err != nil {
+			return nil, fmt.Errorf("signing keys %s, block %d (%s): %w", f.name, n, block.Type, err)
+		}
+		k.file = f.name
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("signing keys %s: no PEM block", f.name)
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("signing keys %s: a damaged PEM block after the first %d keys", f.name, len(keys))
+	}
+	return keys, nil
+}
+
+func parseBlock(block *pem.Block) (*key, error) {
+	var (
+		parsed any
+		err    error
+	)
+	switch block.Type {
+	case "PRIVATE KEY":
+		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		if block.Headers["DEK-Info"] != "" {
+			return nil, errors.New("encrypted keys are not supported: decrypt it first")
+		}
+		parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		if block.Headers["DEK-Info"] != "" {
+			return nil, errors.New("encrypted keys are not supported: decrypt it first")
+		}
+		parsed, err = x509.ParseECPrivateKey(block.Bytes)
+	case "PUBLIC KEY":
+		parsed, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "RSA PUBLIC KEY":
+		parsed, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "ENCRYPTED PRIVATE KEY":
+		return nil, errors.New("encrypted keys are not supported: decrypt it first")
+	default:
+		return nil, errors.New("not a private or public key")
+	}
+	if err != nil {
+		return nil, err
+	}
+	private, _ := parsed.(crypto.Signer)
+	public := parsed
+	if private != nil {
+		public = private.Public()
+	}
+	k, err := newKey(private, public)
+	if err != nil {
+		return nil, err
+	}
+	if text, ok := block.Headers[retireHeader]; ok {
+		if k.retire, err = time.Parse(time.RFC3339, strings.TrimSpace(text)); err != nil {
+			return nil, fmt.Errorf("header %s: %q is not an RFC 3339 time", retireHeader, text)
+		}
+	}
+	return k, nil
+}
+
+// encodePrivate returns the PEM text of a private key (PKCS #8).
+func encodePrivate(private crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("encode private key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// encodePublic returns the PEM text of a public key, with the time at which it retires unless that is zero.
+func encodePublic(public crypto.PublicKey, retire time.Time) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encode public key: %w", err)
+	}
+	block := &pem.Block{Type: "PUBLIC KEY", Bytes: der}
+	if !retire.IsZero() {
+		block.Headers = map[string]string{retireHeader: retire.UTC().Format(time.RFC3339)}
+	}
+	return pem.EncodeToMemory(block), nil
+}
