@@ -1,0 +1,209 @@
+// Package policy holds the rules of a deployment and answers from them: the permissions of roles, the restrictions by
+// address and place, and the lists of blocked and passed paths. It reads no database, file or network; whoever does
+// hands it a Source.
+//
+// A Source is compiled into a Snapshot, which never changes. Compile checks everything and refuses the whole Source
+// when one rule makes no sense, naming it, since a rule that is silently skipped may be the one that refuses. An Engine
+// holds the Snapshot in force and replaces it in one step, so no request ever sees half a reload; when a reload fails,
+// the last good Snapshot stays and the Engine says so.
+//
+// # Paths
+//
+// Rules and requests name paths without a leading slash, compared exactly, byte by byte. The request's path must be
+// canonical already: decoded once, no empty or dot segments, no trailing slash. What grants is narrow, what refuses is
+// wide: an ACCEPT row or a pass entry "a/b" matches at a segment boundary (a/b, a/b/c, a/b.json), while a DROP row, an
+// AUDIT row or a block entry "a/b" matches everything that starts with it (a/bc too). An entry that ends in a slash is
+// at its boundary already. A wide "a/b/" also matches the path "a/b" itself, because a client's trailing slash is
+// dropped when its path is made canonical.
+//
+// # Permissions
+//
+// Casbin defines what permissions mean: model.conf, with one matcher function for paths. A Casbin enforcement looks at
+// every row, so for the shipped model Compile builds a prefix tree per role and verb, whose answer takes time by the
+// length of the path and not by the number of rules; a property test holds both equal. An operator's own Casbin model
+// is run by Casbin itself, behind a bounded cache.
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// DefaultPrefix is the public path of this API when none is configured.
+const DefaultPrefix = "api/v2/barong"
+
+// A Source is everything a Snapshot is made of, as stored.
+type Source struct {
+	Permissions  []Permission
+	Restrictions []Restriction
+	Lists        Lists
+	Model        string  // the operator's own Casbin model; empty for the shipped one
+	Locator      Locator // finds the place of an address; needed when a country or continent rule is enabled
+	Prefix       string  // public path of this API without leading slash; empty for DefaultPrefix
+	Version      int64   // of the stored rules, handed back by Snapshot.Version
+}
+
+// A Snapshot is a compiled, immutable set of rules, safe for concurrent use. A nil Snapshot decides nothing and so
+// refuses everything: Permit answers Undecided, Blocked true, Passed false, and Restrict 503.
+type Snapshot struct {
+	version     int64
+	permissions []Permission // by id, then as given
+	roles       map[string]*verbTrees
+	roleNames   []string
+	own         *ownModel // nil for the shipped model
+	lists       Lists
+	block, pass *node
+	restrict    restrictions
+	warnings    []string
+}
+
+// Compile checks a Source and makes it a Snapshot. The error names the first rule that is wrong.
+func Compile(src Source) (*Snapshot, error) {
+	prefix := src.Prefix
+	if prefix == "" {
+		prefix = DefaultPrefix
+	}
+	if err := checkEntry(prefix); err != nil {
+		return nil, fmt.Errorf("path prefix %q: %w", prefix, err)
+	}
+	s := &Snapshot{
+		version: src.Version,
+		lists:   Lists{Pass: slices.Clone(src.Lists.Pass), Block: slices.Clone(src.Lists.Block)},
+		block:   new(node),
+		pass:    new(node),
+	}
+	if err := s.compilePermissions(src.Permissions); err != nil {
+		return nil, err
+	}
+	if err := s.compileLists(); err != nil {
+		return nil, err
+	}
+	if err := s.compileRestrictions(src.Restrictions, src.Locator, strings.TrimSuffix(prefix, "/")); err != nil {
+		return nil, err
+	}
+	if model := strings.TrimSpace(src.Model); model != "" && model != strings.TrimSpace(shippedModel) {
+		own, err := newOwnModel(src.Model, s.permissions)
+		if err != nil {
+			return nil, err
+		}
+		s.own = own
+	}
+	return s, nil
+}
+
+// Version is Source.Version.
+func (s *Snapshot) Version() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.version
+}
+
+// Warnings lists rules that are legal and can never have an effect, one sentence each, for the log.
+func (s *Snapshot) Warnings() []string {
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.warnings)
+}
+
+// OwnModel reports whether an operator's Casbin model decides instead of the shipped one.
+func (s *Snapshot) OwnModel() bool { return s != nil && s.own != nil }
+
+// Roles lists the roles that occur in the permissions, sorted.
+func (s *Snapshot) Roles() []string {
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.roleNames)
+}
+
+// HasRole reports whether role occurs in the permissions, exactly as written. Users may only have such a role.
+func (s *Snapshot) HasRole(role string) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.roles[role]
+	return ok
+}
+
+// Permissions returns a copy of the permissions in the order in which they are looked at: by id.
+func (s *Snapshot) Permissions() []Permission {
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.permissions)
+}
+
+// Blocked reports whether path starts with an entry of the block list, and with which.
+func (s *Snapshot) Blocked(path string) (rule string, ok bool) {
+	if s == nil {
+		return "", true
+	}
+	var h hits
+	s.block.walk(path, &h, nil)
+	if i, ok := h.get(drop); ok {
+		return s.lists.Block[i], true
+	}
+	return "", false
+}
+
+// Passed reports whether path is at or below an entry of the pass list, and which. The block list is asked first.
+func (s *Snapshot) Passed(path string) (rule string, ok bool) {
+	if s == nil {
+		return "", false
+	}
+	var h hits
+	s.pass.walk(path, &h, nil)
+	if i, ok := h.get(accept); ok {
+		return s.lists.Pass[i], true
+	}
+	return "", false
+}
+
+func (s *Snapshot) compileLists() error {
+	for i, entry := range s.lists.Block {
+		if err := checkEntry(entry); err != nil {
+			return fmt.Errorf("block entry %q: %w", entry, err)
+		}
+		s.block.add(entry, drop, int32(i))
+	}
+	for i, entry := range s.lists.Pass {
+		if err := checkEntry(entry); err != nil {
+			return fmt.Errorf("pass entry %q: %w", entry, err)
+		}
+		s.pass.add(entry, accept, int32(i))
+	}
+	return nil
+}
+
+// A Place is where an address is: ISO 3166-1 alpha-2 country and two-letter continent code, and their names in English
+// and in the configured language. What is unknown is empty.
+type Place struct {
+	Country, CountryName, CountryLocal       string
+	Continent, ContinentName, ContinentLocal string
+}
+
+// A Locator finds the place of an address. It must be safe for concurrent use, quick, and not fail: a source whose data
+// may be damaged checks it when loading. ok is false when the address has no known place (a private one, for example).
+type Locator interface {
+	Place(addr netip.Addr) (place Place, ok bool)
+}
+
+// maxText bounds roles, paths and topics, in bytes. They come from operators; the bound keeps a damaged table out.
+const maxText = 4096
+
+func checkText(what, s string) error {
+	switch {
+	case len(s) > maxText:
+		return fmt.Errorf("%s is longer than %d bytes", what, maxText)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%s is not valid UTF-8", what)
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("%s has a control character", what)
+	}
+	return nil
+}
