@@ -1,0 +1,257 @@
+// Package sqlstore keeps sessions in the database, Postgres or SQLite: the store of an installation without Redis, where
+// they survive a restart. It is a session.Store over the handle of package db, and holds no state of its own.
+package sqlstore
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"barong/db"
+	"barong/session"
+
+	"github.com/uptrace/bun"
+)
+
+// A Store keeps sessions in the table sessions. It expires nothing by itself: Purge removes what Get no longer finds.
+type Store struct{ db *db.DB }
+
+var _ session.Store = (*Store)(nil)
+
+// New returns the store of a migrated database. The caller keeps and closes the handle.
+func New(d *db.DB) *Store { return &Store{db: d} }
+
+// A row is a session as the table holds it; times are Unix milliseconds.
+type row struct {
+	bun.BaseModel `bun:"table:sessions"`
+
+	Key       string `bun:",pk"`
+	UID       string `bun:"uid"`
+	Epoch     int64
+	CSRF      string `bun:"csrf"`
+	IP        string `bun:"ip"`
+	UserAgent string
+	Country   string
+	CreatedAt int64
+	SeenAt    int64
+	ExpiresAt int64
+	EndsAt    int64
+}
+
+// escaped marks a text that the column could not hold as it is.
+const escaped = "base64:"
+
+// escape makes any bytes a text that both engines store: Postgres refuses NUL and what is not UTF-8.
+func escape(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsRune(s, 0) && !strings.HasPrefix(s, escaped) {
+		return s
+	}
+	return escaped + base64.StdEncoding.EncodeToString([]byte(s))
+}
+
+func unescape(s string) (string, error) {
+	text, ok := strings.CutPrefix(s, escaped)
+	if !ok {
+		return s, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	return string(b), err
+}
+
+func (r *row) session() (*session.Session, error) {
+	key, ok := session.ParseKey(r.Key)
+	if !ok {
+		return nil, fmt.Errorf("session row: key of %d characters", len(r.Key))
+	}
+	s := &session.Session{
+		Key: key, Epoch: r.Epoch, CSRF: r.CSRF, Country: r.Country,
+		CreatedAt: time.UnixMilli(r.CreatedAt).UTC(), SeenAt: time.UnixMilli(r.SeenAt).UTC(),
+		ExpiresAt: time.UnixMilli(r.ExpiresAt).UTC(), EndsAt: time.UnixMilli(r.EndsAt).UTC(),
+	}
+	var err1, err2, err3 error
+	s.UID, err1 = unescape(r.UID)
+	s.UserAgent, err2 = unescape(r.UserAgent)
+	if r.IP != "" {
+		s.IP, err3 = netip.ParseAddr(r.IP)
+	}
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("session row: %w", err)
+	}
+	return s, nil
+}
+
+// write runs one statement and returns how many rows it changed. On SQLite it takes its turn in the queue of writers;
+// on Postgres a statement of its own needs no transaction, and is one round trip.
+func (s *Store) write(ctx context.Context, query string, args ...any) (int64, error) {
+	run := func(ctx context.Context, idb bun.IDB) (int64, error) {
+		r, err := idb.NewRaw(query, args...).Exec(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return r.RowsAffected()
+	}
+	if !s.db.SQLite() {
+		n, err := run(ctx, s.db.Bun())
+		return n, db.Translate(err)
+	}
+	var n int64
+	err := s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+		n, err = run(ctx, tx.Tx)
+		return err
+	})
+	return n, err
+}
+
+// writeOne is write for a statement on one session, which is not found when no row was changed.
+func (s *Store) writeOne(ctx context.Context, what, query string, args ...any) error {
+	n, err := s.write(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("%s session: %w", what, err)
+	}
+	if n == 0 {
+		return session.ErrNotFound
+	}
+	return nil
+}
+
+// Create implements session.Store. A taken key is *db.ErrTaken.
+func (s *Store) Create(ctx context.Context, v *session.Session) error {
+	agent := v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)]
+	ip := ""
+	if v.IP.IsValid() {
+		ip = v.IP.String()
+	}
+	ends := v.EndsAt.UnixMilli()
+	_, err := s.write(ctx, `INSERT INTO sessions
+		(key, uid, epoch, csrf, ip, user_agent, country, created_at, seen_at, expires_at, ends_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Key.String(), escape(v.UID), v.Epoch, v.CSRF, ip, escape(agent), v.Country,
+		v.CreatedAt.UnixMilli(), v.SeenAt.UnixMilli(), min(v.ExpiresAt.UnixMilli(), ends), ends)
+	if err != nil {
+		return fmt.Errorf("create session: %w", err)
+	}
+	return nil
+}
+
+// Get implements session.Store.
+func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*session.Session, error) {
+	var r row
+	err := s.db.Bun().NewSelect().Model(&r).Where("key = ?", key.String()).Scan(ctx)
+	if err = db.Translate(err); errors.Is(err, db.ErrNotFound) {
+		return nil, session.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get session: %w", err)
+	}
+	v, err := r.session()
+	if err != nil {
+		return nil, err
+	}
+	if !v.Live(now) {
+		return nil, session.ErrNotFound
+	}
+	return v, nil
+}
+
+// Touch implements session.Store. A session that had expired at seenAt is gone.
+func (s *Store) Touch(ctx context.Context, key session.Key, seenAt, expiresAt time.Time) error {
+	least := "LEAST"
+	if s.db.SQLite() {
+		least = "min"
+	}
+	seen := seenAt.UnixMilli()
+	return s.writeOne(ctx, "touch", `UPDATE sessions SET seen_at = ?, expires_at = `+least+`(?, ends_at)
+		WHERE key = ? AND expires_at > ?`, seen, expiresAt.UnixMilli(), key.String(), seen)
+}
+
+// Rebase implements session.Store.
+func (s *Store) Rebase(ctx context.Context, key session.Key, epoch int64) error {
+	return s.writeOne(ctx, "rebase", `UPDATE sessions SET epoch = ? WHERE key = ?`, epoch, key.String())
+}
+
+// Delete implements session.Store.
+func (s *Store) Delete(ctx context.Context, key session.Key) error {
+	return s.writeOne(ctx, "delete", `DELETE FROM sessions WHERE key = ?`, key.String())
+}
+
+// List implements session.Store.
+func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session.Session, error) {
+	var rows []row
+	err := s.db.Bun().NewSelect().Model(&rows).Where("uid = ?", escape(uid)).Where("expires_at > ?", now.UnixMilli()).
+		Order("created_at DESC", "key").Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	out := make([]*session.Session, 0, len(rows))
+	for i := range rows {
+		v, err := rows[i].session()
+		if err != nil {
+			return nil, err
+		}
+		if v.Live(now) {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// DeleteUser implements session.Store.
+func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) ([]session.Key, error) {
+	kept := ""
+	if keep != nil {
+		kept = keep.String()
+	}
+	var texts []string
+	err := s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		texts = texts[:0] // a second run starts anew
+		return tx.NewRaw(`DELETE FROM sessions WHERE uid = ? AND key <> ? RETURNING key`, escape(uid), kept).Scan(ctx, &texts)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delete sessions of a user: %w", err)
+	}
+	keys := make([]session.Key, 0, len(texts))
+	for _, text := range texts {
+		if key, ok := session.ParseKey(text); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+// DeleteAll implements session.Store.
+func (s *Store) DeleteAll(ctx context.Context) (int64, error) {
+	return s.deleteMany(ctx, "delete all sessions", `DELETE FROM sessions`)
+}
+
+// Purge implements session.Store.
+func (s *Store) Purge(ctx context.Context, now time.Time, limit int) (int64, error) {
+	if limit <= 0 {
+		return 0, nil
+	}
+	return s.deleteMany(ctx, "purge sessions", `DELETE FROM sessions WHERE key IN
+		(SELECT key FROM sessions WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, now.UnixMilli(), limit)
+}
+
+// deleteMany deletes in a transaction that is run again when two deletes of many rows lock each other out.
+func (s *Store) deleteMany(ctx context.Context, what, query string, args ...any) (n int64, err error) {
+	err = s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		r, err := tx.NewRaw(query, args...).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		n, err = r.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	return n, nil
+}
+
+// Ping implements session.Store.
+func (s *Store) Ping(ctx context.Context) error { return s.db.Ping(ctx) }
