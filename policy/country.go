@@ -20,6 +20,9 @@ SM SMR SN SEN SO SOM SR SUR SS SSD ST STP SV SLV SX SXM SY SYR SZ SWZ TC TCA TD 
 TL TLS TM TKM TN TUN TO TON TR TUR TT TTO TV TUV TW TWN TZ TZA UA UKR UG UGA UM UMI US USA UY URY UZ UZB VA VAT VC VCT
 VE VEN VG VGB VI VIR VN VNM VU VUT WF WLF WS WSM XK XKX YE YEM YT MYT ZA ZAF ZM ZMB ZW ZWE`
 
+// continents are the codes that the place data in the field uses.
+var continents = [...]string{"AF", "AN", "AS", "EU", "NA", "OC", "SA"}
+
 // countries maps each alpha-3 code to its alpha-2 code.
 var countries = func() map[string]string {
 	codes := strings.Fields(alpha3)
@@ -37,4 +40,15 @@ func alpha2Of(value string) (alpha2 string, ok bool) {
 	}
 	alpha2, ok = countries[strings.ToUpper(value)]
 	return alpha2, ok
+}
+
+// knownAlpha2 reports whether value is an alpha-2 code, in any case.
+func knownAlpha2(value string) bool {
+	value = strings.ToUpper(value)
+	for _, alpha2 := range countries {
+		if alpha2 == value {
+			return true
+		}
+	}
+	return false
 }

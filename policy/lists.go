@@ -138,6 +138,9 @@ func entries(n *yaml.Node, list string) ([]string, error) {
 	return out, nil
 }
 
+// refusedBytes never occur in a canonical path: it is decoded, and a path that decodes to one of these is ambiguous.
+const refusedBytes = `\;#%`
+
 // checkEntry refuses what could never match a canonical path, and the empty entry, which would match every one.
 func checkEntry(entry string) error {
 	if err := checkText("it", entry); err != nil {
@@ -150,8 +153,10 @@ func checkEntry(entry string) error {
 		return errors.New("it begins with a slash; paths are written without")
 	case strings.TrimSpace(entry) != entry:
 		return errors.New("it begins or ends with white space")
-	case strings.ContainsAny(entry, "\\;#?"):
-		return errors.New("it has a character that no checked path has")
+	case strings.ContainsAny(entry, refusedBytes):
+		return errors.New("it has one of " + refusedBytes + ", and a path with one is refused before the lists are asked")
+	case strings.Contains(entry, "?"):
+		return errors.New("it has a query; paths are compared without")
 	case strings.Contains(entry, "//"):
 		return errors.New("it has an empty segment")
 	}

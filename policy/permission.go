@@ -187,8 +187,8 @@ func (s *Snapshot) compilePermissions(rows []Permission) error {
 			s.roleNames = append(s.roleNames, p.Role)
 		}
 		switch {
-		case strings.HasPrefix(p.Path, "/"):
-			s.warnings = append(s.warnings, fmt.Sprintf("%s: never matches, because its path begins with a slash", p))
+		case unmatchable(p.Path) != "":
+			s.warnings = append(s.warnings, fmt.Sprintf("%s: never matches, because its path %s", p, unmatchable(p.Path)))
 		case p.Action == "ACCEPT" && onlyByAll(p.Verb):
 			s.warnings = append(s.warnings, fmt.Sprintf("%s: grants nothing, because only ALL grants %s", p, p.Verb))
 		}
@@ -222,6 +222,25 @@ func (s *Snapshot) tree(rows ...[]int32) *node {
 		root.add(s.permissions[i].Path, k, i)
 	}
 	return root
+}
+
+// unmatchable says why no canonical path begins with prefix, or nothing when one may.
+func unmatchable(prefix string) string {
+	switch {
+	case strings.HasPrefix(prefix, "/"):
+		return "begins with a slash"
+	case strings.Contains(prefix, "//"):
+		return "has an empty segment"
+	case strings.ContainsAny(prefix, refusedBytes):
+		return "has one of " + refusedBytes
+	}
+	return ""
+}
+
+// Validate checks a permission that is about to be stored, as Compile will. Verb and action may be in any case.
+func (p Permission) Validate() error {
+	p.Verb, p.Action = strings.ToUpper(p.Verb), strings.ToUpper(p.Action)
+	return p.check()
 }
 
 func (p *Permission) check() error {

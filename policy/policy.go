@@ -50,6 +50,7 @@ type Source struct {
 // refuses everything: Permit answers Undecided, Blocked true, Passed false, and Restrict 503.
 type Snapshot struct {
 	version     int64
+	prefix      string       // without trailing slash
 	permissions []Permission // by id, then as given
 	roles       map[string]*verbTrees
 	roleNames   []string
@@ -71,6 +72,7 @@ func Compile(src Source) (*Snapshot, error) {
 	}
 	s := &Snapshot{
 		version: src.Version,
+		prefix:  strings.TrimSuffix(prefix, "/"),
 		lists:   Lists{Pass: slices.Clone(src.Lists.Pass), Block: slices.Clone(src.Lists.Block)},
 		block:   new(node),
 		pass:    new(node),
@@ -81,7 +83,7 @@ func Compile(src Source) (*Snapshot, error) {
 	if err := s.compileLists(); err != nil {
 		return nil, err
 	}
-	if err := s.compileRestrictions(src.Restrictions, src.Locator, strings.TrimSuffix(prefix, "/")); err != nil {
+	if err := s.compileRestrictions(src.Restrictions, src.Locator); err != nil {
 		return nil, err
 	}
 	if model := strings.TrimSpace(src.Model); model != "" && model != strings.TrimSpace(shippedModel) {

@@ -177,9 +177,9 @@ type span struct {
 }
 
 // compileRestrictions checks the enabled rules; disabled ones are not looked at.
-func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator, prefix string) error {
+func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator) error {
 	c := &s.restrict
-	c.locator, c.access, c.login = locator, prefix+"/identity/users/access", prefix+"/identity/sessions"
+	c.locator, c.access, c.login = locator, s.prefix+"/identity/users/access", s.prefix+"/identity/sessions"
 	for _, r := range rows {
 		if r.Enabled {
 			c.rules = append(c.rules, r)
@@ -227,12 +227,17 @@ func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator, pref
 			if locator == nil {
 				return fmt.Errorf("%s: there is no source of places", r)
 			}
+			value := strings.TrimSpace(r.Value)
+			if !knownCode(scope, value) {
+				s.warnings = append(s.warnings, fmt.Sprintf("%s: %s is no code of a %s, so it matches only where the place data has that name",
+					r, value, r.Scope))
+			}
 			if scope == scopeContinent {
-				keepFirst(set.continent, foldText(r.Value), no)
+				keepFirst(set.continent, foldText(value), no)
 				break
 			}
-			keepFirst(set.country, foldText(r.Value), no)
-			if alpha2, ok := alpha2Of(r.Value); ok {
+			keepFirst(set.country, foldText(value), no)
+			if alpha2, ok := alpha2Of(value); ok {
 				keepFirst(set.country, foldText(alpha2), no)
 			}
 		}
@@ -241,6 +246,21 @@ func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator, pref
 		c.sets[i].subnets = flatten(subnets[i])
 	}
 	return nil
+}
+
+// knownCode tells a value that is as short as a code and none, "UK" for example, from codes and names.
+func knownCode(scope int, value string) bool {
+	if len(value) > 3 {
+		return true
+	}
+	if scope == scopeContinent {
+		return slices.Contains(continents[:], strings.ToUpper(value))
+	}
+	if len(value) == 2 {
+		return knownAlpha2(value)
+	}
+	_, ok := alpha2Of(value)
+	return ok
 }
 
 func keepFirst[K comparable](m map[K]int32, k K, no int32) {

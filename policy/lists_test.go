@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestParseLists(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       Lists
+		err        string // part of it; empty for none
+	}{
+		{"as shipped", "rules:\n  pass:\n    - api/v2/barong/identity\n    - api/v2/peatio/public\n  block:\n    - api/v2/barong/management\n    - api/v2/peatio/management\n", DefaultLists(), ""},
+		{"pass alone", "rules: {pass: [a]}", Lists{Pass: []string{"a"}}, ""},
+		{"nothing below", "rules:", Lists{}, ""},
+		{"empty lists", "rules:\n  pass:\n  block: []\n", Lists{Block: []string{}}, ""},
+		{"quoted", "rules:\n  block: ['a/b', \"c d\"]\n", Lists{Block: []string{"a/b", "c d"}}, ""},
+		{"empty file", "", Lists{}, "line 1: no key rules"},
+		{"comment only", "# nothing\n", Lists{}, "no key rules"},
+		{"other key", "rule:\n  pass: [a]\n", Lists{}, `line 1: unknown key "rule"`},
+		{"misspelt list", "rules:\n  pass: [a]\n  blok: [b]\n", Lists{}, `line 3: unknown key "blok"`},
+		{"twice", "rules:\n  pass: [a]\n  pass: [b]\n", Lists{}, "line 3"},
+		{"no list", "rules:\n  block: a\n", Lists{}, "line 2: block is no list"},
+		{"number", "rules:\n  block:\n    - a\n    - 12\n", Lists{}, "line 4: an entry of block is no text"},
+		{"null entry", "rules:\n  block:\n    -\n", Lists{}, "line 3: an entry of block is no text"},
+		{"alias", "rules:\n  pass: &x [a]\n  block: *x\n", Lists{}, "line 3: block is no list"},
+		{"empty entry", "rules: {pass: ['']}", Lists{}, "it is empty"},
+		{"leading slash", "rules: {block: [/a]}", Lists{}, "begins with a slash"},
+		{"white space", "rules: {block: [' a']}", Lists{}, "white space"},
+		{"encoded", "rules: {block: [a%2Fb]}", Lists{}, "is refused before the lists"},
+		{"query", "rules: {block: ['a?b']}", Lists{}, "query"},
+		{"empty segment", "rules: {block: [a//b]}", Lists{}, "empty segment"},
+		{"dot segment", "rules: {block: [a/../b]}", Lists{}, "dot segment"},
+		{"template", "rules:\n  pass:\n    - <%= ENV['X'] %>\n", Lists{}, "line 3: templates"},
+		{"two documents", "rules: {}\n---\nrules: {}\n", Lists{}, "more than one document"},
+		{"no YAML", "rules: [", Lists{}, "rules file: "},
+		{"too large", "rules: {}\n#" + strings.Repeat("x", 1<<20), Lists{}, "larger than"},
+		{"too many", "rules:\n  pass:\n" + strings.Repeat("    - a\n", 10_001), Lists{}, "more than 10000 entries"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := ParseLists([]byte(tc.text))
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Fatalf("got %v, %v, want an error with %q", got, err, tc.err)
+				}
+				return
+			}
+			if err != nil || !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLists(t *testing.T) {
+	s := compile(t, Source{Lists: Lists{
+		Pass:  []string{"api/v2/barong/identity", "pub/", "a"},
+		Block: []string{"api/v2/barong/management", "private/", "a/b"},
+	}})
+	for _, tc := range []struct {
+		path        string
+		pass, block string
+	}{
+		{"api/v2/barong/identity", "api/v2/barong/identity", ""},
+		{"api/v2/barong/identity/ping", "api/v2/barong/identity", ""},
+		{"api/v2/barong/identity.json", "api/v2/barong/identity", ""},
+		{"api/v2/barong/identityX", "", ""},
+		{"api/v2/barong/Identity", "", ""},
+		{"api/v2/barong", "", ""},
+		{"pub/x", "pub/", ""},
+		{"pub", "", ""},
+		{"api/v2/barong/management", "", "api/v2/barong/management"},
+		{"api/v2/barong/managementX", "", "api/v2/barong/management"},
+		{"private", "", "private/"},
+		{"private/x", "", "private/"},
+		{"privately", "", ""},
+		{"a/bc", "a", "a/b"},
+		{"", "", ""},
+	} {
+		pass, passed := s.Passed(tc.path)
+		block, blocked := s.Blocked(tc.path)
+		if pass != tc.pass || passed != (tc.pass != "") || block != tc.block || blocked != (tc.block != "") {
+			t.Errorf("%q: got pass %q, block %q, want %q, %q", tc.path, pass, block, tc.pass, tc.block)
+		}
+	}
+	for _, src := range []Source{{Lists: Lists{Pass: []string{""}}}, {Lists: Lists{Block: []string{"/x"}}}, {Prefix: "/api"}} {
+		if _, err := Compile(src); err == nil {
+			t.Errorf("%+v compiled", src)
+		}
+	}
+}
+
+// FuzzParseLists: what parses can be written and read again, compiles, and each entry matches itself.
+func FuzzParseLists(f *testing.F) {
+	for _, seed := range []string{
+		"rules:\n  pass:\n    - api/v2/barong/identity\n  block:\n    - api/v2/barong/management\n", "rules: {pass: [a/, 'b c']}",
+		"rules:", "", "rules: {block: [a%2f]}", "rules: &a {pass: *a}", "rules:\n  pass: [<%= x %>]", "--- {}\n--- {}", "\xff", "rules: {block: [é, \"\\u0000\"]}",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		lists, err := ParseLists([]byte(text))
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "rules file: ") {
+				t.Fatalf("got error %q", err)
+			}
+			return
+		}
+		s, err := Compile(Source{Lists: lists})
+		if err != nil {
+			t.Fatalf("parsed, and does not compile: %v", err)
+		}
+		var again strings.Builder
+		again.WriteString("rules:\n  pass:\n")
+		for _, e := range lists.Pass {
+			fmt.Fprintf(&again, "    - %q\n", e)
+			if _, ok := s.Passed(e); !ok {
+				t.Fatalf("pass entry %q does not match itself", e)
+			}
+		}
+		again.WriteString("  block:\n")
+		for _, e := range lists.Block {
+			fmt.Fprintf(&again, "    - %q\n", e)
+			if _, ok := s.Blocked(e); !ok {
+				t.Fatalf("block entry %q does not match itself", e)
+			}
+		}
+		back, err := ParseLists([]byte(again.String()))
+		if err != nil || !slices.Equal(back.Pass, lists.Pass) || !slices.Equal(back.Block, lists.Block) {
+			t.Fatalf("got %+v, %v back, want %+v", back, err, lists)
+		}
+	})
+}
