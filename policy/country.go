@@ -52,3 +52,18 @@ func knownAlpha2(value string) bool {
 	}
 	return false
 }
+
+// alpha2s are the alpha-2 codes.
+var alpha2s = func() map[string]bool {
+	m := make(map[string]bool, len(countries))
+	for _, alpha2 := range countries {
+		m[alpha2] = true
+	}
+	return m
+}()
+
+// IsCountry reports whether value is the ISO 3166-1 code of a country, alpha-2 or alpha-3, in any case.
+func IsCountry(value string) bool {
+	_, alpha3 := alpha2Of(value)
+	return alpha3 || alpha2s[strings.ToUpper(value)]
+}
