@@ -1,0 +1,126 @@
+package envoy
+
+import (
+	"github.com/valyala/fasthttp"
+
+	"barong/authz"
+)
+
+// ForwardAuth answers Traefik's forwardAuth and Caddy's forward_auth. Method and target of the client's request stand
+// in X-Forwarded-Method and X-Forwarded-Uri, which are believed from trusted peers only. The method and query of the
+// check itself mean nothing: Traefik always sends GET, and Caddy repeats the client's query there.
+//
+// A browser (Accept: text/html) without a session is redirected to the login page, if there is one.
+func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
+	defer h.recovered(ctx, authz.ForwardAuth)
+	t := h.task(authz.ForwardAuth)
+	html, proceed := h.readForwarded(ctx, t, "x-forwarded-method", "x-forwarded-uri")
+	if proceed {
+		h.decide(h.base, t)
+	}
+	d := &t.decision
+	redirect := html && h.loginURL != "" && d.Effect == authz.Deny && d.Code == codeNoSession && d.Credential != authz.APIKey
+	h.finish(ctx, t)
+	if redirect {
+		ctx.Response.ResetBody()
+		ctx.Response.Header.Del(fasthttp.HeaderContentType)
+		ctx.Response.Header.Set(fasthttp.HeaderLocation, h.loginURL)
+		ctx.SetStatusCode(fasthttp.StatusFound)
+	}
+}
+
+// codeNoSession is the denial that signing in would cure.
+const codeNoSession = "authz.invalid_session"
+
+// AuthRequest answers nginx's auth_request. Method and target of the client's request stand in X-Original-Method and
+// X-Original-URI, which are believed from trusted peers only.
+//
+// nginx turns every status but 2xx, 401 and 403 into its own 500 and drops the body, so the answer repeats its status
+// in X-Auth-Status and its code in X-Auth-Code, from which the reference configuration restores both.
+func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
+	defer h.recovered(ctx, authz.AuthRequest)
+	t := h.task(authz.AuthRequest)
+	if _, proceed := h.readForwarded(ctx, t, "x-original-method", "x-original-uri"); proceed {
+		h.decide(h.base, t)
+	}
+	status, code := t.decision.Status, t.decision.Code
+	h.finish(ctx, t)
+	writeStatus(ctx, status, code)
+}
+
+// readForwarded fills the task from a check whose dialect carries method and target in the two headers named. Each
+// must be there exactly once. It reports whether the client accepts HTML, and whether there is something to decide.
+func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, target string) (html, proceed bool) {
+	t.request.Peer = peer(ctx)
+	if !h.trusted(t.request.Peer) {
+		ctx.SetConnectionClose() // its headers were not looked at, so nobody knows where the request ends
+		t.refuse(fasthttp.StatusForbidden, codeUntrusted)
+		return false, false
+	}
+	var methods, targets int
+	s := scan(&ctx.Request.Header)
+	for s.next() {
+		switch {
+		case named(s.name, method):
+			methods++
+			t.request.Method = view(s.value)
+			continue
+		case named(s.name, target):
+			targets++
+			t.request.Target = view(s.value)
+			continue
+		case named(s.name, "accept"):
+			html = html || acceptsHTML(s.value)
+		case overrides(s.name):
+			h.reportOverride(s.name)
+		}
+		t.request.AddHeader(s.name, s.value)
+	}
+	if !s.ok() {
+		ctx.SetConnectionClose()
+	} else if methods == 1 && targets == 1 && t.request.Method != "" && originForm(t.request.Target) {
+		return html, true
+	}
+	t.refuse(fasthttp.StatusBadRequest, codeMalformed)
+	return false, false
+}
+
+// acceptsHTML reports whether an Accept header names text/html without refusing it by a weight of zero.
+func acceptsHTML(accept []byte) bool {
+	for len(accept) > 0 {
+		item := accept
+		accept = nil
+		for i, c := range item {
+			if c == ',' {
+				item, accept = item[:i], item[i+1:]
+				break
+			}
+		}
+		kind, weight := item, []byte(nil)
+		for i, c := range item {
+			if c == ';' {
+				kind, weight = item[:i], item[i:]
+				break
+			}
+		}
+		if named(trimSpace(kind), "text/html") && !refusedWeight(weight) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusedWeight reports whether the parameters hold q=0, in any of its spellings.
+func refusedWeight(parameters []byte) bool {
+	for i := 0; i+2 < len(parameters); i++ {
+		if (parameters[i] == 'q' || parameters[i] == 'Q') && parameters[i+1] == '=' {
+			for _, c := range trimSpace(parameters[i+2:]) {
+				if c != '0' && c != '.' {
+					return c == ';'
+				}
+			}
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,286 @@
+package envoy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	kind "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	grpcpeer "google.golang.org/grpc/peer"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"barong/authz"
+)
+
+// Bounds of the gRPC listener. Envoy passes at most 60 KiB of headers on by default, and opens one connection per
+// worker thread, with a stream for each check under way.
+const (
+	maxMessage    = 256 << 10 // bytes of one check
+	maxStreams    = 4096      // checks under way on one connection
+	maxHeaderList = 16 << 10  // bytes of one call's own metadata
+)
+
+// A GRPC is the gRPC listener: Envoy's envoy.service.auth.v3.Authorization beside the standard health service.
+type GRPC struct {
+	server *grpc.Server
+	health *health.Server
+}
+
+// NewGRPC returns a listener that answers with the handler's checks and reports itself healthy from the start.
+func NewGRPC(h *Handler) *GRPC {
+	g := &GRPC{
+		server: grpc.NewServer(
+			grpc.MaxRecvMsgSize(maxMessage),
+			grpc.MaxConcurrentStreams(maxStreams),
+			grpc.MaxHeaderListSize(maxHeaderList),
+			grpc.ConnectionTimeout(5*time.Second),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+			grpc.UnaryInterceptor(h.recoverUnary),
+		),
+		health: health.NewServer(),
+	}
+	auth.RegisterAuthorizationServer(g.server, authorization{h: h})
+	healthv1.RegisterHealthServer(g.server, g.health)
+	g.SetServing(true)
+	return g
+}
+
+// SetServing sets what the health service says of the process and of the authorization service.
+func (g *GRPC) SetServing(serving bool) {
+	s := healthv1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		s = healthv1.HealthCheckResponse_SERVING
+	}
+	g.health.SetServingStatus("", s)
+	g.health.SetServingStatus(auth.Authorization_ServiceDesc.ServiceName, s)
+}
+
+// Serve answers on the listener, which it closes, until Shutdown. It returns nil then.
+func (g *GRPC) Serve(l net.Listener) error {
+	if err := g.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown lets the checks under way end, and cuts off what is left when the context ends.
+func (g *GRPC) Shutdown(ctx context.Context) error {
+	g.health.Shutdown()
+	done := make(chan struct{})
+	go func() {
+		g.server.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		g.server.Stop()
+		<-done
+		return ctx.Err()
+	}
+}
+
+// recoverUnary turns a panic into an error of that call alone. Envoy refuses a check whose call failed.
+func (h *Handler) recoverUnary(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			h.panicked(authz.EnvoyGRPC, reason)
+			out, err = nil, grpcstatus.Error(codes.Internal, codeInternal)
+			if _, ok := in.(*auth.CheckRequest); ok {
+				out, err = denied(&authz.Decision{Status: 500, Code: codeInternal}), nil
+			}
+		}
+	}()
+	return next(ctx, in)
+}
+
+// authorization is the gRPC service.
+type authorization struct {
+	auth.UnimplementedAuthorizationServer
+	h *Handler
+}
+
+// Check answers one check. Its error is always nil: refusals are answers.
+func (a authorization) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckResponse, error) {
+	t := a.h.task(authz.EnvoyGRPC)
+	if a.h.readGRPC(ctx, t, in) {
+		a.h.decide(ctx, t)
+	}
+	a.h.conclude(t)
+	var out *auth.CheckResponse
+	if t.decision.Effect == authz.Deny {
+		out = denied(&t.decision)
+	} else {
+		out = granted(&t.decision)
+	}
+	a.h.release(t)
+	return out, nil
+}
+
+// readGRPC fills the task from the attributes of a check, and reports whether there is something to decide.
+func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) bool {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
+		t.request.Peer = addrOf(p.Addr)
+	}
+	if !h.trusted(t.request.Peer) {
+		t.refuse(403, codeUntrusted)
+		return false
+	}
+	attributes := in.GetAttributes()
+	request := attributes.GetRequest().GetHttp()
+	t.request.Method = request.GetMethod()
+	t.request.Target = request.GetPath() // undecoded, with its query
+	g := grpcHeaders{handler: h, task: t, path: request.GetPath(), method: request.GetMethod(), ok: true}
+	if raw := request.GetHeaderMap().GetHeaders(); len(raw) > 0 { // Envoy's encode_raw_headers
+		for _, header := range raw {
+			value := header.GetRawValue()
+			if len(value) == 0 {
+				value = bytesOf(header.GetValue())
+			}
+			g.add(header.GetKey(), value)
+		}
+	} else {
+		for name, value := range request.GetHeaders() {
+			g.add(name, bytesOf(value))
+		}
+	}
+	g.lastHop(attributes.GetSource().GetAddress())
+	if audited(t.request.Method) {
+		body := request.GetRawBody() // Envoy's pack_as_bytes
+		if len(body) == 0 {
+			body = bytesOf(request.GetBody())
+		}
+		if len(body) <= maxBody {
+			t.request.Body = body
+		}
+	}
+	if !g.ok || t.request.Method == "" || !originForm(t.request.Target) {
+		t.refuse(400, codeMalformed)
+		return false
+	}
+	return true
+}
+
+// grpcHeaders takes the headers of one check over into its request.
+type grpcHeaders struct {
+	handler      *Handler
+	task         *task
+	method, path string
+	forwarded    []string // values of X-Forwarded-For, in order
+	ok           bool
+}
+
+func (g *grpcHeaders) add(name string, value []byte) {
+	if strings.HasPrefix(name, ":") { // HTTP/2's pseudo headers repeat the attributes, and must not contradict them
+		switch name {
+		case ":path":
+			g.ok = g.ok && string(value) == g.path
+		case ":method":
+			g.ok = g.ok && string(value) == g.method
+		}
+		return
+	}
+	n := bytesOf(name)
+	if len(n) == 0 || aliased(n) || !utf8.Valid(value) {
+		g.ok = false
+		return
+	}
+	for _, c := range n {
+		g.ok = g.ok && tokenByte[c]
+	}
+	for _, c := range value {
+		g.ok = g.ok && (c >= ' ' || c == '\t') && c != 0x7f
+	}
+	switch {
+	case named(n, "x-forwarded-for"):
+		g.forwarded = append(g.forwarded, string(value))
+		return
+	case named(n, "content-type"):
+		g.task.request.ContentType = view(value)
+	case overrides(n):
+		g.handler.reportOverride(n)
+	}
+	g.task.request.AddHeader(n, value)
+}
+
+// lastHop hands X-Forwarded-For over with the address that spoke to Envoy as its last item, so that a client behind
+// Envoy is found by the same walk as one behind a gateway that speaks HTTP. An Envoy that appended the address itself
+// only names it twice. Addresses that are none, such as a pipe, end nothing: who reached Envoy over one is local.
+func (g *grpcHeaders) lastHop(source *core.Address) {
+	if s := source.GetSocketAddress().GetAddress(); s != "" {
+		g.forwarded = append(g.forwarded, s)
+	}
+	if len(g.forwarded) > 0 {
+		g.task.request.AddHeader([]byte("X-Forwarded-For"), []byte(strings.Join(g.forwarded, ", ")))
+	}
+}
+
+// granted is the answer to a check that may pass.
+func granted(d *authz.Decision) *auth.CheckResponse {
+	ok := &auth.OkHttpResponse{}
+	if d.Effect == authz.Allow {
+		ok.Headers = []*core.HeaderValueOption{header("authorization", string(d.Authorization), replace)}
+	} else {
+		ok.HeadersToRemove = []string{"authorization"}
+	}
+	if d.SetCookie != "" {
+		ok.ResponseHeadersToAdd = []*core.HeaderValueOption{header("set-cookie", d.SetCookie, add)}
+	}
+	return &auth.CheckResponse{
+		Status:       &status.Status{Code: int32(codes.OK)},
+		HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: ok},
+	}
+}
+
+// denied is the answer to a check that may not pass. Envoy passes the body on as it is.
+func denied(d *authz.Decision) *auth.CheckResponse {
+	code := codes.PermissionDenied
+	switch d.Status {
+	case 401:
+		code = codes.Unauthenticated
+	case 503:
+		code = codes.Unavailable
+	}
+	headers := []*core.HeaderValueOption{
+		header("content-type", "application/json", replace),
+		header("cache-control", "no-store", replace),
+	}
+	if d.SetCookie != "" {
+		headers = append(headers, header("set-cookie", d.SetCookie, add))
+	}
+	return &auth.CheckResponse{
+		Status: &status.Status{Code: int32(code), Message: d.Code},
+		HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: &auth.DeniedHttpResponse{
+			Status:  &kind.HttpStatus{Code: kind.StatusCode(min(d.Status, math.MaxInt16))},
+			Headers: headers,
+			Body:    `{"errors":["` + d.Code + `"]}`,
+		}},
+	}
+}
+
+const (
+	replace = core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+	add     = core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+)
+
+func header(name, value string, action core.HeaderValueOption_HeaderAppendAction) *core.HeaderValueOption {
+	return &core.HeaderValueOption{
+		Header:       &core.HeaderValue{Key: name, Value: value},
+		AppendAction: action,
+	}
+}

@@ -1,0 +1,42 @@
+package envoy
+
+import (
+	"github.com/valyala/fasthttp"
+
+	"barong/authz"
+)
+
+// Gate stands before this process's own REST API as a gateway would: it decides the request for the path it was sent
+// to, and reports whether the request may go on. A refusal is answered. A request that may go on carries the token in
+// its Authorization header; on a pass path it carries none, whatever the client sent.
+//
+// The body, if it was read, is seen by the audit trail alone.
+func (h *Handler) Gate(ctx *fasthttp.RequestCtx) (proceed bool) {
+	defer h.recovered(ctx, authz.SelfGate)
+	t := h.task(authz.SelfGate)
+	t.request.Method = view(ctx.Request.Header.Method())
+	t.request.Target = view(ctx.Request.Header.RequestURI())
+	t.request.Peer = peer(ctx)
+	if !ctx.Request.IsBodyStream() {
+		t.request.Body = ctx.Request.Body()
+		t.request.ContentType = view(ctx.Request.Header.ContentType())
+	}
+	if h.readExtAuthz(ctx, t) {
+		h.decide(h.base, t)
+	}
+	d := &t.decision
+	if d.Effect == authz.Deny {
+		h.finish(ctx, t)
+		return false
+	}
+	h.conclude(t)
+	ctx.Request.Header.Del(fasthttp.HeaderAuthorization)
+	if d.Effect == authz.Allow {
+		ctx.Request.Header.SetBytesV(fasthttp.HeaderAuthorization, d.Authorization)
+	}
+	if d.SetCookie != "" {
+		ctx.Response.Header.Add(fasthttp.HeaderSetCookie, d.SetCookie)
+	}
+	h.release(t)
+	return true
+}

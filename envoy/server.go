@@ -1,0 +1,123 @@
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// The bounds of a server whose ServerOptions do not say otherwise.
+const (
+	// DefaultMaxHeader fits what browsers collect for one domain and refuses what only an attacker sends.
+	DefaultMaxHeader = 32 << 10
+	// DefaultConcurrency bounds the connections of all gateways together; each holds about 40 KiB while in use.
+	DefaultConcurrency = 16 << 10
+	// DefaultReadTimeout counts from the first byte of a request to its last, so that nobody sends one forever.
+	DefaultReadTimeout = 10 * time.Second
+	// DefaultUploadTimeout replaces it for bodies that are long or do not say how long they are.
+	DefaultUploadTimeout = time.Minute
+	// DefaultIdleTimeout is longer than gateways keep unused connections (nginx 60 s, Traefik 90 s, Caddy 120 s): the
+	// side that sends the next request must be the one that closes, or that request is lost.
+	DefaultIdleTimeout = 3 * time.Minute
+
+	// shortBody is the length in bytes up to which a body has to arrive within the read timeout.
+	shortBody = 1 << 20
+)
+
+// ServerOptions are the bounds of a listener. The zero value of each field stands for its default.
+type ServerOptions struct {
+	MaxHeader   int // bytes of the request line and all headers; more is answered 431
+	Concurrency int // connections at once
+	ReadTimeout time.Duration
+	IdleTimeout time.Duration
+	Log         *slog.Logger // receives what fasthttp itself has to say; nil discards it
+}
+
+// NewServer returns a server for checks, for the REST API, or for both. Nothing a stranger sends is unbounded, and
+// every refusal that the handler never sees is answered in JSON with a code of the catalogue.
+//
+// Bodies are streamed: the handler reads what it wants of them, and decides how much that may be.
+func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Server {
+	if o.MaxHeader <= 0 {
+		o.MaxHeader = DefaultMaxHeader
+	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = DefaultConcurrency
+	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = DefaultReadTimeout
+	}
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = DefaultIdleTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &fasthttp.Server{
+		Handler: func(ctx *fasthttp.RequestCtx) {
+			// The last net below the handlers' own: fasthttp has none, and one request must not end all others.
+			defer func() {
+				if reason := recover(); reason != nil {
+					o.Log.Error("request panicked", slog.Any("reason", reason), slog.String("stack", string(debug.Stack())))
+					ctx.SetConnectionClose()
+					refuseHTTP(ctx, fasthttp.StatusInternalServerError, codeInternal)
+				}
+			}()
+			handler(ctx)
+		},
+		ErrorHandler: unreadable,
+		HeaderReceived: func(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
+			// Below zero is -1, a chunked body, or -2, none at all.
+			if n := h.ContentLength(); n > shortBody || n == -1 {
+				c.ReadTimeout = max(o.ReadTimeout, DefaultUploadTimeout)
+			}
+			return c
+		},
+		ReadBufferSize:        o.MaxHeader, // what fasthttp bounds headers by
+		Concurrency:           o.Concurrency,
+		ReadTimeout:           o.ReadTimeout,
+		WriteTimeout:          DefaultUploadTimeout,
+		IdleTimeout:           o.IdleTimeout,
+		TCPKeepalive:          true,
+		StreamRequestBody:     true,
+		MaxRequestBodySize:    maxBody, // read before the handler runs at most; the rest waits in the stream
+		CloseOnShutdown:       true,
+		LazyRequestTime:       true,
+		NoDefaultServerHeader: true,
+		NoDefaultContentType:  true,
+		// Reading a multipart form ahead would fill the disk with temporary files before anybody was asked.
+		DisablePreParseMultipartForm: true,
+		// Messages of refused requests would quote their headers, and so cookies and keys.
+		SecureErrorLogMessage: true,
+		Logger:                logger{o.Log},
+	}
+}
+
+// unreadable answers a request that fasthttp could not read. The connection closes after it.
+//
+// The dialect is unknown here, so status and code are repeated in the headers that nginx needs.
+func unreadable(ctx *fasthttp.RequestCtx, err error) {
+	status := fasthttp.StatusBadRequest
+	var tooBig *fasthttp.ErrSmallBuffer
+	var network net.Error
+	switch {
+	case errors.As(err, &tooBig):
+		status = fasthttp.StatusRequestHeaderFieldsTooLarge
+	case errors.As(err, &network) && network.Timeout():
+		status = fasthttp.StatusRequestTimeout
+	}
+	refuseHTTP(ctx, status, codeMalformed)
+	writeStatus(ctx, status, codeMalformed)
+}
+
+// logger hands fasthttp's lines over: they are about connections, and of no use but to who looks for one.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Printf(format string, args ...any) {
+	l.log.Debug("connection", slog.String("message", fmt.Sprintf(format, args...)))
+}
