@@ -385,7 +385,9 @@ func listExpired(t *testing.T, s *suite) {
 		at   time.Time
 		want int
 	}{
-		{short.ExpiresAt.Add(-time.Millisecond), 2}, {short.ExpiresAt, 1}, {long.ExpiresAt, 0},
+		{short.ExpiresAt.Add(-time.Millisecond), 2},
+		{short.ExpiresAt, 1},
+		{long.ExpiresAt, 0},
 		{s.now, 2}, // a look into the future has dropped nothing
 	} {
 		got, err := s.List(s.ctx, "ID0000000001", c.at)

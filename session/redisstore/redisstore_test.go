@@ -1,0 +1,482 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"barong/internal/testkit"
+	"barong/session"
+	"barong/session/redisstore"
+	"barong/session/sessiontest"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// patient are options for suites on busy machines: what they test is not how soon a client gives up.
+const patient = "?read_timeout=20s&write_timeout=20s&dial_timeout=20s&pool_timeout=20s"
+
+func connect(t *testing.T, url string) redis.UniversalClient {
+	t.Helper()
+	client, err := redisstore.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	sessiontest.Run(t, func(t *testing.T) session.Store {
+		return redisstore.New(connect(t, testkit.Valkey(t)+patient))
+	})
+}
+
+// ports finds n free ports, each of which is free 10,000 higher too, where a cluster node has its bus.
+func ports(t *testing.T, n int) []int {
+	t.Helper()
+	var out []int
+	for len(out) < n {
+		a, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		port := a.Addr().(*net.TCPAddr).Port
+		if port > 55000 {
+			continue
+		}
+		b, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+10000))
+		if err != nil {
+			continue
+		}
+		defer b.Close()
+		out = append(out, port)
+	}
+	return out
+}
+
+func valkey(t *testing.T, port int, args ...string) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + strconv.Itoa(port)})
+	t.Cleanup(func() { client.Close() })
+	args = append(args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+	testkit.Start(t, "valkey-server", args, nil, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return client.Ping(ctx).Err()
+	})
+	return client
+}
+
+// await asks until ok, for as long as a start may take.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}
+
+// startCluster starts three masters that share the slots, and returns their URL.
+func startCluster(t *testing.T) string {
+	t.Helper()
+	ctx := t.Context()
+	slots := [][2]int{{0, 5460}, {5461, 10922}, {10923, 16383}}
+	var hosts []string
+	var nodes []*redis.Client
+	for i, port := range ports(t, 3) {
+		node := valkey(t, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "15000")
+		if err := node.ClusterAddSlotsRange(ctx, slots[i][0], slots[i][1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			first, p, _ := net.SplitHostPort(hosts[0])
+			if err := node.ClusterMeet(ctx, first, p).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hosts, nodes = append(hosts, fmt.Sprintf("127.0.0.1:%d", port)), append(nodes, node)
+	}
+	await(t, "cluster", func() bool {
+		for _, node := range nodes {
+			info, err := node.ClusterInfo(ctx).Result()
+			if err != nil || !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3") {
+				return false
+			}
+		}
+		return true
+	})
+	return "redis+cluster://" + strings.Join(hosts, ",")
+}
+
+// On a cluster the suite's stores would share their keys, so that its tests take turns and each begins empty.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	client := connect(t, startCluster(t)+patient)
+	if _, ok := client.(*redis.ClusterClient); !ok {
+		t.Fatalf("the client is a %T", client)
+	}
+	var turn sync.Mutex
+	sessiontest.Run(t, func(t *testing.T) session.Store {
+		turn.Lock()
+		t.Cleanup(turn.Unlock)
+		err := client.(*redis.ClusterClient).ForEachMaster(context.Background(), func(ctx context.Context, c *redis.Client) error {
+			return c.FlushAll(ctx).Err()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return redisstore.New(client)
+	})
+}
+
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	p := ports(t, 3)
+	master := valkey(t, p[0], "--requirepass", "")
+	config := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1\nsentinel down-after-milliseconds main 60000\n", p[0])
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sentinel := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + strconv.Itoa(p[1])})
+	t.Cleanup(func() { sentinel.Close() })
+	testkit.Start(t, "valkey-server", []string{config, "--sentinel", "--port", strconv.Itoa(p[1]), "--bind", "127.0.0.1"}, nil,
+		func() error { return sentinel.Ping(context.Background()).Err() })
+	// The second sentinel does not answer: the list is there for that.
+	url := fmt.Sprintf("redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main/3", p[2], p[1])
+	store := redisstore.New(connect(t, url+patient))
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	v := &session.Session{
+		Key: session.NewID().Key(), UID: "ID0000000001", CreatedAt: now, SeenAt: now,
+		ExpiresAt: now.Add(time.Hour), EndsAt: now.Add(time.Hour),
+	}
+	if err := store.Create(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.Get(t.Context(), v.Key, now)
+	if err != nil || *got != *v {
+		t.Fatalf("Get = %+v, %v, want %+v", got, err, v)
+	}
+	if n := master.DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("database 0 holds %d keys; the URL names database 3", n)
+	}
+}
+
+func newSession(uid string, now time.Time) *session.Session {
+	return &session.Session{
+		Key: session.NewID().Key(), UID: uid, CreatedAt: now, SeenAt: now,
+		ExpiresAt: now.Add(30 * time.Minute), EndsAt: now.Add(24 * time.Hour),
+	}
+}
+
+// Everything the store writes but the generation expires by itself.
+func TestKeysExpire(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store, nonces := redisstore.New(client), redisstore.NewNonces(client)
+	now := time.Now()
+	v := newSession("ID0000000001", now)
+	if err := store.Create(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nonces.FirstUse(ctx, "kid", 1, now.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	limits := map[string]time.Duration{
+		"barong:session:":       31 * time.Minute,
+		"barong:sessions:user:": 24*time.Hour + time.Minute,
+		"barong:nonce:":         61 * time.Second,
+	}
+	check := func() {
+		t.Helper()
+		keys, err := client.Keys(ctx, "*").Result()
+		if err != nil || len(keys) != len(limits)+1 {
+			t.Fatalf("keys = %q, %v, want %d", keys, err, len(limits)+1)
+		}
+		for _, key := range keys {
+			if key == "barong:sessions:generation" {
+				continue
+			}
+			ttl := client.PTTL(ctx, key).Val()
+			for prefix, most := range limits {
+				if strings.HasPrefix(key, prefix) && (ttl <= 0 || ttl > most) {
+					t.Errorf("%s lives %s, want at most %s", key, ttl, most)
+				}
+			}
+			if strings.Contains(key, v.UID) && !strings.HasPrefix(key, "barong:sessions:user:") {
+				t.Errorf("key %s", key)
+			}
+		}
+	}
+	check()
+	limits["barong:session:"] = 41 * time.Minute
+	if err := store.Touch(ctx, v.Key, now, now.Add(40*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	limits["barong:session:"] = 24*time.Hour + time.Minute
+	if err := store.Touch(ctx, v.Key, now, now.Add(1000*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	check()
+}
+
+// A user who signs in again and again has an index no longer than their sessions.
+func TestIndexIsTrimmed(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now()
+	size := func() int64 { return client.ZCard(ctx, "barong:sessions:user:ID0000000001").Val() }
+	for i := range 5 {
+		v := newSession("ID0000000001", now.Add(-time.Duration(5-i)*time.Hour))
+		if err := store.Create(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		// As when Redis has expired it: the session goes, its entry stays.
+		if err := client.Del(ctx, "barong:session:"+v.Key.String()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh := newSession("ID0000000001", now)
+	if err := store.Create(ctx, fresh); err != nil {
+		t.Fatal(err)
+	}
+	// The entry of a session that is just being opened stays.
+	if err := client.Del(ctx, "barong:session:"+fresh.Key.String()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n != 6 {
+		t.Fatalf("the index has %d entries, want 6", n)
+	}
+	if list, err := store.List(ctx, "ID0000000001", now); err != nil || len(list) != 0 {
+		t.Fatalf("List = %d sessions, %v", len(list), err)
+	}
+	if n := size(); n != 1 {
+		t.Errorf("after List the index has %d entries, want 1", n)
+	}
+	if err := store.Create(ctx, newSession("ID0000000001", now.Add(25*time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n != 1 {
+		t.Errorf("after the absolute end of the others the index has %d entries, want 1", n)
+	}
+}
+
+// DeleteUser between the two writes of a Create leaves the entry, so that the session can still be found and ended.
+func TestDeleteUserDuringCreate(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now()
+	v := newSession("ID0000000001", now)
+	if err := store.Create(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	name := "barong:session:" + v.Key.String()
+	if err := client.Rename(ctx, name, "aside").Err(); err != nil { // as if its second write were yet to come
+		t.Fatal(err)
+	}
+	if keys, err := store.DeleteUser(ctx, v.UID, nil); err != nil || len(keys) != 0 {
+		t.Fatalf("DeleteUser = %v, %v, want none", keys, err)
+	}
+	if err := client.Rename(ctx, "aside", name).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := store.List(ctx, v.UID, now); err != nil || len(list) != 1 {
+		t.Errorf("List = %d sessions, %v, want 1", len(list), err)
+	}
+	if keys, err := store.DeleteUser(ctx, v.UID, nil); err != nil || len(keys) != 1 {
+		t.Errorf("DeleteUser = %v, %v, want the one", keys, err)
+	}
+}
+
+// A lost generation ends sessions; it never brings back those that DeleteAll ended.
+func TestLostGeneration(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now()
+	before := newSession("ID0000000001", now)
+	if err := store.Create(ctx, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Del(ctx, "barong:sessions:generation").Err(); err != nil {
+		t.Fatal(err)
+	}
+	after := newSession("ID0000000001", now)
+	if err := store.Create(ctx, after); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Get(ctx, before.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Get of the old session: %v, want ErrNotFound", err)
+	}
+	if _, err := store.Get(ctx, after.Key, now); err != nil {
+		t.Errorf("Get of the new session: %v", err)
+	}
+}
+
+// A record that cannot be read is an error, not an absent session.
+func TestBrokenRecord(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now()
+	for field, value := range map[string]string{"x": "soon", "a": "nowhere", "o": ""} {
+		v := newSession("ID0000000001", now)
+		if err := store.Create(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.HSet(ctx, "barong:session:"+v.Key.String(), field, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Get(ctx, v.Key, now); err == nil || errors.Is(err, session.ErrNotFound) {
+			t.Errorf("%s=%q: error %v, want one that is not ErrNotFound", field, value, err)
+		}
+	}
+}
+
+// A server that hangs is given up on before a gateway gives up on us, and never reads as "no such session".
+func TestServerHangs(t *testing.T) {
+	t.Parallel()
+	server := testkit.ValkeyServer(t)
+	client := connect(t, server.URL)
+	store, nonces := redisstore.New(client), redisstore.NewNonces(client)
+	now := time.Now()
+	v := newSession("ID0000000001", now)
+	await(t, "create", func() bool { return store.Create(t.Context(), v) == nil })
+	fails := func() {
+		t.Helper()
+		start := time.Now()
+		_, err := store.Get(t.Context(), v.Key, now)
+		if err == nil || errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Get: error %v, want one that is not ErrNotFound", err)
+		}
+		// 200 ms by design; the rest is for a busy machine.
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("Get took %s", took)
+		}
+		if first, err := nonces.FirstUse(t.Context(), "kid", 1, now.Add(time.Second)); err == nil || first {
+			t.Errorf("FirstUse = %v, %v, want an error", first, err)
+		}
+		if err := store.Ping(t.Context()); err == nil {
+			t.Error("Ping succeeds")
+		}
+	}
+	server.Pause()
+	fails()
+	server.Resume()
+	await(t, "get after the pause", func() bool { _, err := store.Get(t.Context(), v.Key, now); return err == nil })
+	server.Kill()
+	fails()
+	server.Start(t)
+	await(t, "ping after the restart", func() bool { return store.Ping(t.Context()) == nil })
+	if _, err := store.Get(t.Context(), v.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Get from an empty server: %v, want ErrNotFound", err)
+	}
+}
+
+// An answer never belongs to another call, also when calls are given up half-way.
+func TestCancelledCallsMixNothingUp(t *testing.T) {
+	t.Parallel()
+	client := connect(t, testkit.Valkey(t)+patient+"&pool_size=2&pipeline_pool_size=2")
+	store := redisstore.New(client)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	var keys []session.Key
+	for i := range 4 {
+		v := newSession("ID000000000"+strconv.Itoa(i), now)
+		if err := store.Create(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, v.Key)
+	}
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			for n := range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%5)*100*time.Microsecond)
+				v, err := store.Get(ctx, keys[i], now)
+				cancel()
+				if errors.Is(err, session.ErrNotFound) {
+					t.Errorf("Get: %v", err)
+				}
+				if err == nil && v.UID != "ID000000000"+strconv.Itoa(i) {
+					t.Errorf("Get answers %s's session", v.UID)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestNonces(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := testkit.Valkey(t)
+	a, b := redisstore.NewNonces(connect(t, url+patient)), redisstore.NewNonces(connect(t, url+patient))
+	until := time.Now().Add(10 * time.Second)
+	var firsts atomic.Int32
+	var group sync.WaitGroup
+	for i := range 16 {
+		group.Go(func() {
+			first, err := []*redisstore.Nonces{a, b}[i%2].FirstUse(ctx, "61d025b8573501c2", 1584524005143, until)
+			if err != nil {
+				t.Errorf("FirstUse: %v", err)
+			}
+			if first {
+				firsts.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if n := firsts.Load(); n != 1 {
+		t.Errorf("%d of 16 parallel uses were the first, want 1", n)
+	}
+	for _, c := range []struct {
+		kid   string
+		nonce int64
+		want  bool
+	}{
+		{"61d025b8573501c2", 1584524005143, false},
+		{"61d025b8573501c2", 1584524005144, true},
+		{"61d025b8573501c3", 1584524005143, true},
+		{"61d025b8573501c2:1", 584524005143, true},
+		{"k", 1<<63 - 1, true},
+	} {
+		if first, err := a.FirstUse(ctx, c.kid, c.nonce, until); err != nil || first != c.want {
+			t.Errorf("FirstUse(%s, %d) = %v, %v, want %v", c.kid, c.nonce, first, err, c.want)
+		}
+	}
+	// A time that is over already still marks: the clocks of two replicas differ.
+	for i, want := range []bool{true, false} {
+		if first, err := a.FirstUse(ctx, "past", 1, time.Now().Add(-time.Hour)); err != nil || first != want {
+			t.Errorf("use %d = %v, %v, want %v", i, first, err, want)
+		}
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if first, err := a.FirstUse(cancelled, "k", 2, until); err == nil || first {
+		t.Errorf("FirstUse with a cancelled context = %v, %v, want an error", first, err)
+	}
+}
