@@ -1,0 +1,150 @@
+package account
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"barong/db"
+	"barong/internal/fault"
+)
+
+// Passwords hashes and verifies passwords. Both are slow on purpose, and bounded in how many run at once.
+type Passwords interface {
+	Hash(ctx context.Context, password string) (digest string, err error)
+	// Verify reports whether the password is that of the digest, and whether the digest should be made anew.
+	Verify(ctx context.Context, digest, password string) (ok, stale bool, err error)
+	// VerifyNothing takes as long as Verify, for an account that does not exist.
+	VerifyNothing(ctx context.Context, password string) error
+}
+
+// A PasswordPolicy lists the rules that a new password breaks: password.too_long, password.requirements, password.weak.
+type PasswordPolicy interface {
+	Codes(password string) []fault.Code
+}
+
+// A Limiter counts attempts by key in windows of time. A wait above zero means that the limit is reached, for so long.
+type Limiter interface {
+	// Take counts one attempt unless the limit is reached already.
+	Take(ctx context.Context, key string, limit int, window time.Duration) (wait time.Duration, err error)
+	// Peek is Take without counting.
+	Peek(ctx context.Context, key string, limit int, window time.Duration) (wait time.Duration, err error)
+	// Reset forgets what was counted.
+	Reset(ctx context.Context, key string) error
+}
+
+// Limits of guessing: three mistakes never block anybody.
+const (
+	wrongPasswordsAccount = 20
+	wrongPasswordsAddress = 30
+	passwordWindow        = 15 * time.Minute
+	wrongCodes            = 5
+	codeWindow            = 15 * time.Minute
+)
+
+// HashPassword makes the digest of a new password, or a 422 that lists the rules it breaks.
+func (s *Service) HashPassword(ctx context.Context, password string) (string, error) {
+	if codes := s.Policy.Codes(password); len(codes) > 0 {
+		return "", fault.Invalid(codes...)
+	}
+	return s.Passwords.Hash(ctx, password)
+}
+
+// CheckPassword reports whether the password is the user's. A nil user, for an address that nobody has, takes as long
+// and is never right. A digest of an older kind is replaced by a new one of the same password, which is no change of the
+// account: it ends no session and makes no event.
+func (s *Service) CheckPassword(ctx context.Context, user *db.User, password string) (bool, error) {
+	if user == nil {
+		return false, s.Passwords.VerifyNothing(ctx, password)
+	}
+	ok, stale, err := s.Passwords.Verify(ctx, user.PasswordDigest, password)
+	if err != nil || !ok {
+		return false, err
+	}
+	if stale {
+		s.rehash(ctx, user, password)
+	}
+	return true, nil
+}
+
+// rehash stores a new digest unless the password was changed meanwhile. A failure is only logged: the old one still works.
+func (s *Service) rehash(ctx context.Context, user *db.User, password string) {
+	digest, err := s.Passwords.Hash(ctx, password)
+	if err == nil {
+		err = s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.NewUpdate().Model((*db.User)(nil)).Set("password_digest = ?", digest).
+				Where("id = ?", user.ID).Where("password_digest = ?", user.PasswordDigest).Exec(ctx)
+			return err
+		})
+	}
+	if err != nil {
+		s.Log.WarnContext(ctx, "renew password digest", "uid", user.UID, "error", err)
+		return
+	}
+	user.PasswordDigest = digest
+}
+
+// Tries counts wrong passwords for one account from one client.
+type Tries struct {
+	s                *Service
+	account, address string
+}
+
+// PasswordTries are the counters for guessing the password of an address, known or not, from a client.
+func (s *Service) PasswordTries(email string, ip netip.Addr) *Tries {
+	return &Tries{s: s, account: "password:account:" + db.NormalEmail(email), address: "password:address:" + network(ip)}
+}
+
+// network is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one household or machine
+// can draw from at will.
+func network(ip netip.Addr) string {
+	ip = ip.Unmap().WithZone("")
+	switch {
+	case !ip.IsValid():
+		return "unknown"
+	case ip.Is4():
+		return ip.String()
+	}
+	prefix, err := ip.Prefix(64)
+	if err != nil { // 64 bits fit every IPv6 address
+		panic("account: " + err.Error())
+	}
+	return prefix.String()
+}
+
+// Begin counts one try before the password is looked at, so that parallel guesses cannot pass the limit together. The
+// error is request.rate_limited when account or client have used up theirs.
+func (t *Tries) Begin(ctx context.Context) error {
+	if err := t.s.limited(t.s.Limits.Peek(ctx, t.address, wrongPasswordsAddress, passwordWindow)); err != nil {
+		return err
+	}
+	return t.s.limited(t.s.Limits.Take(ctx, t.account, wrongPasswordsAccount, passwordWindow))
+}
+
+// Wrong counts a wrong password against the client too.
+func (t *Tries) Wrong(ctx context.Context) error {
+	_, err := t.s.Limits.Take(ctx, t.address, wrongPasswordsAddress, passwordWindow)
+	return unlimited(err)
+}
+
+// Right forgets the account's wrong tries: its owner is back. The client's stay, or guessing other accounts could be
+// washed clean by signing in to one's own.
+func (t *Tries) Right(ctx context.Context) error { return unlimited(t.s.Limits.Reset(ctx, t.account)) }
+
+func (s *Service) limited(wait time.Duration, err error) error {
+	if err != nil {
+		return unlimited(err)
+	}
+	if wait > 0 {
+		return fault.RateLimited(wait)
+	}
+	return nil
+}
+
+// unlimited refuses when the counters cannot be reached: guessing without a limit would be the alternative.
+func unlimited(err error) error {
+	if err == nil {
+		return nil
+	}
+	return outage(err)
+}

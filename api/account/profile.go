@@ -1,0 +1,183 @@
+package account
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"barong/db"
+	"barong/internal/fault"
+	"barong/policy"
+)
+
+// maxMetadata is the longest profile or document metadata, in bytes: the column of the original.
+const maxMetadata = 65535
+
+// checkProfile brings a profile into its normal form (runs of white space collapsed in names, city and postcode, a blank
+// date none) and lists the rules it breaks, in the order of the original. Blank fields break none.
+func checkProfile(p *db.Profile, now time.Time) []fault.Code {
+	for _, f := range []**string{&p.FirstName, &p.LastName, &p.City, &p.Postcode} {
+		if *f != nil {
+			squished := strings.Join(strings.Fields(**f), " ")
+			*f = &squished
+		}
+	}
+	if !filled(p.DOB) {
+		p.DOB = nil
+	}
+	var codes []fault.Code
+	codes = append(codes, checkText("first_name", p.FirstName, 1, "-'")...)
+	codes = append(codes, checkText("last_name", p.LastName, 1, "-'")...)
+	codes = append(codes, checkDOB(p.DOB, now)...)
+	codes = append(codes, checkText("city", p.City, 1, "-–.~'")...)
+	if filled(p.Country) && !policy.IsCountry(*p.Country) {
+		codes = append(codes, "country.must have alpha2 or alpha3 format")
+	}
+	codes = append(codes, checkText("postcode", p.Postcode, 2, "-")...)
+	codes = append(codes, checkText("address", p.Address, 1, "-–,.~;/:#\"\\&'()")...)
+	return append(codes, CheckMetadata(p.Metadata)...)
+}
+
+// CheckMetadata lists what is wrong with the JSON text of a profile or document.
+func CheckMetadata(text *string) []fault.Code {
+	if text == nil {
+		return nil
+	}
+	var codes []fault.Code
+	if len(*text) > maxMetadata {
+		codes = append(codes, "metadata.too_long")
+	}
+	if !json.Valid([]byte(*text)) {
+		codes = append(codes, "metadata.invalid_format")
+	}
+	return codes
+}
+
+func filled(s *string) bool { return s != nil && strings.TrimSpace(*s) != "" }
+
+// checkDOB refuses what is no date. The original took birthdays of the future; nobody has one.
+func checkDOB(text *string, now time.Time) []fault.Code {
+	if text == nil {
+		return nil
+	}
+	day, err := time.Parse(time.DateOnly, *text)
+	if err != nil || day.After(now.UTC().AddDate(0, 0, 1)) { // east of UTC it is tomorrow already
+		return []fault.Code{"dob.invalid"}
+	}
+	return nil
+}
+
+// checkText checks length and characters of a field: letters, marks and digits of any script, underscores, white space,
+// and others.
+func checkText(attribute fault.Code, text *string, shortest int, others string) []fault.Code {
+	if !filled(text) {
+		return nil
+	}
+	var codes []fault.Code
+	n := utf8.RuneCountInString(*text)
+	if n < shortest {
+		codes = append(codes, attribute+".too_short")
+	}
+	if n > 255 {
+		codes = append(codes, attribute+".too_long")
+	}
+	if strings.IndexFunc(*text, func(r rune) bool {
+		return !(unicode.In(r, unicode.L, unicode.M, unicode.Nd) || r == '_' || unicode.IsSpace(r) || strings.ContainsRune(others, r))
+	}) >= 0 {
+		codes = append(codes, attribute+".invalid")
+	}
+	return codes
+}
+
+// CreateProfile stores a new profile. The error is a 422 of the rules it breaks, with state.exists appended when the user
+// has a drafted or submitted profile already and this would be another; state.exists alone is a 409.
+func (u *Unit) CreateProfile(ctx context.Context, user *db.User, p *db.Profile) error {
+	codes := checkProfile(p, u.Now())
+	if err := u.Lock(ctx, user); err != nil {
+		return err
+	}
+	if p.State == db.ProfileDrafted || p.State == db.ProfileSubmitted {
+		_, err := u.ProfileIn(ctx, user.ID, db.ProfileDrafted, db.ProfileSubmitted)
+		switch {
+		case err == nil && len(codes) == 0:
+			return fault.New("state.exists")
+		case err == nil:
+			codes = append(codes, "state.exists")
+		case !errors.Is(err, db.ErrNotFound):
+			return err
+		}
+	}
+	if len(codes) > 0 {
+		return fault.Invalid(codes...)
+	}
+	p.UserID = user.ID
+	if err := u.InsertProfile(ctx, p); err != nil {
+		return err
+	}
+	if err := u.profileSaved(ctx, user, nil, p); err != nil {
+		return err
+	}
+	r, err := u.profileRecord(ctx, user, p)
+	if err != nil {
+		return err
+	}
+	return u.created(ctx, "profile", r)
+}
+
+// UpdateProfile stores a changed profile of which before is the stored row, read after Lock. The error is a 422 of
+// the rules it breaks. When nothing changes, nothing happens.
+func (u *Unit) UpdateProfile(ctx context.Context, user *db.User, before, p *db.Profile) error {
+	if codes := checkProfile(p, u.Now()); len(codes) > 0 {
+		return fault.Invalid(codes...)
+	}
+	if err := u.Lock(ctx, user); err != nil {
+		return err
+	}
+	if before.State == p.State && sameIdentity(before, p) && equal(before.Metadata, p.Metadata) {
+		return nil
+	}
+	if err := u.Tx.UpdateProfile(ctx, p); err != nil {
+		return err
+	}
+	if err := u.profileSaved(ctx, user, before, p); err != nil {
+		return err
+	}
+	old, err := u.profileRecord(ctx, user, before)
+	if err != nil {
+		return err
+	}
+	now, err := u.profileRecord(ctx, user, p)
+	if err != nil {
+		return err
+	}
+	return u.updated(ctx, "profile", old, now)
+}
+
+// profileSaved shows a profile's state in the private label "profile", and takes back the verification of the documents
+// when the person they speak of is not the same any more: a new profile is submitted, or its fields changed.
+func (u *Unit) profileSaved(ctx context.Context, user *db.User, before, after *db.Profile) error {
+	if err := u.PutLabel(ctx, user, "profile", after.StateName()); err != nil {
+		return err
+	}
+	submitted := after.State == db.ProfileSubmitted && (before == nil || before.State != db.ProfileSubmitted)
+	if !submitted && (before == nil || sameIdentity(before, after)) {
+		return nil
+	}
+	document, err := u.lockedLabel(ctx, user, "document")
+	if errors.Is(err, db.ErrNotFound) || err == nil && document.Value != "verified" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return u.PutLabel(ctx, user, "document", "replaced")
+}
+
+func sameIdentity(a, b *db.Profile) bool {
+	return equal(a.FirstName, b.FirstName) && equal(a.LastName, b.LastName) && equal(a.DOB, b.DOB) &&
+		equal(a.Address, b.Address) && equal(a.Postcode, b.Postcode) && equal(a.City, b.City) && equal(a.Country, b.Country)
+}
