@@ -1,0 +1,65 @@
+# "make" lists the targets.
+GO ?= go
+FUZZTIME ?= 10s
+
+TAG    := $(shell git describe --tags --exact-match 2>/dev/null)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+BUILD  := barong/internal/obs
+LDFLAGS := -s -w $(if $(TAG),-X $(BUILD).tag=$(TAG)) $(if $(COMMIT),-X $(BUILD).commit=$(COMMIT)) \
+           -X $(BUILD).date=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+
+# The race detector needs a C compiler; without one the tests run plain.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+# Packages with tests that count allocations, which the race detector would falsify.
+ALLOC = $(shell grep -rl --include='*_test.go' '^//go:build !race' authz envoy session policy api internal db 2>/dev/null \
+          | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: help build run test race fuzz bench lint docs verify tools vuln image clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/barong, static.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/barong ./cmd/barong
+
+run: build tools ## Start the gateway with a real Envoy in front, and print what to try.
+	$(GO) run ./envoy/demo
+
+test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
+	$(GO) test $(RACE) -timeout 20m ./...
+ifneq ($(RACE),)
+	$(if $(ALLOC),$(GO) test -timeout 10m $(ALLOC))
+endif
+
+race: tools ## Every test, with the race detector.
+	$(GO) test -race -timeout 20m ./...
+
+fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
+	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+bench: build ## The check path beside a bare server, as ratios.
+	$(GO) run ./internal/bench
+
+lint: ## Formatting, go vet and staticcheck.
+	@unformatted=$$($(GO) tool gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "make lint: not formatted (go tool gofumpt -w):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+docs: ## Write the generated pages anew.
+	$(GO) run ./internal/config/reference docs/configuration.md
+
+verify: docs ## Fail when a generated page is stale.
+	git diff --exit-code docs
+
+tools: ## Bring the servers of the tests into .tools/.
+	.ci/tools
+
+vuln: ## Known vulnerabilities of what is built in. Needs the network.
+	$(GO) tool govulncheck ./...
+
+image: ## Build the container image.
+	docker build --build-arg TAG=$(TAG) --build-arg COMMIT=$(COMMIT) -t barong .
+
+clean: ## Remove what was built.
+	rm -rf bin

@@ -1,0 +1,107 @@
+// Command barong is the whole program: the gateway check, the REST API, and the commands that look after them. This
+// package parses the command line, opens what a command needs, and runs it; it holds no logic of the service.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"barong/internal/config"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// Exit statuses.
+const (
+	statusOK      = 0
+	statusFailed  = 1
+	statusInvalid = 2 // bad configuration or command line
+)
+
+// errFailed ends a command with status 1 that has said already what is wrong.
+var errFailed = errors.New("failed")
+
+// run runs one command to its end and returns the exit status. environ is as os.Environ returns it.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) (status int) {
+	p := &program{ctx: ctx, environ: environ, stdout: stdout, stderr: stderr}
+	var c cli
+	c.settings()
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("barong"), kong.Description("An auth sidecar for gateways, with the REST API of Barong 2.4."),
+		kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code; panic(exit{}) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 120}), kong.Help(c.printHelp), kong.Bind(p),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "barong:", err)
+		return statusFailed
+	}
+	defer func() {
+		// kong prints help and then exits; here it comes back instead.
+		if r := recover(); r != nil {
+			if _, ok := r.(exit); !ok {
+				panic(r)
+			}
+			status = exited
+		}
+	}()
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "barong: %v (barong --help lists what there is)\n", err)
+		return statusInvalid
+	}
+	p.flags = c.given()
+	return p.report(parsed.Run(p))
+}
+
+type exit struct{}
+
+// A program is what a command finds around it.
+type program struct {
+	ctx            context.Context // ends with SIGINT and SIGTERM
+	flags          map[string]string
+	environ        []string
+	stdout, stderr io.Writer
+}
+
+// config loads the configuration, and says on standard error what is doubtful about it.
+func (p *program) config() (*config.Config, error) {
+	c, err := config.Load(p.flags, p.environ)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range c.Warnings() {
+		fmt.Fprintln(p.stderr, "warning:", w)
+	}
+	return c, nil
+}
+
+// report says on standard error what ended a command, and returns the exit status.
+func (p *program) report(err error) int {
+	var bad *config.Error
+	switch {
+	case err == nil:
+		return statusOK
+	case errors.As(err, &bad):
+		for _, line := range bad.Problems {
+			fmt.Fprintln(p.stderr, "barong:", line)
+		}
+		return statusInvalid
+	case errors.Is(err, errFailed):
+		return statusFailed
+	}
+	fmt.Fprintln(p.stderr, "barong:", err)
+	return statusFailed
+}

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// defaultPasswords are those that examples and the original's documents use.
+var defaultPasswords = []string{"changeme", "admin", "password", "secret", "barong", "guest", "postgres", "0lDHd9ufs9t@"}
+
+// Check refuses combinations that "barong serve" must not start with. The error is an *Error that lists all of them.
+func (c *Config) Check() error {
+	var problems []string
+	refuse := func(when bool, format string, args ...any) {
+		if when {
+			problems = append(problems, fmt.Sprintf(format, args...))
+		}
+	}
+	twilio := strings.HasPrefix(c.PhoneVerification, "twilio_")
+	refuse(twilio && c.TwilioAccountSID == "", "BARONG_PHONE_VERIFICATION=%s needs BARONG_TWILIO_ACCOUNT_SID", c.PhoneVerification)
+	refuse(twilio && c.TwilioAuthToken == "", "BARONG_PHONE_VERIFICATION=%s needs BARONG_TWILIO_AUTH_TOKEN", c.PhoneVerification)
+	refuse(c.CORSAllowCredentials && slices.Contains(c.CORSOrigins, "*"),
+		"BARONG_API_CORS_ALLOW_CREDENTIALS=true is not allowed together with BARONG_API_CORS_ORIGINS=*: name the origins")
+	refuse(c.CookieSameSite == "none" && c.CookieSecure == "false",
+		"BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true or auto: browsers refuse such a cookie otherwise")
+	refuse(c.APIKeyReplay == "shared" && c.RedisURL == "", "BARONG_APIKEY_REPLAY=shared needs BARONG_REDIS_URL")
+	refuse(c.StorageProvider != "local" && (c.StorageAccessKey == "" || c.StorageSecretKey == ""),
+		"BARONG_STORAGE_PROVIDER=%s needs BARONG_STORAGE_ACCESS_KEY and BARONG_STORAGE_SECRET_KEY", c.StorageProvider)
+	refuse(c.StorageProvider == "alicloud" && c.StorageEndpoint == "" && c.StorageRegion == "",
+		"BARONG_STORAGE_PROVIDER=alicloud needs BARONG_STORAGE_ENDPOINT or BARONG_STORAGE_REGION")
+	refuse(c.SMTPUser != "" && c.SMTPHost == "", "BARONG_SMTP_USER needs BARONG_SMTP_HOST")
+	listeners := map[string]string{}
+	for _, l := range []struct{ name, addr string }{
+		{"BARONG_HTTP_ADDR", c.HTTPAddr}, {"BARONG_CHECK_ADDR", c.CheckAddr}, {"BARONG_GRPC_ADDR", c.GRPCAddr}, {"BARONG_OPS_ADDR", c.OpsAddr},
+	} {
+		other, taken := listeners[l.addr]
+		refuse(l.addr != "" && taken && !strings.HasSuffix(l.addr, ":0"), "%s and %s are both %s", other, l.name, l.addr)
+		listeners[l.addr] = l.name
+	}
+	if c.Production() {
+		const in = "BARONG_ENV=production: "
+		refuse(c.GeneratedKeys(), in+"set BARONG_JWT_PRIVATE_KEY_PATH; a signing key is generated in development only")
+		refuse(c.SecretKey == "", in+"set BARONG_SECRET_KEY; a secret key is generated in development only")
+		refuse(c.PhoneVerification == "mock", in+"BARONG_PHONE_VERIFICATION=mock is for development only")
+		refuse(c.CookieSecure == "false", in+"BARONG_COOKIE_SECURE=false would send sessions in clear; allowed are auto and true")
+		refuse(slices.Contains(defaultPasswords, c.AdminPassword.Reveal()), in+"ADMIN_PASSWORD is one of the well-known ones")
+		refuse(c.EventURL == "" && c.BrokerURL() != "" && c.EventPassword == "guest",
+			in+"BARONG_EVENT_API_RABBITMQ_PASSWORD is the default one")
+		key, _ := c.captchaSecret()
+		refuse(c.Captcha != "none" && key == "", in+"BARONG_CAPTCHA=%s needs its keys", c.Captcha)
+	}
+	if problems != nil {
+		return &Error{Problems: problems}
+	}
+	return nil
+}
+
+// password is the one in a URL's user part.
+func password(raw string) string {
+	_, rest, _ := strings.Cut(raw, "://")
+	at := strings.LastIndexByte(rest, '@')
+	if at < 0 {
+		return ""
+	}
+	_, p, _ := strings.Cut(rest[:at], ":")
+	return p
+}
+
+// captchaSecret is the secret key of the chosen kind of captcha, and the variable that holds it.
+func (c *Config) captchaSecret() (key, name string) {
+	switch c.Captcha {
+	case "recaptcha":
+		return c.RecaptchaSecretKey.Reveal(), "BARONG_RECAPTCHA_SECRET_KEY"
+	case "hcaptcha":
+		return c.HCaptchaSecretKey.Reveal(), "BARONG_HCAPTCHA_SECRET_KEY"
+	case "turnstile":
+		return c.TurnstileSecretKey.Reveal(), "BARONG_TURNSTILE_SECRET_KEY"
+	case "geetest":
+		return c.GeetestKey.Reveal(), "BARONG_GEETEST_KEY"
+	}
+	return "", ""
+}
+
+// doubts warns of what is allowed but hardly meant.
+func (l *loader) doubts() {
+	c := l.c
+	if key, name := c.captchaSecret(); c.Captcha != "none" && key == "" {
+		l.warn("BARONG_CAPTCHA=%s without %s refuses every captcha", c.Captcha, name)
+	}
+	for _, p := range c.TrustedProxies {
+		if p.Bits() == 0 {
+			l.warn("BARONG_TRUSTED_PROXIES has %s: everybody may then claim to be anybody's gateway", p)
+		}
+	}
+	if len(c.CORSOrigins) > 1 && slices.Contains(c.CORSOrigins, "*") {
+		l.warn("BARONG_API_CORS_ORIGINS has a *: the other origins have no effect")
+	}
+	if c.Production() {
+		if slices.Contains(defaultPasswords, password(c.DatabaseURL.Reveal())) {
+			l.warn("BARONG_DATABASE_URL has one of the well-known passwords")
+		}
+		if !c.CSRFProtection {
+			l.warn("BARONG_CSRF_PROTECTION=false lets other sites act for people who are signed in")
+		}
+		if c.RateLimits == "off" {
+			l.warn("BARONG_RATE_LIMITS=off lets anybody guess passwords and codes without end")
+		}
+		if !loopback(c.OpsAddr) {
+			l.warn("BARONG_OPS_ADDR=%s is open to other machines: metrics and profiles are for operators alone", c.OpsAddr)
+		}
+	}
+}
+
+func loopback(listen string) bool {
+	for _, prefix := range []string{"127.", "localhost:", "[::1]:", "unix:"} {
+		if strings.HasPrefix(listen, prefix) {
+			return true
+		}
+	}
+	return listen == ""
+}

@@ -1,0 +1,175 @@
+// Package config owns the configuration: Config declares every setting once, Load lays flags, environment, file and
+// defaults over each other and remembers where each value came from, Check refuses combinations that are unsafe, and
+// Reference writes docs/configuration.md.
+//
+// It depends on the standard library, a YAML parser and package secret. It opens no connection and starts nothing.
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"barong/internal/secret"
+)
+
+// DataFolder is where the program keeps what it writes by itself: the embedded database, generated keys, the outbox of
+// mails and messages, uploaded files. It is below the working folder.
+const DataFolder = "data"
+
+// SecretKeyFile is where a generated secret key is kept in development.
+const SecretKeyFile = DataFolder + "/secret.key"
+
+// An Error lists everything that is wrong with a configuration: one line each, which names the variable, the value
+// (masked if it is a secret) and what is allowed.
+type Error struct{ Problems []string }
+
+func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
+
+// Bad returns the error of one setting whose value only its user can judge, such as a regular expression. name is the
+// variable.
+func Bad(name string, value any, allowed string) error {
+	return &Error{Problems: []string{problem(name, fmt.Sprint(value), allowed)}}
+}
+
+func problem(name, shown, allowed string) string {
+	const most = 120
+	if len(shown) > most {
+		shown = strings.ToValidUTF8(shown[:most], "") + "…"
+	}
+	return fmt.Sprintf("%s=%q is not allowed: %s", name, shown, allowed)
+}
+
+// A Value is one setting as it holds.
+type Value struct {
+	Name   string // the variable, or the key of the file for what has none
+	Text   string // secrets are masked
+	Source string // "default", "file", "env" or "flag"
+	Origin string // what was read: the variable or alias, the file's path, the flag; empty for a default
+}
+
+// Values lists every setting in the order of the reference page.
+func (c *Config) Values() []Value { return slices.Clone(c.values) }
+
+// Warnings are one line each: names that nobody knows, settings without effect, and combinations that are allowed but
+// hardly meant.
+func (c *Config) Warnings() []string { return slices.Clone(c.warnings) }
+
+// Source returns where the value of a variable came from: "default", "file", "env" or "flag".
+func (c *Config) Source(name string) string {
+	for i := range c.values {
+		if c.values[i].Name == name {
+			return c.values[i].Source
+		}
+	}
+	return ""
+}
+
+func (c *Config) given(name string) bool { return c.Source(name) != fromDefault }
+
+// Production reports BARONG_ENV=production.
+func (c *Config) Production() bool { return c.Env == "production" }
+
+// Original reports BARONG_COMPAT=2.4.17: statuses and bodies as the original's last release sent them.
+func (c *Config) Original() bool { return c.Compat == "2.4.17" }
+
+// GeneratedKeys reports that no signing key was named, so that one is generated at JWTPrivateKeyPath.
+func (c *Config) GeneratedKeys() bool { return !c.given("BARONG_JWT_PRIVATE_KEY_PATH") }
+
+// Binds reports whether sessions are tied to "user_agent" or to "ip".
+func (c *Config) Binds(to string) bool { return slices.Contains(c.SessionBind, to) }
+
+// LongestToken is how long after its issue the longest-lived token may still be accepted.
+func (c *Config) LongestToken() time.Duration {
+	return max(c.JWTExpireTime, c.MailTokenExpireTime) + c.JWTExpirationLeeway
+}
+
+// BrokerURL is the message broker for events, or empty when none is set.
+func (c *Config) BrokerURL() secret.URL {
+	if c.EventURL != "" {
+		return c.EventURL
+	}
+	set := false
+	for _, part := range []string{"HOST", "PORT", "USERNAME", "PASSWORD"} {
+		set = set || c.given("BARONG_EVENT_API_RABBITMQ_"+part)
+	}
+	if !set {
+		return ""
+	}
+	u := url.URL{
+		Scheme: "amqp", User: url.UserPassword(c.EventUsername, c.EventPassword.Reveal()),
+		Host: net.JoinHostPort(c.EventHost, c.EventPort), Path: "/",
+	}
+	return secret.URL(u.String())
+}
+
+// Networks are address ranges.
+type Networks []netip.Prefix
+
+// Contains reports whether a is in one of the networks. The zero Addr is in none.
+func (n Networks) Contains(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	for _, p := range n {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// String lists the networks, separated by commas.
+func (n Networks) String() string {
+	out := make([]string, len(n))
+	for i, p := range n {
+		out[i] = p.String()
+	}
+	return strings.Join(out, ",")
+}
+
+// namedNetworks are the sets that BARONG_TRUSTED_PROXIES may name. private has loopback in it, as the original's had;
+// cloudflare is the list that Cloudflare publishes (cloudflare.com/ips).
+var namedNetworks = map[string][]string{
+	"loopback": {"127.0.0.0/8", "::1/128"},
+	"private":  {"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"},
+	"cloudflare": {
+		"173.245.48.0/20", "103.21.244.0/22", "103.22.200.0/22", "103.31.4.0/22", "141.101.64.0/18", "108.162.192.0/18",
+		"190.93.240.0/20", "188.114.96.0/20", "197.234.240.0/22", "198.41.128.0/17", "162.158.0.0/15", "104.16.0.0/13",
+		"104.24.0.0/14", "172.64.0.0/13", "131.0.72.0/22",
+		"2400:cb00::/32", "2606:4700::/32", "2803:f800::/32", "2405:b500::/32", "2405:8100::/32", "2a06:98c0::/29",
+		"2c0f:f248::/32",
+	},
+}
+
+func parseNetworks(items []string) (Networks, bool) {
+	var out Networks
+	for _, item := range items {
+		names, ok := namedNetworks[strings.ToLower(item)]
+		if !ok {
+			names = []string{item}
+		}
+		for _, name := range names {
+			p, err := netip.ParsePrefix(name)
+			if err != nil {
+				a, aerr := netip.ParseAddr(name)
+				if aerr != nil || a.Zone() != "" {
+					return nil, false
+				}
+				p = netip.PrefixFrom(a, a.BitLen())
+			}
+			if a := p.Addr(); a.Is4In6() {
+				if p.Bits() < 96 {
+					return nil, false
+				}
+				p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+			}
+			if p = p.Masked(); !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out, true
+}

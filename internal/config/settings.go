@@ -1,0 +1,325 @@
+package config
+
+import (
+	"time"
+
+	"barong/internal/secret"
+)
+
+// A Config is the whole configuration, as it holds after flags, environment, file and defaults were laid over each other.
+// It is immutable after Load.
+//
+// The struct is the only place where a setting is declared: the flag, the variable, the key of the file, the reference
+// page and the help all come from its tags and comments. A comment's first word, the field's name, is left out there.
+//
+//	env         the variable; without BARONG_ and in lower case it is the file's key, with dashes the flag
+//	alias       further variables that are read when env is not set, in this order
+//	file        a key of the file alone, for what does not fit into a variable; its default is YAML
+//	default     the text that holds when nothing is given
+//	production  the default under BARONG_ENV=production, where that differs
+//	compat      the default under BARONG_COMPAT=2.4.17, where that differs
+//	oneof       the allowed words, separated by spaces; of a list, the allowed items
+//	kind        a named form of text (see kinds); a question mark behind it allows the empty text
+//	unit        what a bare number of a duration counts: "ms", "s", "m"; then only whole numbers are allowed
+//	min, max    bounds of a number, in the unit
+//	group       begins a group of settings
+type Config struct {
+	// Env is where the program runs. production refuses to start with what is only good for development: generated
+	// keys, mock phone verification, default secrets, cookies without Secure.
+	Env string `group:"Service" env:"BARONG_ENV" default:"development" oneof:"development production"`
+	// Compat chooses whose statuses and bodies are answered: those of the API reference, or those of the original's last
+	// release.
+	Compat string `env:"BARONG_COMPAT" default:"reference" oneof:"reference 2.4.17"`
+	// ConfigFile is a YAML file with settings. Its keys are the variables in lower case without BARONG_, beside those of
+	// the original's barong.yml, which are listed at the end of this page.
+	ConfigFile string `env:"BARONG_CONFIG" default:"config/barong.yml" kind:"file?"`
+	// AppName is the name of the service in authenticator apps and text messages.
+	AppName string `env:"BARONG_APP_NAME" default:"Barong" kind:"text"`
+	// Domain is where people reach the front end. Links in mails begin with it, with https:// before it unless it names a
+	// scheme, and events carry it.
+	Domain string `env:"BARONG_DOMAIN" default:"openware.com" kind:"text"`
+	// UIDPrefix begins the ids of users; ten hexadecimal digits follow.
+	UIDPrefix string `env:"BARONG_UID_PREFIX" default:"ID" kind:"letters"`
+	// APIPrefix is the path under which gateways publish the REST API: what permission rules see.
+	APIPrefix string `env:"BARONG_API_PREFIX" default:"api/v2/barong" kind:"path"`
+
+	// HTTPAddr is the listener of the check endpoints and the REST API. The container image sets 0.0.0.0:8080.
+	HTTPAddr string `group:"Listeners" env:"BARONG_HTTP_ADDR" default:"127.0.0.1:8080" kind:"listen"`
+	// Port replaces the port of BARONG_HTTP_ADDR, and nothing else of it; a flag --http-addr wins over it.
+	Port string `env:"PORT" kind:"port?"`
+	// CheckAddr is a listener of its own for the check endpoints alone. Nothing else can answer there, least of all with
+	// a 200, and the main listener then refuses checks. Recommended in production. Empty: none.
+	CheckAddr string `env:"BARONG_CHECK_ADDR" kind:"listen?"`
+	// GRPCAddr is the listener of Envoy's gRPC ext_authz and of gRPC health. Empty turns it off.
+	GRPCAddr string `env:"BARONG_GRPC_ADDR" default:"127.0.0.1:9191" kind:"listen?"`
+	// OpsAddr is the listener of /livez, /readyz, /metrics and /debug/pprof. Empty turns it off.
+	OpsAddr string `env:"BARONG_OPS_ADDR" default:"127.0.0.1:9090" kind:"listen?"`
+
+	// DatabaseURL is where the rows live: sqlite://path, or postgres://user:password@host/database?sslmode=….
+	DatabaseURL secret.URL `group:"Stores" env:"BARONG_DATABASE_URL" default:"sqlite://data/barong.db" kind:"database"`
+	// DatabaseAdapter is read with the five below, as the original used them, when BARONG_DATABASE_URL is not set and one of
+	// them is. Databases of the original on MySQL must be imported into Postgres.
+	DatabaseAdapter string `env:"DATABASE_ADAPTER" oneof:"postgresql mysql2"`
+	// DatabaseHost is the host of the Postgres server.
+	DatabaseHost string `env:"DATABASE_HOST" default:"127.0.0.1" kind:"text"`
+	// DatabasePort is its port.
+	DatabasePort string `env:"DATABASE_PORT" default:"5432" kind:"port"`
+	// DatabaseUser is the user to connect as.
+	DatabaseUser string `env:"DATABASE_USER" default:"postgres" kind:"text"`
+	// DatabasePass is that user's password.
+	DatabasePass secret.Text `env:"DATABASE_PASS"`
+	// DatabaseName is the database.
+	DatabaseName string `env:"DATABASE_NAME" default:"barong_production" kind:"text"`
+	// RedisURL is where sessions, counters and notices live: redis://, rediss://, redis+cluster://h1:p1,h2:p2 or
+	// redis+sentinel://h1:p1,h2:p2/master. Empty: the database keeps sessions.
+	RedisURL secret.URL `env:"BARONG_REDIS_URL" kind:"redis?"`
+	// SecretKey seals API-key secrets, second-factor secrets and personal data at rest: 32 random bytes in base64
+	// (openssl rand -base64 32). Several keys are separated by commas, the newest first; see "barong secrets rotate --help".
+	// Empty, in development: generated into data/secret.key.
+	SecretKey secret.Text `env:"BARONG_SECRET_KEY" kind:"keys?"`
+
+	// JWTPrivateKeyPath is the PEM file of the signing key, or a folder of such files, for rotation. The default folder is
+	// filled by the first start in development.
+	JWTPrivateKeyPath string `group:"Tokens" env:"BARONG_JWT_PRIVATE_KEY_PATH" alias:"JWT_PRIVATE_KEY_PATH" default:"data/jwt/" kind:"text"`
+	// JWTAlgorithm is the signature algorithm; the signing key must fit it.
+	JWTAlgorithm string `env:"BARONG_JWT_ALGORITHM" alias:"JWT_ALGORITHM" default:"RS256" oneof:"RS256 ES256 EdDSA"`
+	// JWTExpireTime is the life of a gateway token.
+	JWTExpireTime time.Duration `env:"BARONG_JWT_EXPIRE_TIME" default:"300" unit:"s" min:"1"`
+	// MailTokenExpireTime is the life of a confirmation or reset token.
+	MailTokenExpireTime time.Duration `env:"BARONG_MAIL_TOKEN_EXPIRE_TIME" default:"3600" unit:"s" min:"1"`
+	// JWTReuse is the share of its life during which one signed token may be handed out again for the same session or
+	// key. 0 signs on every check.
+	JWTReuse float64 `env:"BARONG_JWT_REUSE" default:"0.5" min:"0" max:"0.95"`
+	// JWTIssuer is the issuer that tokens carry, and must carry to be accepted.
+	JWTIssuer string `env:"BARONG_JWT_ISSUER" alias:"JWT_ISSUER" default:"barong" kind:"text"`
+	// JWTAudience is the audience that tokens carry; one that is accepted must name at least one of it.
+	JWTAudience []string `env:"BARONG_JWT_AUDIENCE" alias:"JWT_AUDIENCE" default:"peatio,barong" min:"1"`
+	// JWTDefaultLeeway is the tolerance for clocks that differ, where none of the three below is set.
+	JWTDefaultLeeway time.Duration `env:"BARONG_JWT_DEFAULT_LEEWAY" alias:"JWT_DEFAULT_LEEWAY" default:"0" unit:"s" max:"3600"`
+	// JWTIssuedAtLeeway is how far in the future a token may have been issued; default: BARONG_JWT_DEFAULT_LEEWAY.
+	JWTIssuedAtLeeway time.Duration `env:"BARONG_JWT_ISSUED_AT_LEEWAY" alias:"JWT_ISSUED_AT_LEEWAY" unit:"s" max:"3600"`
+	// JWTExpirationLeeway is how long ago a token may have expired; default: BARONG_JWT_DEFAULT_LEEWAY.
+	JWTExpirationLeeway time.Duration `env:"BARONG_JWT_EXPIRATION_LEEWAY" alias:"JWT_EXPIRATION_LEEWAY" unit:"s" max:"3600"`
+	// JWTNotBeforeLeeway is how far ahead a token's beginning may lie; default: BARONG_JWT_DEFAULT_LEEWAY.
+	JWTNotBeforeLeeway time.Duration `env:"BARONG_JWT_NOT_BEFORE_LEEWAY" alias:"JWT_NOT_BEFORE_LEEWAY" unit:"s" max:"3600"`
+
+	// SessionName is the name of the session's cookie.
+	SessionName string `group:"Sessions" env:"BARONG_SESSION_NAME" default:"_barong_session" kind:"token"`
+	// SessionExpireTime is the sliding life of a session: without a request for so long it ends.
+	SessionExpireTime time.Duration `env:"BARONG_SESSION_EXPIRE_TIME" default:"1800" unit:"s" min:"1"`
+	// SessionMaxAge is the absolute life of a session, however busy it is.
+	SessionMaxAge time.Duration `env:"BARONG_SESSION_MAX_AGE" default:"86400" unit:"s" min:"1"`
+	// SessionBind is what a session is tied to: a cookie shown from elsewhere is refused. Empty ties it to nothing.
+	SessionBind []string `env:"BARONG_SESSION_BIND" default:"user_agent,ip" oneof:"user_agent ip"`
+	// SessionCacheTTL is the longest time that a replica may trust what it remembers of a session when it hears nothing
+	// from the others.
+	SessionCacheTTL time.Duration `env:"BARONG_SESSION_CACHE_TTL" default:"5s" max:"3600"`
+	// CookieSecure is whether the cookie is sent over https only. auto: when the request came over https.
+	CookieSecure string `env:"BARONG_COOKIE_SECURE" default:"auto" oneof:"auto true false"`
+	// CookieSameSite is the cookie's SameSite attribute.
+	CookieSameSite string `env:"BARONG_COOKIE_SAMESITE" default:"lax" oneof:"lax strict none" fold:"true"`
+	// CookieDomain is the cookie's Domain attribute. Empty: the host that set it, and no other.
+	CookieDomain string `env:"BARONG_COOKIE_DOMAIN" kind:"hostname?"`
+	// CSRFProtection demands the X-CSRF-Token header of requests with a cookie that may change something.
+	CSRFProtection bool `env:"BARONG_CSRF_PROTECTION" default:"true"`
+	// LoginURL is where the forward-auth endpoint sends browsers without a session; others get the error as JSON. Empty:
+	// browsers get it too.
+	LoginURL string `env:"BARONG_LOGIN_URL" kind:"link?"`
+
+	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
+	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
+	// X-Forwarded-For outside of them. Empty trusts nobody.
+	TrustedProxies Networks `group:"Checks" env:"BARONG_TRUSTED_PROXIES" default:"loopback" compat:"cloudflare,private"`
+	// Gateway is the content delivery network in front. akamai: True-Client-IP from a trusted peer names the client.
+	Gateway string `env:"BARONG_GATEWAY" default:"cloudflare" oneof:"akamai cloudflare"`
+	// AuthzRulesFile holds the paths that pass without credentials and those that nobody passes. It is read again when it
+	// changes.
+	AuthzRulesFile string `env:"BARONG_AUTHZ_RULES_FILE" default:"config/authz_rules.yml" kind:"file?"`
+	// CasbinModel is a Casbin model of your own for the permission rules. Empty: the built-in one, which is also the
+	// fastest.
+	CasbinModel string `env:"BARONG_CASBIN_MODEL" kind:"file?"`
+	// APIKeyNonceLifetime is how far an API key's nonce, a time in milliseconds, may be from now.
+	APIKeyNonceLifetime time.Duration `env:"BARONG_APIKEY_NONCE_LIFETIME" default:"5000" unit:"ms" min:"1" max:"3600000"`
+	// APIKeyReplay is who remembers nonces, so that a captured request works once only: nobody, each process for itself, or
+	// Redis for all.
+	APIKeyReplay string `env:"BARONG_APIKEY_REPLAY" default:"local" compat:"off" oneof:"off local shared"`
+	// MaxMindDBPath is a country database in MaxMind's format for restrictions by country and continent. Empty: a built-in
+	// one.
+	MaxMindDBPath string `env:"BARONG_MAXMINDDB_PATH" kind:"file?"`
+	// GeoIPLang is the language in which restrictions may name countries and continents, beside English and ISO codes.
+	GeoIPLang string `env:"BARONG_GEOIP_LANG" default:"en" oneof:"en de es fr ja ru"`
+	// CORSOrigins are the web pages' origins that may call the REST API from a browser, or *.
+	CORSOrigins []string `env:"BARONG_API_CORS_ORIGINS" default:"*" kind:"origins"`
+	// CORSMaxAge is how long browsers may remember the answer to a preflight.
+	CORSMaxAge time.Duration `env:"BARONG_API_CORS_MAX_AGE" default:"3600" unit:"s"`
+	// CORSAllowCredentials lets those pages send the cookie along; not together with *.
+	CORSAllowCredentials bool `env:"BARONG_API_CORS_ALLOW_CREDENTIALS" default:"false"`
+	// RateLimits is whether guesses at passwords and codes are limited. off is for load tests.
+	RateLimits string `env:"BARONG_RATE_LIMITS" default:"on" oneof:"on off"`
+
+	// AdminEmail is the address of the first superadmin.
+	AdminEmail string `group:"Accounts" env:"ADMIN_EMAIL" default:"admin@barong.io" kind:"email"`
+	// AdminPassword is the first superadmin's password. Empty: a random one, printed once.
+	AdminPassword secret.Text `env:"ADMIN_PASSWORD"`
+	// SeedsFile holds users, levels, permissions and restrictions for "barong seed". Without it the built-in ones hold.
+	SeedsFile string `env:"BARONG_SEEDS_FILE" default:"config/seeds.yml" kind:"file?"`
+	// PasswordRegexp is the form of a password. Look-ahead is supported.
+	PasswordRegexp string `env:"BARONG_PASSWORD_REGEXP" default:"^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$" kind:"text"`
+	// PasswordMinEntropy is the least strength of a password, in bits.
+	PasswordMinEntropy int `env:"BARONG_PASSWORD_MIN_ENTROPY" default:"14" max:"1000"`
+	// PasswordUseDictionary makes passwords of common words count as weak.
+	PasswordUseDictionary bool `env:"BARONG_PASSWORD_USE_DICTIONARY" default:"true"`
+	// RequiredDocsExpire demands an expiry date of documents, not in the past.
+	RequiredDocsExpire bool `env:"BARONG_REQUIRED_DOCS_EXPIRE" default:"true"`
+	// DocNumLimit is the largest number of documents of one user.
+	DocNumLimit int `env:"BARONG_DOC_NUM_LIMIT" default:"10" max:"100000"`
+	// AuditKeep is how long activities are kept. 0: for ever.
+	AuditKeep time.Duration `env:"BARONG_AUDIT_KEEP" default:"0"`
+
+	// Captcha is the kind of puzzle in front of the endpoints that captcha_protected_endpoints names.
+	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
+	// CaptchaVerifyURL replaces the provider's verification address.
+	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" kind:"url?"`
+	// RecaptchaSiteKey is public.
+	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY"`
+	// RecaptchaSecretKey belongs to it.
+	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY"`
+	// HCaptchaSiteKey is public.
+	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY"`
+	// HCaptchaSecretKey belongs to it.
+	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY"`
+	// TurnstileSiteKey is public.
+	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY"`
+	// TurnstileSecretKey belongs to it.
+	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY"`
+	// GeetestID is public.
+	GeetestID string `env:"BARONG_GEETEST_ID"`
+	// GeetestKey belongs to it.
+	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY"`
+
+	// SMTPHost is the mail server. Empty: mails are written below data/outbox/.
+	SMTPHost string `group:"Mail" env:"BARONG_SMTP_HOST" production:"localhost" kind:"hostname?"`
+	// SMTPPort is its port. STARTTLS is used when it is offered.
+	SMTPPort string `env:"BARONG_SMTP_PORT" default:"1025" kind:"port"`
+	// SMTPUser is the user to log in as. Empty: no log-in.
+	SMTPUser string `env:"BARONG_SMTP_USER"`
+	// SMTPPassword is that user's password.
+	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD"`
+	// SMTPLogoLink is the address of an image at the head of mails. Empty: none.
+	SMTPLogoLink string `env:"BARONG_SMTP_LOGO_LINK" kind:"url?"`
+	// SenderEmail is the address that mails come from.
+	SenderEmail string `env:"BARONG_SENDER_EMAIL" default:"noreply@barong.io" kind:"email"`
+	// SenderName is the name beside it.
+	SenderName string `env:"BARONG_SENDER_NAME" default:"Barong" kind:"text?"`
+	// DefaultLanguage is the language of mails to people who have not chosen one, or one that has no templates.
+	DefaultLanguage string `env:"BARONG_DEFAULT_LANGUAGE" default:"en" kind:"language"`
+	// MailTemplates is a folder with templates of your own, for other words or other languages. Empty: the built-in ones.
+	MailTemplates string `env:"BARONG_MAIL_TEMPLATES" kind:"folder?"`
+
+	// PhoneVerification is how a phone number is verified. mock writes the message below data/outbox/.
+	PhoneVerification string `group:"Phones" env:"BARONG_PHONE_VERIFICATION" default:"mock" oneof:"mock twilio_sms twilio_verify"`
+	// SMSContentTemplate is the text of the message; {{code}} becomes the code.
+	SMSContentTemplate string `env:"BARONG_SMS_CONTENT_TEMPLATE" default:"Your verification code for Barong: {{code}}" kind:"template"`
+	// TwilioAccountSID is required by both kinds of Twilio.
+	TwilioAccountSID string `env:"BARONG_TWILIO_ACCOUNT_SID"`
+	// TwilioAuthToken is required by both kinds of Twilio.
+	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN"`
+	// TwilioPhoneNumber is the sender of messages.
+	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000" kind:"text"`
+	// TwilioServiceSID is the service of twilio_verify. Empty: one with the name of BARONG_APP_NAME is made.
+	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID"`
+	// TwilioAPIURL replaces scheme and host of all Twilio addresses.
+	TwilioAPIURL string `env:"BARONG_TWILIO_API_URL" kind:"url?"`
+
+	// StorageProvider is where files of documents are kept. local keeps them below data/.
+	StorageProvider string `group:"Files" env:"BARONG_STORAGE_PROVIDER" default:"local" oneof:"local google aws alicloud azure" fold:"true"`
+	// StorageBucketName is the bucket or container.
+	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local" kind:"text"`
+	// StorageAccessKey is the access key or account name.
+	StorageAccessKey string `env:"BARONG_STORAGE_ACCESS_KEY"`
+	// StorageSecretKey belongs to it.
+	StorageSecretKey secret.Text `env:"BARONG_STORAGE_SECRET_KEY"`
+	// StorageEndpoint replaces the provider's address.
+	StorageEndpoint string `env:"BARONG_STORAGE_ENDPOINT"`
+	// StorageRegion is the bucket's region.
+	StorageRegion string `env:"BARONG_STORAGE_REGION"`
+	// StorageSignatureVersion is the version of AWS signatures.
+	StorageSignatureVersion string `env:"BARONG_STORAGE_SIGNATURE_VERSION" default:"4" oneof:"2 3 4"`
+	// StoragePathStyle puts the bucket into the path rather than the host name, as many stand-ins for S3 want it.
+	StoragePathStyle bool `env:"BARONG_STORAGE_PATHSTYLE" default:"false"`
+	// UploadSizeMin is the least size of a file, in bytes.
+	UploadSizeMin int `env:"BARONG_UPLOAD_SIZE_MIN_RANGE" default:"1" max:"1073741824"`
+	// UploadSizeMax is the largest size of a file, in MiB.
+	UploadSizeMax int `env:"BARONG_UPLOAD_SIZE_MAX_RANGE" default:"10" min:"1" max:"1024"`
+	// UploadURLExpiration is the life of a signed link to a file, in minutes.
+	UploadURLExpiration time.Duration `env:"BARONG_UPLOAD_AUTH_URL_EXPIRATION" default:"1" unit:"m" min:"1" max:"10080"`
+	// UploadExtensions are the file name extensions that are accepted.
+	UploadExtensions []string `env:"BARONG_UPLOAD_EXTENSION_WHITELIST" default:"jpg, jpeg, png, pdf" kind:"extensions"`
+
+	// EventURL is the message broker for events, amqp:// or amqps://. It overrides the four below. No broker is contacted
+	// unless one of the five is set.
+	EventURL secret.URL `group:"Events" env:"BARONG_EVENT_API_RABBITMQ_URL" alias:"EVENT_API_RABBITMQ_URL" kind:"amqp?"`
+	// EventHost is the broker's host.
+	EventHost string `env:"BARONG_EVENT_API_RABBITMQ_HOST" default:"localhost" kind:"hostname"`
+	// EventPort is its port.
+	EventPort string `env:"BARONG_EVENT_API_RABBITMQ_PORT" default:"5672" kind:"port"`
+	// EventUsername is the user to log in as.
+	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" default:"guest"`
+	// EventPassword is that user's password.
+	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" default:"guest"`
+	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
+	// another way: delete the old ones first.
+	EventDurable bool `env:"BARONG_EVENT_API_DURABLE" default:"false"`
+
+	// LogLevel is the least important level that is logged. The words of the original, fatal and unknown, mean error.
+	LogLevel string `group:"Logs" env:"BARONG_LOG_LEVEL" alias:"LOG_LEVEL" default:"info" oneof:"debug info warn error fatal unknown" fold:"true"`
+	// LogFormat is how log lines look. auto: text on a terminal, JSON elsewhere.
+	LogFormat string `env:"BARONG_LOG_FORMAT" default:"auto" oneof:"auto json text"`
+
+	// ActivationRequirements are the private labels that make a pending user active, with the value each must have.
+	ActivationRequirements map[string]string `group:"File" file:"activation_requirements" default:"{email: verified}"`
+	// StateTriggers are the private labels that give a user another state, first match first. A trigger matches the whole
+	// key, or the key up to a dash or underscore.
+	StateTriggers []StateTrigger `file:"state_triggers" default:"{banned: [ban, fraud], deleted: [delete], locked: [suspicious, lock]}"`
+	// DocumentTypes are the types a document may have.
+	DocumentTypes []string `file:"document_types" default:"[Passport, Identity card, Driver license, Utility Bill, Residental, Institutional]"`
+	// UserStorageTitles are the titles under which users may store data of their own.
+	UserStorageTitles []string `file:"user_storage_titles" default:"[]"`
+	// CaptchaProtectedEndpoints are the endpoints that want a captcha, if BARONG_CAPTCHA chooses one. An empty list
+	// protects none; without the key all four are.
+	CaptchaProtectedEndpoints []string `file:"captcha_protected_endpoints" default:"[user_create, session_create, password_reset, email_confirmation]" oneof:"user_create session_create password_reset email_confirmation"`
+
+	values   []Value
+	warnings []string
+}
+
+// A StateTrigger gives users a state once they have a private label of one of these keys.
+type StateTrigger struct {
+	State string
+	Keys  []string
+}
+
+// retired are the variables that the original read and this program has no use for, with what takes their place.
+var retired = map[string]string{
+	"BARONG_VAULT_ADDRESS":                 "secrets are sealed in the database, see BARONG_SECRET_KEY",
+	"BARONG_VAULT_TOKEN":                   "secrets are sealed in the database, see BARONG_SECRET_KEY",
+	"BARONG_VAULT_APP_NAME":                "secrets are sealed in the database, see BARONG_SECRET_KEY",
+	"BARONG_SENTRY_DSN_BACKEND":            "errors are log lines and metrics",
+	"BARONG_REDIS_CLUSTER":                 "write redis+cluster:// into BARONG_REDIS_URL",
+	"BARONG_REDIS_PASSWORD":                "write it into BARONG_REDIS_URL",
+	"BARONG_CRC32_SALT":                    "search indexes are keyed by BARONG_SECRET_KEY",
+	"BARONG_API_DATA_MASKING_ENABLED":      "answers are those of 2.4, which masks nothing",
+	"BARONG_KYC_PROVIDER":                  "2.4 knows no KYC provider",
+	"BARONG_KYCAID_AUTHORIZATION_TOKEN":    "2.4 knows no KYC provider",
+	"BARONG_KYCAID_SANDBOX_MODE":           "2.4 knows no KYC provider",
+	"BARONG_KYCAID_API_ENDPOINT":           "2.4 knows no KYC provider",
+	"BARONG_KYCAID_FORM_ID":                "2.4 knows no KYC provider",
+	"BARONG_PROFILE_DOUBLE_VERIFICATION":   "2.4 has one verification of a profile",
+	"BARONG_FIRST_REGISTRATION_SUPERADMIN": "the first superadmin is seeded, see ADMIN_EMAIL",
+	"BARONG_MGN_API_KEYS_USER":             "API keys are made by their owners",
+	"BARONG_MGN_API_KEYS_SA":               "API keys are made by their owners",
+	"BARONG_AUTH0_DOMAIN":                  "there is no log-in through Auth0",
+	"BARONG_AUTH0_CLIENT_ID":               "there is no log-in through Auth0",
+	"BARONG_EVENT_API_JWT_PRIVATE_KEY":     "events are signed with the key of BARONG_JWT_PRIVATE_KEY_PATH",
+	"BARONG_EVENT_API_JWT_ALGORITHM":       "events are signed with BARONG_JWT_ALGORITHM",
+}
