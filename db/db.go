@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"barong/internal/bus"
@@ -61,6 +62,8 @@ type DB struct {
 	publish func(context.Context, ...bus.Notice) error
 	now     func() time.Time
 	sealer  Sealer
+
+	enqueued atomic.Pointer[func(kind string)] // see OnEnqueue
 }
 
 // queries are the reads that a DB and a Tx have in common.
