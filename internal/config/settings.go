@@ -62,13 +62,13 @@ type Config struct {
 	DatabaseAdapter string `env:"DATABASE_ADAPTER" oneof:"postgresql mysql2"`
 	// DatabaseHost is the host of the Postgres server.
 	DatabaseHost string `env:"DATABASE_HOST" default:"127.0.0.1" kind:"text"`
-	// DatabasePort is its port.
+	// DatabasePort is the port of the Postgres server.
 	DatabasePort string `env:"DATABASE_PORT" default:"5432" kind:"port"`
 	// DatabaseUser is the user to connect as.
 	DatabaseUser string `env:"DATABASE_USER" default:"postgres" kind:"text"`
-	// DatabasePass is that user's password.
+	// DatabasePass is the password of DATABASE_USER.
 	DatabasePass secret.Text `env:"DATABASE_PASS"`
-	// DatabaseName is the database.
+	// DatabaseName is the name of the database.
 	DatabaseName string `env:"DATABASE_NAME" default:"barong_production" kind:"text"`
 	// RedisURL is where sessions, counters and notices live: redis://, rediss://, redis+cluster://h1:p1,h2:p2 or
 	// redis+sentinel://h1:p1,h2:p2/master. Empty: the database keeps sessions.
@@ -180,36 +180,36 @@ type Config struct {
 	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
 	// CaptchaVerifyURL replaces the provider's verification address.
 	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" kind:"url?"`
-	// RecaptchaSiteKey is public.
+	// RecaptchaSiteKey is the public key for recaptcha.
 	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY"`
-	// RecaptchaSecretKey belongs to it.
+	// RecaptchaSecretKey is the secret key for recaptcha.
 	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY"`
-	// HCaptchaSiteKey is public.
+	// HCaptchaSiteKey is the public key for hcaptcha.
 	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY"`
-	// HCaptchaSecretKey belongs to it.
+	// HCaptchaSecretKey is the secret key for hcaptcha.
 	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY"`
-	// TurnstileSiteKey is public.
+	// TurnstileSiteKey is the public key for turnstile.
 	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY"`
-	// TurnstileSecretKey belongs to it.
+	// TurnstileSecretKey is the secret key for turnstile.
 	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY"`
-	// GeetestID is public.
+	// GeetestID is the public id for geetest.
 	GeetestID string `env:"BARONG_GEETEST_ID"`
-	// GeetestKey belongs to it.
+	// GeetestKey is the secret key for geetest.
 	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY"`
 
 	// SMTPHost is the mail server. Empty: mails are written below data/outbox/.
 	SMTPHost string `group:"Mail" env:"BARONG_SMTP_HOST" production:"localhost" kind:"hostname?"`
-	// SMTPPort is its port. STARTTLS is used when it is offered.
+	// SMTPPort is the port of the mail server. STARTTLS is used when it is offered.
 	SMTPPort string `env:"BARONG_SMTP_PORT" default:"1025" kind:"port"`
 	// SMTPUser is the user to log in as. Empty: no log-in.
 	SMTPUser string `env:"BARONG_SMTP_USER"`
-	// SMTPPassword is that user's password.
+	// SMTPPassword is the password of BARONG_SMTP_USER.
 	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD"`
 	// SMTPLogoLink is the address of an image at the head of mails. Empty: none.
 	SMTPLogoLink string `env:"BARONG_SMTP_LOGO_LINK" kind:"url?"`
 	// SenderEmail is the address that mails come from.
 	SenderEmail string `env:"BARONG_SENDER_EMAIL" default:"noreply@barong.io" kind:"email"`
-	// SenderName is the name beside it.
+	// SenderName is the name beside that address.
 	SenderName string `env:"BARONG_SENDER_NAME" default:"Barong" kind:"text?"`
 	// DefaultLanguage is the language of mails to people who have not chosen one, or one that has no templates.
 	DefaultLanguage string `env:"BARONG_DEFAULT_LANGUAGE" default:"en" kind:"language"`
@@ -237,7 +237,7 @@ type Config struct {
 	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local" kind:"text"`
 	// StorageAccessKey is the access key or account name.
 	StorageAccessKey string `env:"BARONG_STORAGE_ACCESS_KEY"`
-	// StorageSecretKey belongs to it.
+	// StorageSecretKey is the secret key that belongs to it.
 	StorageSecretKey secret.Text `env:"BARONG_STORAGE_SECRET_KEY"`
 	// StorageEndpoint replaces the provider's address.
 	StorageEndpoint string `env:"BARONG_STORAGE_ENDPOINT"`
@@ -259,13 +259,13 @@ type Config struct {
 	// EventURL is the message broker for events, amqp:// or amqps://. It overrides the four below. No broker is contacted
 	// unless one of the five is set.
 	EventURL secret.URL `group:"Events" env:"BARONG_EVENT_API_RABBITMQ_URL" alias:"EVENT_API_RABBITMQ_URL" kind:"amqp?"`
-	// EventHost is the broker's host.
+	// EventHost is the host of the message broker.
 	EventHost string `env:"BARONG_EVENT_API_RABBITMQ_HOST" default:"localhost" kind:"hostname"`
-	// EventPort is its port.
+	// EventPort is the port of the message broker.
 	EventPort string `env:"BARONG_EVENT_API_RABBITMQ_PORT" default:"5672" kind:"port"`
 	// EventUsername is the user to log in as.
 	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" default:"guest"`
-	// EventPassword is that user's password.
+	// EventPassword is the password of that user.
 	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" default:"guest"`
 	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
 	// another way: delete the old ones first.

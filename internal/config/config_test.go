@@ -1,0 +1,605 @@
+package config_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"barong/internal/config"
+	"barong/internal/secret"
+
+	"pgregory.net/rapid"
+)
+
+// load loads with variables alone, in an empty folder.
+func load(t testing.TB, env ...string) (*config.Config, error) {
+	t.Helper()
+	return config.Load(nil, env)
+}
+
+func mustLoad(t testing.TB, env ...string) *config.Config {
+	t.Helper()
+	c, err := load(t, env...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func inEmptyFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Chdir(dir)
+	return dir
+}
+
+func write(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestNothingConfigured(t *testing.T) {
+	inEmptyFolder(t)
+	c := mustLoad(t)
+	for _, v := range c.Values() {
+		if v.Source != "default" {
+			t.Errorf("%s comes from %s, want default", v.Name, v.Source)
+		}
+	}
+	if len(c.Warnings()) > 0 {
+		t.Errorf("warnings: %q", c.Warnings())
+	}
+	if err := c.Check(); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+	for _, f := range []struct {
+		name      string
+		got, want any
+	}{
+		{"HTTPAddr", c.HTTPAddr, "127.0.0.1:8080"},
+		{"DatabaseURL", c.DatabaseURL.Reveal(), "sqlite://data/barong.db"},
+		{"RedisURL", c.RedisURL.Reveal(), ""},
+		{"JWTExpireTime", c.JWTExpireTime, 300 * time.Second},
+		{"MailTokenExpireTime", c.MailTokenExpireTime, time.Hour},
+		{"JWTReuse", c.JWTReuse, 0.5},
+		{"JWTAudience", c.JWTAudience, []string{"peatio", "barong"}},
+		{"SessionExpireTime", c.SessionExpireTime, 30 * time.Minute},
+		{"SessionMaxAge", c.SessionMaxAge, 24 * time.Hour},
+		{"SessionBind", c.SessionBind, []string{"user_agent", "ip"}},
+		{"SessionCacheTTL", c.SessionCacheTTL, 5 * time.Second},
+		{"CSRFProtection", c.CSRFProtection, true},
+		{"APIKeyNonceLifetime", c.APIKeyNonceLifetime, 5 * time.Second},
+		{"APIKeyReplay", c.APIKeyReplay, "local"},
+		{"TrustedProxies", c.TrustedProxies.String(), "127.0.0.0/8,::1/128"},
+		{"UploadURLExpiration", c.UploadURLExpiration, time.Minute},
+		{"UploadExtensions", c.UploadExtensions, []string{"jpg", "jpeg", "png", "pdf"}},
+		{"SMTPHost", c.SMTPHost, ""},
+		{"SeedsFile", c.SeedsFile, ""},
+		{"AuthzRulesFile", c.AuthzRulesFile, ""},
+		{"ConfigFile", c.ConfigFile, ""},
+		{"BrokerURL", c.BrokerURL().Reveal(), ""},
+		{"LongestToken", c.LongestToken(), time.Hour},
+		{"ActivationRequirements", c.ActivationRequirements, map[string]string{"email": "verified"}},
+		{"StateTriggers", c.StateTriggers, []config.StateTrigger{
+			{State: "banned", Keys: []string{"ban", "fraud"}},
+			{State: "deleted", Keys: []string{"delete"}},
+			{State: "locked", Keys: []string{"suspicious", "lock"}},
+		}},
+		{"DocumentTypes", c.DocumentTypes, []string{"Passport", "Identity card", "Driver license", "Utility Bill", "Residental", "Institutional"}},
+		{"UserStorageTitles", c.UserStorageTitles, []string{}},
+		{"CaptchaProtectedEndpoints", c.CaptchaProtectedEndpoints, []string{"user_create", "session_create", "password_reset", "email_confirmation"}},
+	} {
+		if !reflect.DeepEqual(f.got, f.want) {
+			t.Errorf("%s = %v, want %v", f.name, f.got, f.want)
+		}
+	}
+	if want := `^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$`; c.PasswordRegexp != want {
+		t.Errorf("PasswordRegexp = %s", c.PasswordRegexp)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	inEmptyFolder(t)
+	write(t, "mine.yml", "app_name: from file\ndomain: file.test\nuid_prefix: fi\n")
+	c, err := config.Load(map[string]string{"config": "mine.yml", "app-name": "from flag"},
+		[]string{"BARONG_APP_NAME=from env", "BARONG_DOMAIN=env.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []struct{ got, want, name, source string }{
+		{c.AppName, "from flag", "BARONG_APP_NAME", "flag"},
+		{c.Domain, "env.test", "BARONG_DOMAIN", "env"},
+		{c.UIDPrefix, "FI", "BARONG_UID_PREFIX", "file"},
+		{c.SenderName, "Barong", "BARONG_SENDER_NAME", "default"},
+	} {
+		if w.got != w.want || c.Source(w.name) != w.source {
+			t.Errorf("%s = %q from %s, want %q from %s", w.name, w.got, c.Source(w.name), w.want, w.source)
+		}
+	}
+}
+
+func TestAliases(t *testing.T) {
+	inEmptyFolder(t)
+	c := mustLoad(t, "JWT_ISSUER=theirs", "JWT_AUDIENCE=a, b", "JWT_ALGORITHM=ES256", "JWT_PRIVATE_KEY_PATH=/k.pem", "LOG_LEVEL=WARN",
+		"JWT_DEFAULT_LEEWAY=5", "JWT_EXPIRATION_LEEWAY=7", "EVENT_API_RABBITMQ_URL=amqp://u:p@h/v")
+	if c.JWTIssuer != "theirs" || !slices.Equal(c.JWTAudience, []string{"a", "b"}) || c.JWTAlgorithm != "ES256" ||
+		c.JWTPrivateKeyPath != "/k.pem" || c.LogLevel != "warn" || c.BrokerURL() != "amqp://u:p@h/v" {
+		t.Errorf("aliases are not read: %+v", c)
+	}
+	if c.JWTIssuedAtLeeway != 5*time.Second || c.JWTNotBeforeLeeway != 5*time.Second || c.JWTExpirationLeeway != 7*time.Second {
+		t.Errorf("leeways %s %s %s, want 5s 5s 7s", c.JWTIssuedAtLeeway, c.JWTNotBeforeLeeway, c.JWTExpirationLeeway)
+	}
+	if c.GeneratedKeys() {
+		t.Error("a named signing key counts as generated")
+	}
+	if c = mustLoad(t, "JWT_ISSUER=theirs", "BARONG_JWT_ISSUER=ours"); c.JWTIssuer != "ours" {
+		t.Errorf("issuer %q, want the BARONG_ name's", c.JWTIssuer)
+	}
+	if c = mustLoad(t, "LOG_LEVEL=fatal"); c.LogLevel != "error" {
+		t.Errorf("log level %q, want error", c.LogLevel)
+	}
+}
+
+func TestPortChangesThePortAlone(t *testing.T) {
+	inEmptyFolder(t)
+	for _, c := range []struct {
+		flags map[string]string
+		env   []string
+		want  string
+	}{
+		{nil, []string{"PORT=3000"}, "127.0.0.1:3000"},
+		{nil, []string{"PORT=3000", "BARONG_HTTP_ADDR=0.0.0.0:8080"}, "0.0.0.0:3000"},
+		{nil, []string{"PORT=3000", "BARONG_HTTP_ADDR=[::1]:8080"}, "[::1]:3000"},
+		{nil, []string{"PORT=3000", "BARONG_HTTP_ADDR=unix:/run/b.sock"}, "unix:/run/b.sock"},
+		{nil, []string{"PORT=", "BARONG_HTTP_ADDR=0.0.0.0:8080"}, "0.0.0.0:8080"},
+		{map[string]string{"http-addr": "1.2.3.4:5"}, []string{"PORT=3000"}, "1.2.3.4:5"},
+	} {
+		got, err := config.Load(c.flags, c.env)
+		if err != nil || got.HTTPAddr != c.want {
+			t.Errorf("%v %v: %v, %v, want %s", c.flags, c.env, got.HTTPAddr, err, c.want)
+		}
+	}
+}
+
+// TestValues says for every kind of value what is taken and what is refused.
+func TestValues(t *testing.T) {
+	dir := inEmptyFolder(t)
+	file := write(t, filepath.Join(dir, "f"), "x")
+	key := secret.NewKey().Reveal()
+	for name, c := range map[string]struct{ good, bad []string }{
+		"BARONG_CSRF_PROTECTION":            {[]string{"true", "false"}, []string{"", "TRUE", "1", "yes", "true "}},
+		"BARONG_DOC_NUM_LIMIT":              {[]string{"0", "10", "007"}, []string{"", "-1", "+1", "1.5", "ten", "99999999999999999999", " 1"}},
+		"BARONG_JWT_EXPIRE_TIME":            {[]string{"1", "3600"}, []string{"", "0", "-5", "5s", "1e3", "9999999999"}},
+		"BARONG_APIKEY_NONCE_LIFETIME":      {[]string{"1", "5000"}, []string{"0", "5s", "x"}},
+		"BARONG_SESSION_CACHE_TTL":          {[]string{"0", "5", "5s", "500ms", "1m"}, []string{"", "-1s", "+1s", "5x", "2h", "s"}},
+		"BARONG_AUDIT_KEEP":                 {[]string{"0", "90d", "720h", "3600"}, []string{"", "-1d", "d", "1.5d", "99999999999d", "1y"}},
+		"BARONG_JWT_REUSE":                  {[]string{"0", "0.5", ".25", "0.95"}, []string{"", "-0.1", "1.5", "NaN", "Inf", "0x1p-2", "1e-1", "half"}},
+		"BARONG_ENV":                        {[]string{"development", "production"}, []string{"", "staging", "Production"}},
+		"BARONG_COMPAT":                     {[]string{"reference", "2.4.17"}, []string{"", "2.4", "2.5.0"}},
+		"BARONG_COOKIE_SECURE":              {[]string{"auto", "true", "false"}, []string{"", "on"}},
+		"BARONG_COOKIE_SAMESITE":            {[]string{"lax", "Lax", "STRICT", "none"}, []string{"", "off"}},
+		"BARONG_STORAGE_PROVIDER":           {[]string{"local", "Google", "AWS", "AliCloud", "azure"}, []string{"", "ftp"}},
+		"BARONG_HTTP_ADDR":                  {[]string{":8080", "127.0.0.1:0", "[::1]:80", "localhost:80", "unix:/run/x"}, []string{"", "8080", "h", "h:99999", "h:x", "unix:x", "http://h:1"}},
+		"BARONG_OPS_ADDR":                   {[]string{"", "127.0.0.1:9090"}, []string{"off"}},
+		"BARONG_DATABASE_URL":               {[]string{"sqlite://x.db", "postgres://h/d", "postgresql://u:p@h/d?sslmode=disable"}, []string{"", "mysql://h/d", "x.db", "postgres://"}},
+		"BARONG_REDIS_URL":                  {[]string{"", "redis://h:1/2", "rediss://h", "redis+cluster://a:1,b:2", "redis+sentinel://a:1,b:2/m"}, []string{"h:6379", "memcache://h", "redis://"}},
+		"BARONG_SECRET_KEY":                 {[]string{"", key, key + "," + secret.NewKey().Reveal()}, []string{"short", base64.StdEncoding.EncodeToString(make([]byte, 32)), key + "," + key}},
+		"BARONG_TRUSTED_PROXIES":            {[]string{"", "loopback", "private, cloudflare", "10.0.0.0/8,::1", "192.0.2.7"}, []string{"10.0.0.0/33", "everyone", "10.0.0", "fe80::1%eth0"}},
+		"BARONG_API_CORS_ORIGINS":           {[]string{"", "*", "https://a.test, http://b.test:8080", "https://a.test/"}, []string{"a.test", "https://", "https://a.test/path", "https://*.test", "null"}},
+		"BARONG_UPLOAD_EXTENSION_WHITELIST": {[]string{"jpg", "JPG, .png"}, []string{"../x", "a b"}},
+		"BARONG_SESSION_BIND":               {[]string{"", "ip", "user_agent", "ip,user_agent"}, []string{"mac", "ip;user_agent"}},
+		"BARONG_SESSION_NAME":               {[]string{"_barong_session", "__Host-s"}, []string{"", "a b", "a;b", "a=b"}},
+		"BARONG_UID_PREFIX":                 {[]string{"ID", "abcdef"}, []string{"", "I", "ABCDEFG", "I1"}},
+		"BARONG_API_PREFIX":                 {[]string{"api/v2/barong", "/api/"}, []string{"", "/", "a//b", "a/../b", "a b", "a%2f"}},
+		"BARONG_LOGIN_URL":                  {[]string{"", "https://a.test/signin?x=1", "/signin"}, []string{"signin", "//a.test", "/\\a.test", "javascript:alert(1)", "ftp://a"}},
+		"BARONG_DEFAULT_LANGUAGE":           {[]string{"en", "RU"}, []string{"", "eng", "e1"}},
+		"BARONG_SENDER_EMAIL":               {[]string{"a@b.test"}, []string{"", "a", "A <a@b.test>"}},
+		"BARONG_SMS_CONTENT_TEMPLATE":       {[]string{"{{code}}", "x {{code}} y"}, []string{"", "no code"}},
+		"BARONG_SEEDS_FILE":                 {[]string{"", file}, []string{"absent.yml", dir}},
+		"BARONG_MAIL_TEMPLATES":             {[]string{"", dir}, []string{"absent", file}},
+		"BARONG_TWILIO_API_URL":             {[]string{"", "http://127.0.0.1:1"}, []string{"127.0.0.1:1", "ftp://x"}},
+		"BARONG_EVENT_API_RABBITMQ_URL":     {[]string{"", "amqp://h", "amqps://u:p@h/v"}, []string{"http://h", "h"}},
+		"BARONG_SMTP_PORT":                  {[]string{"25", "0"}, []string{"", "smtp", "70000", "-1"}},
+		"BARONG_LOG_FORMAT":                 {[]string{"auto", "json", "text"}, []string{"", "xml"}},
+		"BARONG_JWT_AUDIENCE":               {[]string{"a", "a,b"}, []string{"", ","}},
+		"DATABASE_ADAPTER":                  {[]string{"", "postgresql"}, []string{"oracle"}},
+		"PORT":                              {[]string{"", "80"}, []string{"http", "65536"}},
+		"BARONG_PHONE_VERIFICATION":         {[]string{"mock", "twilio_sms", "twilio_verify"}, []string{"", "sms"}},
+		"BARONG_CAPTCHA":                    {[]string{"none", "recaptcha", "geetest", "hcaptcha", "turnstile"}, []string{"", "yes"}},
+	} {
+		for _, v := range c.good {
+			if _, err := load(t, name+"="+v); err != nil {
+				t.Errorf("%s=%q: %v", name, v, err)
+			}
+		}
+		for _, v := range c.bad {
+			_, err := load(t, name+"="+v)
+			var bad *config.Error
+			if !errors.As(err, &bad) || len(bad.Problems) != 1 {
+				t.Errorf("%s=%q: %v, want one problem", name, v, err)
+				continue
+			}
+			line := bad.Problems[0]
+			if !strings.HasPrefix(line, name+"=") || strings.ContainsAny(line, "\n\r") || !strings.Contains(line, "not allowed: ") {
+				t.Errorf("%s=%q: the line does not name the variable and what is allowed: %q", name, v, line)
+			}
+		}
+	}
+}
+
+func TestBadValuesAreToldTogetherAndSecretsMasked(t *testing.T) {
+	inEmptyFolder(t)
+	_, err := load(t, "BARONG_SECRET_KEY=hunter2", "BARONG_REDIS_URL=what://u:hunter2@h", "BARONG_ENV=x\ny", "BARONG_DOC_NUM_LIMIT="+strings.Repeat("9x", 500))
+	var bad *config.Error
+	if !errors.As(err, &bad) || len(bad.Problems) != 4 {
+		t.Fatalf("%v, want four problems", err)
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a secret shows: %v", err)
+	}
+	for _, line := range bad.Problems {
+		if strings.Contains(line, "\n") || len(line) > 400 {
+			t.Errorf("no single line: %q", line)
+		}
+	}
+	if err := config.Bad("BARONG_PASSWORD_REGEXP", "(", "a regular expression"); err.Error() != `BARONG_PASSWORD_REGEXP="(" is not allowed: a regular expression` {
+		t.Errorf("Bad: %v", err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	inEmptyFolder(t)
+	write(t, "config/barong.yml", `
+# as the original's, with settings beside
+activation_requirements:
+  email: verified
+  phone: 'verified'
+state_triggers:
+  locked: [lock]
+  banned: ban, fraud
+  deleted:
+    - delete
+document_types: [Passport, Other]
+user_storage_titles: personal
+captcha_protected_endpoints:
+session_expire_time: 60
+csrf_protection: false
+session_bind: []
+trusted_proxies: [10.0.0.0/8, 192.0.2.1]
+jwt_audience:
+  - one
+  - two
+redis_url: redis://:hunter2@h
+`)
+	c := mustLoad(t)
+	if c.ConfigFile != "config/barong.yml" {
+		t.Errorf("file %q", c.ConfigFile)
+	}
+	for _, f := range []struct {
+		name      string
+		got, want any
+	}{
+		{"activation_requirements", c.ActivationRequirements, map[string]string{"email": "verified", "phone": "verified"}},
+		{"state_triggers in their order", c.StateTriggers, []config.StateTrigger{
+			{State: "locked", Keys: []string{"lock"}}, {State: "banned", Keys: []string{"ban", "fraud"}}, {State: "deleted", Keys: []string{"delete"}},
+		}},
+		{"document_types", c.DocumentTypes, []string{"Passport", "Other"}},
+		{"user_storage_titles", c.UserStorageTitles, []string{"personal"}},
+		{"captcha_protected_endpoints", c.CaptchaProtectedEndpoints, []string{}},
+		{"session_expire_time", c.SessionExpireTime, time.Minute},
+		{"csrf_protection", c.CSRFProtection, false},
+		{"session_bind", c.SessionBind, []string{}},
+		{"trusted_proxies", c.TrustedProxies.String(), "10.0.0.0/8,192.0.2.1/32"},
+		{"jwt_audience", c.JWTAudience, []string{"one", "two"}},
+	} {
+		if !reflect.DeepEqual(f.got, f.want) {
+			t.Errorf("%s = %v, want %v", f.name, f.got, f.want)
+		}
+	}
+	for _, v := range c.Values() {
+		if strings.Contains(v.Text, "hunter2") {
+			t.Errorf("a secret shows: %+v", v)
+		}
+		if v.Name == "BARONG_SESSION_EXPIRE_TIME" && (v.Source != "file" || v.Origin != "config/barong.yml" || v.Text != "60") {
+			t.Errorf("%+v", v)
+		}
+	}
+	if c = mustLoad(t, "BARONG_CONFIG="); c.ConfigFile != "" || len(c.DocumentTypes) != 6 {
+		t.Error("an empty BARONG_CONFIG does not mean no file")
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	dir := inEmptyFolder(t)
+	for name, c := range map[string]struct{ text, want string }{
+		"bad value":       {"doc_num_limit: many", `BARONG_DOC_NUM_LIMIT="many" is not allowed: a whole number from 0 to 100000 (`},
+		"mapping":         {"doc_num_limit: {a: 1}", "doc_num_limit in"},
+		"twice":           {"domain: a\ndomain: b", "twice"},
+		"twice within":    {"state_triggers: {a: x, a: y}", "twice"},
+		"list":            {"- a\n- b", "not a mapping"},
+		"no YAML":         {"a: b: c: [", "BARONG_CONFIG"},
+		"unknown captcha": {"captcha_protected_endpoints: [everything]", "allowed is a list of user_create"},
+		"nested list":     {"document_types: [[a]]", "no plain value"},
+		"text":            {"activation_requirements: yes", "a mapping is needed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, filepath.Join(dir, strings.ReplaceAll(name, " ", "-")), c.text)
+			_, err := load(t, "BARONG_CONFIG="+path)
+			var bad *config.Error
+			if !errors.As(err, &bad) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+	if _, err := load(t, "BARONG_CONFIG=absent.yml"); err == nil {
+		t.Error("a file that was asked for may be missing")
+	}
+	if c := mustLoad(t, "BARONG_CONFIG="+write(t, "empty.yml", "# nothing\n")); len(c.Warnings()) > 0 {
+		t.Errorf("warnings for an empty file: %q", c.Warnings())
+	}
+}
+
+func TestUnknownNamesAreWarnings(t *testing.T) {
+	inEmptyFolder(t)
+	// The s of the key is a Cyrillic letter, as in a deployment file that is in wide use.
+	write(t, "config/barong.yml", "captcha_protected_endpoint\u0455: []\nvault_token: x\nnonsense: 1\n")
+	c := mustLoad(t, "BARONG_HTTP_ADRR=x", "BARONG_VAULT_ADDRESS=http://v", "BARONG_ZZZ=1", "OTHER_THING=1")
+	got := strings.Join(c.Warnings(), "\n")
+	for _, want := range []string{
+		"BARONG_HTTP_ADRR is not a known setting: did you mean BARONG_HTTP_ADDR?", "BARONG_VAULT_ADDRESS has no effect: ",
+		"BARONG_ZZZ is not a known setting", `"captcha_protected_endpoint\u0455"`, "did you mean captcha_protected_endpoints?",
+		"vault_token in config/barong.yml has no effect", `"nonsense"`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no warning %q in\n%s", want, got)
+		}
+	}
+	if len(c.Warnings()) != 6 || strings.Contains(got, "OTHER_THING") {
+		t.Errorf("%d warnings, want 6:\n%s", len(c.Warnings()), got)
+	}
+	if len(c.CaptchaProtectedEndpoints) != 4 {
+		t.Error("a misspelt key switched captcha off")
+	}
+}
+
+func TestDatabaseOfTheOriginal(t *testing.T) {
+	inEmptyFolder(t)
+	for _, c := range []struct {
+		name string
+		env  []string
+		want string // URL, or what the problem says
+		ok   bool
+	}{
+		{"none of them", nil, "sqlite://data/barong.db", true},
+		{"postgresql", []string{"DATABASE_ADAPTER=postgresql", "DATABASE_HOST=db", "DATABASE_PORT=5433", "DATABASE_USER=u", "DATABASE_PASS=p/@:", "DATABASE_NAME=n"}, "postgres://u:p%2F%40%3A@db:5433/n", true},
+		{"defaults", []string{"DATABASE_ADAPTER=postgresql"}, "postgres://postgres@127.0.0.1:5432/barong_production", true},
+		{"no adapter", []string{"DATABASE_HOST=db"}, "postgres://postgres@db:5432/barong_production", true},
+		{"mysql2", []string{"DATABASE_ADAPTER=mysql2", "DATABASE_HOST=db"}, `DATABASE_ADAPTER="mysql2" is not allowed: this program runs on Postgres`, false},
+		{"MySQL's port", []string{"DATABASE_HOST=db", "DATABASE_PORT=3306"}, `DATABASE_PORT="3306" is not allowed`, false},
+		{"both", []string{"DATABASE_ADAPTER=mysql2", "BARONG_DATABASE_URL=sqlite://x"}, "sqlite://x", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := load(t, c.env...)
+			if c.ok && (err != nil || got.DatabaseURL.Reveal() != c.want) {
+				t.Errorf("%v, %v, want %s", got, err, c.want)
+			}
+			if !c.ok && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		})
+	}
+	c := mustLoad(t, "DATABASE_HOST=db", "DATABASE_PASS=hunter2")
+	if c.Source("BARONG_DATABASE_URL") != "env" || strings.Contains(fmt.Sprint(c.Values(), c.DatabaseURL), "hunter2") {
+		t.Errorf("source %s, values %v", c.Source("BARONG_DATABASE_URL"), c.Values())
+	}
+}
+
+func TestBroker(t *testing.T) {
+	inEmptyFolder(t)
+	for env, want := range map[string]string{
+		"":                                  "",
+		"BARONG_EVENT_API_RABBITMQ_HOST=mq": "amqp://guest:guest@mq:5672/",
+		"BARONG_EVENT_API_RABBITMQ_PASSWORD=p@ss": "amqp://guest:p%40ss@localhost:5672/",
+		"EVENT_API_RABBITMQ_URL=amqps://x/y":      "amqps://x/y",
+		"BARONG_EVENT_API_DURABLE=true":           "",
+	} {
+		if got := mustLoad(t, env).BrokerURL().Reveal(); got != want {
+			t.Errorf("%s: %q, want %q", env, got, want)
+		}
+	}
+}
+
+func TestCompatibilityChangesDefaults(t *testing.T) {
+	inEmptyFolder(t)
+	c := mustLoad(t, "BARONG_COMPAT=2.4.17")
+	if !c.Original() || c.APIKeyReplay != "off" || !c.TrustedProxies.Contains(netip.MustParseAddr("10.1.2.3")) ||
+		!c.TrustedProxies.Contains(netip.MustParseAddr("104.16.0.1")) || !c.TrustedProxies.Contains(netip.MustParseAddr("127.0.0.1")) {
+		t.Errorf("replay %s, proxies %s", c.APIKeyReplay, c.TrustedProxies)
+	}
+	c = mustLoad(t, "BARONG_COMPAT=2.4.17", "BARONG_APIKEY_REPLAY=local", "BARONG_TRUSTED_PROXIES=")
+	if c.APIKeyReplay != "local" || len(c.TrustedProxies) != 0 {
+		t.Errorf("what was given does not win: replay %s, proxies %s", c.APIKeyReplay, c.TrustedProxies)
+	}
+	if c = mustLoad(t, "BARONG_ENV=production"); c.SMTPHost != "localhost" {
+		t.Errorf("SMTP host %q in production, want localhost", c.SMTPHost)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	inEmptyFolder(t)
+	n := mustLoad(t, "BARONG_TRUSTED_PROXIES=10.0.0.0/8, ::ffff:192.0.2.0/120, 2001:db8::1").TrustedProxies
+	for addr, want := range map[string]bool{
+		"10.255.0.1": true, "11.0.0.1": false, "::ffff:10.0.0.1": true, "192.0.2.200": true, "192.0.3.1": false,
+		"2001:db8::1": true, "2001:db8::2": false, "2001:db8::1%eth0": true,
+	} {
+		if got := n.Contains(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+	if n.Contains(netip.Addr{}) {
+		t.Error("the zero address is trusted")
+	}
+}
+
+// production is a configuration that production takes.
+func production() map[string]string {
+	return map[string]string{
+		"BARONG_ENV": "production", "BARONG_SECRET_KEY": secret.NewKey().Reveal(), "BARONG_JWT_PRIVATE_KEY_PATH": "/keys",
+		"BARONG_PHONE_VERIFICATION": "twilio_verify", "BARONG_TWILIO_ACCOUNT_SID": "AC1", "BARONG_TWILIO_AUTH_TOKEN": "t",
+		"ADMIN_PASSWORD": "not a well-known one",
+	}
+}
+
+func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
+	inEmptyFolder(t)
+	check := func(changes map[string]string) error {
+		env := production()
+		maps.Copy(env, changes)
+		var list []string
+		for k, v := range env {
+			if v != "unset" {
+				list = append(list, k+"="+v)
+			}
+		}
+		return mustLoad(t, list...).Check()
+	}
+	if err := check(nil); err != nil {
+		t.Fatalf("a good configuration is refused: %v", err)
+	}
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"generated signing key": {map[string]string{"BARONG_JWT_PRIVATE_KEY_PATH": "unset"}, "BARONG_JWT_PRIVATE_KEY_PATH"},
+		"generated secret key":  {map[string]string{"BARONG_SECRET_KEY": "unset"}, "BARONG_SECRET_KEY"},
+		"mock phones":           {map[string]string{"BARONG_PHONE_VERIFICATION": "mock"}, "BARONG_PHONE_VERIFICATION"},
+		"cookies in clear":      {map[string]string{"BARONG_COOKIE_SECURE": "false"}, "BARONG_COOKIE_SECURE"},
+		"well-known password":   {map[string]string{"ADMIN_PASSWORD": "changeme"}, "ADMIN_PASSWORD"},
+		"broker's password":     {map[string]string{"BARONG_EVENT_API_RABBITMQ_HOST": "mq"}, "BARONG_EVENT_API_RABBITMQ_PASSWORD"},
+		"captcha without keys":  {map[string]string{"BARONG_CAPTCHA": "turnstile"}, "BARONG_CAPTCHA"},
+	} {
+		err := check(c.env)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want one line about %s", name, err, c.want)
+		}
+	}
+	all := mustLoad(t, "BARONG_ENV=production", "BARONG_COOKIE_SECURE=false").Check()
+	var bad *config.Error
+	if !errors.As(all, &bad) || len(bad.Problems) != 4 {
+		t.Errorf("%v, want four problems together", all)
+	}
+}
+
+func TestUnsafeCombinationsAreRefusedEverywhere(t *testing.T) {
+	inEmptyFolder(t)
+	for want, env := range map[string][]string{
+		"BARONG_API_CORS_ALLOW_CREDENTIALS":             {"BARONG_API_CORS_ALLOW_CREDENTIALS=true"},
+		"BARONG_TWILIO_AUTH_TOKEN":                      {"BARONG_PHONE_VERIFICATION=twilio_sms", "BARONG_TWILIO_ACCOUNT_SID=AC1"},
+		"BARONG_TWILIO_ACCOUNT_SID":                     {"BARONG_PHONE_VERIFICATION=twilio_verify", "BARONG_TWILIO_AUTH_TOKEN=x"},
+		"BARONG_COOKIE_SAMESITE=none":                   {"BARONG_COOKIE_SAMESITE=none", "BARONG_COOKIE_SECURE=false"},
+		"BARONG_APIKEY_REPLAY=shared":                   {"BARONG_APIKEY_REPLAY=shared"},
+		"BARONG_STORAGE_PROVIDER=aws":                   {"BARONG_STORAGE_PROVIDER=AWS"},
+		"BARONG_HTTP_ADDR and BARONG_OPS_ADDR are both": {"BARONG_HTTP_ADDR=127.0.0.1:9090"},
+	} {
+		if err := mustLoad(t, env...).Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", env, err, want)
+		}
+	}
+	for _, env := range [][]string{
+		{"BARONG_API_CORS_ALLOW_CREDENTIALS=true", "BARONG_API_CORS_ORIGINS=https://a.test"},
+		{"BARONG_HTTP_ADDR=127.0.0.1:0", "BARONG_OPS_ADDR=127.0.0.1:0"},
+		{"BARONG_APIKEY_REPLAY=shared", "BARONG_REDIS_URL=redis://h"},
+		{"BARONG_CHECK_ADDR=", "BARONG_GRPC_ADDR=", "BARONG_OPS_ADDR="},
+	} {
+		if err := mustLoad(t, env...).Check(); err != nil {
+			t.Errorf("%v: %v", env, err)
+		}
+	}
+}
+
+func TestEveryNameIsUniqueAndExplained(t *testing.T) {
+	names, keys, flags := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range config.Settings() {
+		for _, n := range append(s.Aliases, s.Name) {
+			if n != "" && names[n] {
+				t.Errorf("%s is read twice", n)
+			}
+			names[n] = true
+		}
+		if s.Key != "" && keys[s.Key] || s.Flag != "" && flags[s.Flag] {
+			t.Errorf("key %s or flag %s is there twice", s.Key, s.Flag)
+		}
+		keys[s.Key], flags[s.Flag] = true, true
+		if len(s.Help) < 10 || s.Allowed == "" || s.Group == "" {
+			t.Errorf("%s%s is not explained: %+v", s.Name, s.Key, s)
+		}
+		for _, secretive := range []string{"PASSWORD", "SECRET", "TOKEN", "_PASS"} {
+			plain := []string{"BARONG_MAIL_TOKEN_EXPIRE_TIME", "BARONG_PASSWORD_REGEXP", "BARONG_PASSWORD_MIN_ENTROPY", "BARONG_PASSWORD_USE_DICTIONARY"}
+			if strings.Contains(s.Name, secretive) && !s.Secret && !slices.Contains(plain, s.Name) {
+				t.Errorf("%s would be printed", s.Name)
+			}
+		}
+	}
+}
+
+func TestReferencePageIsCurrent(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != config.Reference() {
+		t.Error("docs/configuration.md is stale: run \"make docs\"")
+	}
+}
+
+// TestAnyValueLoadsOrIsRefusedByName throws arbitrary text at every setting, by variable and by file.
+func TestAnyValueLoadsOrIsRefusedByName(t *testing.T) {
+	dir := inEmptyFolder(t)
+	settings := config.Settings()
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.SampledFrom(settings).Draw(t, "setting")
+		value := rapid.OneOf(rapid.String(), rapid.StringMatching(`[0-9a-z:/.,@%+-]{0,24}`)).Draw(t, "value")
+		var err error
+		name := s.Name
+		if s.Name != "" && rapid.Bool().Draw(t, "env") {
+			if strings.ContainsRune(value, 0) {
+				return // no environment holds one
+			}
+			_, err = config.Load(nil, []string{s.Name + "=" + value})
+		} else {
+			path := filepath.Join(dir, "f.yml")
+			if werr := os.WriteFile(path, []byte(s.Key+": "+value+"\n"), 0o600); werr != nil {
+				t.Fatal(werr)
+			}
+			_, err = config.Load(nil, []string{"BARONG_CONFIG=" + path})
+			name = ""
+		}
+		var bad *config.Error
+		if err == nil {
+			return
+		}
+		if !errors.As(err, &bad) {
+			t.Fatalf("%T: %v", err, err)
+		}
+		for _, line := range bad.Problems {
+			if strings.ContainsAny(line, "\n\r") || name != "" && !strings.Contains(line, name) && !strings.HasPrefix(name, "DATABASE_") {
+				t.Fatalf("the line %q does not name %s", line, name)
+			}
+		}
+	})
+}
