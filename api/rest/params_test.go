@@ -71,6 +71,10 @@ func TestReadArgs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, _, err := readArgs(request(c.query, c.contentType, c.body), nil, 1000)
+			for k, v := range got {
+				v.query = false // its effect is that of Param.Secret
+				got[k] = v
+			}
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
@@ -264,6 +268,24 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got %q %v, want %q %v", codes, required, c.want, c.required)
 			}
 		})
+	}
+}
+
+func TestSecretsInTheQueryAreAbsent(t *testing.T) {
+	r := &Route{Prefix: "p", Params: []Param{{Name: "a", Required: true, Secret: true}, {Name: "b"}}}
+	a, _, err := readArgs(request("a=1&b=2", formType, ""), nil, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes, required := r.validate(a)
+	if !slices.Equal(codes, []fault.Code{"p.missing_a"}) || !required || a["b"].text != "2" || a["a"].kind != absent {
+		t.Errorf("query: %q %v %+v", codes, required, a)
+	}
+	if a, _, err = readArgs(request("a=1", formType, "a=2"), nil, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if codes, _ := r.validate(a); len(codes) > 0 || a["a"].text != "2" {
+		t.Errorf("body: %q %+v", codes, a)
 	}
 }
 

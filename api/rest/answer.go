@@ -1,0 +1,167 @@
+package rest
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/valyala/fasthttp"
+
+	"barong/db"
+	"barong/internal/fault"
+)
+
+// status is what a success of the route answers.
+func (c *Call) status() int {
+	if c.Legacy && c.Route.Legacy != 0 {
+		return c.Route.Legacy
+	}
+	return c.Route.Success
+}
+
+// Answer sends v as JSON with the route's success status; a 204 has no body.
+func (c *Call) Answer(v any) error {
+	st := c.status()
+	c.rc.SetStatusCode(st)
+	if st == fasthttp.StatusNoContent {
+		return nil
+	}
+	return c.json(v)
+}
+
+// Done answers a call that has no object of its own: the bare number of the status, as the original's clients know it,
+// or nothing with a 204.
+func (c *Call) Done() error { return c.Answer(c.status()) }
+
+// AnswerPage sends one page of a list and describes it in the headers Total, Per-Page, Page and Link (RFC 8288).
+func (c *Call) AnswerPage(rows any, total int64) error {
+	page := c.Page()
+	h := &c.rc.Response.Header
+	h.Set("Total", strconv.FormatInt(total, 10))
+	h.Set("Per-Page", strconv.Itoa(page.Size))
+	h.Set("Page", strconv.Itoa(page.Number))
+	if links := c.links(page, total); links != "" {
+		h.Set(fasthttp.HeaderLink, links)
+	}
+	return c.Answer(rows)
+}
+
+func (c *Call) links(page db.Page, total int64) string {
+	last := int((total + int64(page.Size) - 1) / int64(page.Size))
+	query, err := url.ParseQuery(string(c.rc.URI().QueryString()))
+	if err != nil {
+		return "" // readArgs has refused such a query already
+	}
+	scheme := "http://"
+	if c.HTTPS {
+		scheme = "https://"
+	}
+	base := scheme + string(c.rc.Host()) + c.path
+	var out []string
+	link := func(number int, rel string) {
+		query.Set("page", strconv.Itoa(number))
+		out = append(out, fmt.Sprintf(`<%s?%s>; rel=%q`, base, query.Encode(), rel))
+	}
+	if page.Number > 1 {
+		link(1, "first")
+		link(page.Number-1, "prev")
+	}
+	if page.Number < last {
+		link(last, "last")
+		link(page.Number+1, "next")
+	}
+	return strings.Join(out, ", ")
+}
+
+var contentJSON = []byte("application/json")
+
+func (c *Call) json(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the answer of %s %s: %w", c.Route.Method, c.Route.Path, err)
+	}
+	c.rc.Response.Header.SetContentTypeBytes(contentJSON)
+	c.rc.SetBody(b)
+	return nil
+}
+
+// Bytes answers with a body that is no JSON.
+func (c *Call) Bytes(contentType string, body []byte) {
+	c.rc.SetStatusCode(c.status())
+	c.rc.Response.Header.SetContentType(contentType)
+	c.rc.SetBody(body)
+}
+
+// WriteFault makes err the response, and returns the fault that the caller is told.
+func WriteFault(rc *fasthttp.RequestCtx, err error) *fault.Error {
+	f := toFault(err)
+	rc.SetStatusCode(f.Status)
+	rc.Response.Header.SetContentTypeBytes(contentJSON)
+	if f.RetryAfter > 0 {
+		seconds := int64((f.RetryAfter + 999_999_999) / 1_000_000_000)
+		rc.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
+	}
+	var body any
+	if f.Text != "" {
+		body = map[string]string{"error": f.Text}
+	} else {
+		body = map[string][]fault.Code{"errors": f.Codes}
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(body); err != nil { // strings only: cannot fail
+		panic("rest: encode fault: " + err.Error())
+	}
+	rc.SetBodyString(strings.TrimSuffix(b.String(), "\n"))
+	return f
+}
+
+// toFault is fault.As, and tells an outage of a store from a defect: the former is 503 and may be tried again.
+func toFault(err error) *fault.Error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return fault.As(err)
+	}
+	if errors.Is(err, db.ErrNotFound) {
+		return fault.New(fault.NotFound).Because(err)
+	}
+	if unavailable(err) {
+		return fault.New(fault.Unavailable).Because(err)
+	}
+	return fault.As(err)
+}
+
+// unavailable reports errors of stores that do not answer.
+func unavailable(err error) bool {
+	for _, outage := range []error{
+		context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone,
+	} {
+		if errors.Is(err, outage) {
+			return true
+		}
+	}
+	var network net.Error
+	if errors.As(err, &network) {
+		return true
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		// Class 08: connection, 53: resources, 57: operator intervention (shutdown).
+		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
+	}
+	return false
+}

@@ -1,0 +1,110 @@
+package rest
+
+import (
+	"context"
+	"mime/multipart"
+	"net/netip"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"barong/db"
+)
+
+// A Call is one request to a route, after its caller was authenticated and its parameters were validated. It is used by
+// one goroutine and must not be kept: the server uses the request's buffers again once the handler has returned. Every
+// string it hands out is a copy.
+type Call struct {
+	Route *Route
+	// User is the caller, read from the database for this call; nil on a Public route.
+	User *db.User
+	// Client is the caller's address behind trusted proxies, or the zero Addr when it could not be told.
+	Client    netip.Addr
+	UserAgent string
+	HTTPS     bool // the caller came over https, as far as a trusted proxy says so
+	// Legacy asks for the statuses and bodies of release 2.4.17.
+	Legacy bool
+
+	rc   *fasthttp.RequestCtx
+	path string // path of the request as the caller sent it, for links
+	args args
+	form *multipart.Form
+}
+
+// Has reports whether the parameter is there, blank and null ones included.
+func (c *Call) Has(name string) bool { return c.args[name].kind != absent }
+
+// String is the text of a parameter: empty when it is absent or null.
+func (c *Call) String(name string) string { return c.args[name].text }
+
+// Optional is the text of a parameter: nil when it is absent or null.
+func (c *Call) Optional(name string) *string {
+	v := c.args[name]
+	if v.kind != text {
+		return nil
+	}
+	return &v.text
+}
+
+// Null reports whether the parameter was sent as JSON null (or as a bare name in a form).
+func (c *Call) Null(name string) bool { return c.args[name].kind == null }
+
+// Int is the number of an Integer parameter: 0 when it is absent or blank.
+func (c *Call) Int(name string) int64 {
+	n, _ := parseInt(strings.TrimSpace(c.args[name].text))
+	return n
+}
+
+// Bool is the value of a Boolean parameter: false when it is absent or blank.
+func (c *Call) Bool(name string) bool {
+	v, _ := parseBool(c.args[name].text)
+	return v
+}
+
+// Files are the uploaded files of a parameter. ok is false when something else than files was sent.
+func (c *Call) Files(name string) (uploads []*multipart.FileHeader, ok bool) {
+	v := c.args[name]
+	return v.files, v.kind == files
+}
+
+// Value is an Any parameter: nil, a string, or a map[string]any.
+func (c *Call) Value(name string) any {
+	switch v := c.args[name]; v.kind {
+	case text:
+		return v.text
+	case object:
+		return v.raw
+	case absent, null, list, files:
+	}
+	return nil
+}
+
+// Page is the page that a route with Paginated parameters was asked for.
+func (c *Call) Page() db.Page { return db.Page{Number: int(c.Int("page")), Size: int(c.Int("limit"))} }
+
+// Cookie is the value of a cookie, or nil.
+func (c *Call) Cookie(name string) []byte {
+	v := c.rc.Request.Header.Cookie(name)
+	if v == nil {
+		return nil
+	}
+	return append([]byte(nil), v...)
+}
+
+// Origin is the Origin header, or empty.
+func (c *Call) Origin() string { return string(c.rc.Request.Header.Peek(fasthttp.HeaderOrigin)) }
+
+// Host is the host that the caller asked for.
+func (c *Call) Host() string { return string(c.rc.Host()) }
+
+// Header is a request header, or empty.
+func (c *Call) Header(name string) string { return string(c.rc.Request.Header.Peek(name)) }
+
+// SetCookie adds a Set-Cookie header.
+func (c *Call) SetCookie(text string) { c.rc.Response.Header.Add(fasthttp.HeaderSetCookie, text) }
+
+// SetHeader sets a response header.
+func (c *Call) SetHeader(name, value string) { c.rc.Response.Header.Set(name, value) }
+
+// A HandlerFunc answers a call. What it returns as an error becomes the answer instead, by its fault.
+type HandlerFunc = func(ctx context.Context, c *Call) error

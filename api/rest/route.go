@@ -1,0 +1,168 @@
+// Package rest is the frame of the REST API: what a route is, how a request's parameters are read and validated, how a
+// caller is authenticated, how answers, errors and pages look. The endpoints themselves stand in the packages beside
+// it. A route is data: the same table serves requests, checks parameters, and documents the API.
+package rest
+
+import (
+	"barong/internal/fault"
+)
+
+// Access says who may call a route.
+type Access uint8
+
+// The kinds of access.
+const (
+	Public Access = iota // anybody: identity
+	User                 // a bearer token of an open account: resource
+	Staff                // a bearer token whose role the permission rules let through: admin
+)
+
+// In is where a parameter is documented to stand. All places are read alike: the path wins over the body, the body
+// over the query.
+type In uint8
+
+// The places of parameters.
+const (
+	Form In = iota
+	Query
+	Path
+)
+
+// Type is the type of a parameter.
+type Type uint8
+
+// The types of parameters. Values arrive as text or JSON; JSON numbers and booleans count as text.
+const (
+	String  Type = iota
+	Integer      // optional sign and decimal digits
+	Boolean      // true t yes y on 1, false f no n off 0, in lower, Capitalised or UPPER case
+	Date         // YYYY-MM-DD
+	Files        // uploaded files, or one
+	Any          // a string or an object: what captcha widgets send
+)
+
+// A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order
+// missing, empty, type, value; the codes left empty here follow from the route's Prefix and the parameter's name.
+type Param struct {
+	Name     string
+	In       In
+	Type     Type
+	Required bool
+	NotBlank bool     // refuses a value that is empty, white space or null
+	Values   []string // allowed values, if any
+	Min, Max int64    // allowed range of an Integer, unless both are zero
+	Default  string   // value of an absent parameter
+	Secret   bool     // one in the query counts as absent: queries end up in the logs of everything on the way
+	Doc      string
+
+	Missing  fault.Code // Prefix.missing_name
+	Empty    fault.Code // Prefix.empty_name
+	BadType  fault.Code // invalid
+	BadValue fault.Code // value
+}
+
+// A Route is one operation of the API.
+type Route struct {
+	Method  string
+	Path    string // below /api/v2, parameters in braces: "/resource/labels/{key}"
+	Summary string
+	Access  Access
+	Prefix  string // first part of the codes of Params: "identity.session"
+	Params  []Param
+	// Exactly one of these parameters must be present, else the code is added last.
+	OneOf     []string
+	OneOfCode fault.Code
+	// Success is the status of the API reference, Legacy the one that release 2.4.17 sent (0: the same).
+	Success, Legacy int
+	// BadRequest says that the API reference lists 400 here: missing or blank required parameters answer 400 in
+	// reference mode.
+	BadRequest bool
+	Output     Model        // what a success answers; see Model
+	Errors     []fault.Code // codes that the handler may answer besides those of Params
+	Listed     []int        // further statuses that the API reference lists, for the API document
+	MaxBody    int          // bytes; 0 means DefaultMaxBody
+	Added      bool         // not part of the 2.4.0 reference
+	Handle     HandlerFunc
+}
+
+// A Model names the shape of an answer for the API document: "UserWithFullInfo", "[Label]" for an array of it, "code"
+// for a bare number or null, "file", "any", "" for none, or an inline object as "{ping:string,version?:string}". Types
+// of members are string, integer, number, boolean, object, any or a model; a "?" behind one allows null.
+type Model string
+
+// DefaultMaxBody is the largest request body of a route that does not say otherwise, in bytes.
+const DefaultMaxBody = 256 << 10
+
+func (r *Route) code(p *Param, own fault.Code, word string) fault.Code {
+	if own != "" {
+		return own
+	}
+	return fault.Code(r.Prefix + "." + word + "_" + p.Name)
+}
+
+// MissingCode is the code for the parameter's absence.
+func (r *Route) MissingCode(p *Param) fault.Code { return r.code(p, p.Missing, "missing") }
+
+// EmptyCode is the code for a blank parameter.
+func (r *Route) EmptyCode(p *Param) fault.Code { return r.code(p, p.Empty, "empty") }
+
+// TypeCode is the code for a parameter of the wrong type.
+func (r *Route) TypeCode(p *Param) fault.Code {
+	if p.BadType != "" {
+		return p.BadType
+	}
+	return "invalid"
+}
+
+// ValueCode is the code for a parameter outside its allowed values.
+func (r *Route) ValueCode(p *Param) fault.Code {
+	if p.BadValue != "" {
+		return p.BadValue
+	}
+	return "value"
+}
+
+func (p *Param) bounded() bool { return len(p.Values) > 0 || p.Min != 0 || p.Max != 0 }
+
+// ValidationCodes are the codes that Params can cause, in order and without repeats.
+func (r *Route) ValidationCodes() []fault.Code {
+	var out []fault.Code
+	seen := map[fault.Code]bool{}
+	add := func(c fault.Code) {
+		if c != "" && !seen[c] {
+			seen[c] = true
+			out = append(out, c)
+		}
+	}
+	for i := range r.Params {
+		p := &r.Params[i]
+		if p.Required {
+			add(r.MissingCode(p))
+		}
+		if p.NotBlank {
+			add(r.EmptyCode(p))
+		}
+		add(r.TypeCode(p))
+		if p.bounded() {
+			add(r.ValueCode(p))
+		}
+	}
+	add(r.OneOfCode)
+	return out
+}
+
+// Paginated are the two parameters of every list with pages.
+var Paginated = []Param{
+	{
+		Name: "page", In: Query, Type: Integer, Default: "1", Min: 1, Max: maxPage,
+		BadType: "non_integer_page", BadValue: "non_positive_page", Doc: "Page number (defaults to 1).",
+	},
+	{
+		Name: "limit", In: Query, Type: Integer, Default: "100", Min: 1, Max: 100,
+		BadType: "non_integer_limit", BadValue: "invalid_limit",
+		Doc: "Number of users per page (defaults to 100, maximum is 100).",
+	},
+}
+
+// maxPage keeps the offset of the largest page within 64 bits.
+const maxPage = 1 << 40

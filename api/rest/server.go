@@ -1,0 +1,399 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime/multipart"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/valyala/fasthttp"
+
+	"barong/authz"
+	"barong/db"
+	"barong/internal/fault"
+	"barong/internal/keys"
+	"barong/policy"
+)
+
+// Base is the path below which the API is served to gateways, which have rewritten the published path to it.
+const Base = "/api/v2"
+
+// callTimeout bounds what one call may take, uploads aside.
+const callTimeout = 20 * time.Second
+
+// Options are what a Server is made of. All are required but those that say otherwise.
+type Options struct {
+	Routes []Route
+	Users  interface {
+		UserByUID(ctx context.Context, uid string) (*db.User, error)
+	}
+	Tokens interface {
+		Verify(token string, want keys.Expect) (keys.Claims, error)
+	}
+	Expect keys.Expect // what a bearer token must be
+	Policy func() *policy.Snapshot
+	Prefix string // path under which gateways publish the API, without slashes at its ends: "api/v2/barong"
+
+	// Gate decides a request to the self-gated API as the gateway would. It answers and returns false, or sets the
+	// Authorization header of the request to the token, removes one that proves nothing, and returns true.
+	Gate func(rc *fasthttp.RequestCtx) bool
+	// Client is the caller's address, and whether the caller came over https.
+	Client func(rc *fasthttp.RequestCtx) (addr netip.Addr, https bool)
+	// Audit records a call that this server itself refuses for want of permission.
+	Audit authz.Auditor
+
+	Observe func(route *Route, status int, took time.Duration) // may be nil
+	CORS    CORS
+	Legacy  bool
+	Base    context.Context // ends calls under way; may be nil
+	Log     *slog.Logger    // may be nil
+}
+
+// A Server answers the REST API, both as an upstream behind a gateway (/api/v2/…) and gated by itself
+// (/<prefix>/…). It is safe for concurrent use.
+type Server struct {
+	Options
+	router *router.Router
+	gated  []byte // "/api/v2/barong/"
+}
+
+// New returns a server for the routes.
+func New(o Options) *Server {
+	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/")}
+	if s.Base == nil {
+		s.Base = context.Background()
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	// The redirects compare decoded paths and would answer for a path that nobody registered.
+	s.router.RedirectTrailingSlash, s.router.RedirectFixedPath = false, false
+	s.router.HandleMethodNotAllowed, s.router.HandleOPTIONS = false, false
+	s.router.NotFound = func(rc *fasthttp.RequestCtx) { WriteFault(rc, errNoRoute) }
+	verbs := map[string][]*Route{}
+	for i := range o.Routes {
+		r := &o.Routes[i]
+		h := func(rc *fasthttp.RequestCtx) { s.serve(rc, r) }
+		s.router.Handle(r.Method, r.Path, h)
+		if r.Method == fasthttp.MethodGet {
+			s.router.Handle(fasthttp.MethodHead, r.Path, h)
+		}
+		verbs[r.Path] = append(verbs[r.Path], r)
+	}
+	for path, routes := range verbs {
+		s.router.Handle(fasthttp.MethodOptions, path, func(rc *fasthttp.RequestCtx) { s.options(rc, routes) })
+	}
+	return s
+}
+
+var errNoRoute = fault.Plain(fasthttp.StatusNotFound, "Route is not found")
+
+// Handle answers any request that is no check.
+func (s *Server) Handle(rc *fasthttp.RequestCtx) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			s.Log.Error("call panicked", "method", string(rc.Method()), "reason", reason, "stack", string(debug.Stack()))
+			rc.Response.Reset()
+			WriteFault(rc, fault.New(fault.InternalError))
+		}
+		s.CORS.decorate(rc)
+	}()
+	rc.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	if s.CORS.preflight(rc) {
+		return
+	}
+	raw, _, _ := bytes.Cut(rc.Request.Header.RequestURI(), []byte("?"))
+	switch {
+	case bytes.HasPrefix(raw, s.gated):
+		if err := readWhole(rc); err != nil {
+			WriteFault(rc, err)
+			return
+		}
+		if !s.Gate(rc) {
+			return
+		}
+		raw = append([]byte(Base+"/"), raw[len(s.gated):]...)
+	case bytes.HasPrefix(raw, []byte(Base+"/")):
+	default:
+		rc.SetStatusCode(fasthttp.StatusNotFound)
+		rc.SetBodyString("Not found")
+		return
+	}
+	path := tidy(string(raw[len(Base):]))
+	rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
+	rc.Request.SetRequestURI(path + query(rc))
+	s.router.Handler(rc)
+}
+
+// userPath is the key of the path that the caller sent.
+const userPath = "path"
+
+func query(rc *fasthttp.RequestCtx) string {
+	if q := rc.Request.URI().QueryString(); len(q) > 0 {
+		return "?" + string(q)
+	}
+	return ""
+}
+
+// tidy forgives what clients of the original get away with: doubled slashes, one at the end, and the suffix .json.
+func tidy(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, "/")
+	}
+	if trimmed := strings.TrimSuffix(path, ".json"); trimmed != path && !strings.HasSuffix(trimmed, "/restful_api") &&
+		!strings.HasSuffix(trimmed, "/openapi") {
+		path = trimmed
+	}
+	return path
+}
+
+func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
+	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, UserAgent: string(rc.UserAgent())}
+	c.Client, c.HTTPS = s.Client(rc)
+	c.path, _ = rc.UserValue(userPath).(string)
+	return c
+}
+
+func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
+	begin := time.Now()
+	limit := callTimeout
+	if r.MaxBody > DefaultMaxBody {
+		limit = time.Minute // an upload
+	}
+	ctx, cancel := context.WithTimeout(s.Base, limit)
+	defer cancel()
+	c := s.call(rc, r)
+	if err := s.guard(ctx, c); err != nil {
+		rc.Response.ResetBody()
+		if f := WriteFault(rc, err); f.Status >= 500 {
+			s.Log.Error("call failed", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+		} else {
+			s.Log.Debug("call refused", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+		}
+	}
+	if c.form != nil {
+		if err := c.form.RemoveAll(); err != nil {
+			s.Log.Warn("temporary files of an upload are left", "error", err)
+		}
+	}
+	if s.Observe != nil {
+		s.Observe(r, rc.Response.StatusCode(), time.Since(begin))
+	}
+}
+
+// guard is run, with a panic as the error of this one call: what was opened for it is still closed.
+func (s *Server) guard(ctx context.Context, c *Call) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
+			c.rc.Response.Reset()
+			c.rc.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+		}
+	}()
+	return s.run(ctx, c)
+}
+
+// run takes a call through its steps: who, what, and whether it fits; then the handler.
+func (s *Server) run(ctx context.Context, c *Call) error {
+	if err := s.authenticate(ctx, c); err != nil {
+		return err
+	}
+	if err := c.read(); err != nil {
+		return err
+	}
+	if codes, required := c.Route.validate(c.args); len(codes) > 0 {
+		f := fault.Invalid(codes...)
+		if required && c.Route.BadRequest && !c.Legacy {
+			f = f.WithStatus(fasthttp.StatusBadRequest)
+		}
+		return f
+	}
+	return c.Route.Handle(ctx, c)
+}
+
+// authenticate finds the caller of a route that is not public, from the token that a gateway has injected; see the
+// conventions, section 7.1. Role and state are those of the database, never those of the token.
+func (s *Server) authenticate(ctx context.Context, c *Call) error {
+	if c.Route.Access == Public {
+		return nil
+	}
+	given := c.rc.Request.Header.PeekAll(fasthttp.HeaderAuthorization)
+	if len(given) > 1 { // a gateway that adds its token to the client's, and which of them counts is anybody's guess
+		return fault.New("authz.malformed_request")
+	}
+	token, ok := []byte(nil), false
+	if len(given) == 1 {
+		token, ok = bytes.CutPrefix(given[0], []byte("Bearer "))
+	}
+	if !ok {
+		return fault.New(fault.BadToken)
+	}
+	claims, err := s.Tokens.Verify(string(token), s.Expect)
+	if err != nil {
+		return fault.New(fault.BadToken).Because(err)
+	}
+	if claims.UID == "" {
+		return fault.New(fault.BadToken).Because(errors.New("the token names no user"))
+	}
+	user, err := s.Users.UserByUID(ctx, claims.UID)
+	if err != nil {
+		return err
+	}
+	if !user.Open() {
+		return fault.New("authz.user_not_active")
+	}
+	c.User = user
+	if c.Route.Access != Staff {
+		return nil
+	}
+	return s.permit(ctx, c)
+}
+
+// permit asks the rules that the gateway asks, with the path that the gateway sees, so that a direct call of this
+// process never gives more than one through the gateway.
+func (s *Server) permit(ctx context.Context, c *Call) error {
+	method := string(c.rc.Method())
+	path, ok := authz.Canonical("/" + s.Prefix + string(c.rc.Request.URI().PathOriginal()))
+	if !ok {
+		return fault.New("authz.ambiguous_path")
+	}
+	verdict := s.Policy().Permit(c.User.Role, method, path)
+	if verdict.Undecided {
+		return fault.New(fault.Unavailable)
+	}
+	if verdict.Allow {
+		return nil
+	}
+	entry := &authz.AuditEntry{
+		UserID: c.User.ID, UID: c.User.UID, Role: c.User.Role, Method: method, Path: path, Topic: verdict.Topic,
+		Query: string(c.rc.URI().QueryString()), Client: c.Client, UserAgent: c.UserAgent,
+	}
+	if err := s.Audit.Audit(ctx, entry); err != nil {
+		s.Log.Error("a refusal could not be recorded", "error", err)
+	}
+	return fault.New("authz.invalid_permission")
+}
+
+// read decodes the parameters of a call.
+func (c *Call) read() error {
+	path := map[string]string{}
+	for segment := range strings.SplitSeq(c.Route.Path, "/") {
+		if name, ok := strings.CutPrefix(segment, "{"); ok {
+			name = strings.TrimSuffix(name, "}")
+			raw, _ := c.rc.UserValue(name).(string)
+			value, err := url.PathUnescape(raw)
+			if err != nil || !clean(value) {
+				return errMalformed
+			}
+			path[name] = value
+		}
+	}
+	limit := c.Route.MaxBody
+	if limit == 0 {
+		limit = DefaultMaxBody
+	}
+	var err error
+	c.args, c.form, err = readArgs(c.rc, path, limit)
+	return err
+}
+
+// readWhole makes a body that still flows an ordinary one, so that the audit of a self-gated call can see it. A
+// multipart body flows on: it may be long, and its files are nobody's business there.
+func readWhole(rc *fasthttp.RequestCtx) error {
+	if isMultipart(rc) {
+		return nil
+	}
+	return readLimited(rc, DefaultMaxBody)
+}
+
+func isMultipart(rc *fasthttp.RequestCtx) bool {
+	media, _, _ := bytes.Cut(rc.Request.Header.ContentType(), []byte(";"))
+	return strings.EqualFold(strings.TrimSpace(string(media)), "multipart/form-data")
+}
+
+// readLimited reads a body that still flows, up to limit bytes.
+func readLimited(rc *fasthttp.RequestCtx, limit int) error {
+	if n := rc.Request.Header.ContentLength(); n > limit {
+		rc.SetConnectionClose()
+		return fault.New(fault.TooLarge)
+	}
+	stream := rc.RequestBodyStream()
+	if stream == nil {
+		if len(rc.Request.Body()) > limit {
+			return fault.New(fault.TooLarge)
+		}
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(stream, int64(limit)+1))
+	if err != nil {
+		rc.SetConnectionClose()
+		return errMalformed.Because(fmt.Errorf("read body: %w", err))
+	}
+	if len(body) > limit {
+		rc.SetConnectionClose()
+		return fault.New(fault.TooLarge)
+	}
+	rc.Request.SetBody(body)
+	return nil
+}
+
+// multipartMemory is how much of an upload's parts is held in memory; the rest waits in temporary files.
+const multipartMemory = 1 << 20
+
+// readForm reads a multipart body, up to limit bytes.
+func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.Form, error) {
+	if n := rc.Request.Header.ContentLength(); n > limit {
+		rc.SetConnectionClose()
+		return nil, fault.New(fault.TooLarge)
+	}
+	stream := rc.RequestBodyStream()
+	if stream == nil {
+		stream = bytes.NewReader(rc.Request.Body())
+	}
+	bounded := &io.LimitedReader{R: stream, N: int64(limit) + 1}
+	form, err := multipart.NewReader(bounded, boundary).ReadForm(multipartMemory)
+	if bounded.N <= 0 {
+		rc.SetConnectionClose()
+		if form != nil {
+			err = errors.Join(err, form.RemoveAll())
+		}
+		return nil, fault.New(fault.TooLarge).Because(err)
+	}
+	if err != nil {
+		return nil, errMalformed.Because(err)
+	}
+	return form, nil
+}
+
+// options answers a plain OPTIONS: what the path can do, to whoever may know.
+func (s *Server) options(rc *fasthttp.RequestCtx, routes []*Route) {
+	ctx, cancel := context.WithTimeout(s.Base, callTimeout)
+	defer cancel()
+	if err := s.authenticate(ctx, s.call(rc, routes[0])); err != nil {
+		WriteFault(rc, err)
+		return
+	}
+	allow := []string{fasthttp.MethodOptions}
+	for _, r := range routes {
+		allow = append(allow, r.Method)
+	}
+	slices.Sort(allow[1:])
+	if slices.Contains(allow, fasthttp.MethodGet) {
+		allow = append(allow, fasthttp.MethodHead)
+	}
+	rc.Response.Header.Set(fasthttp.HeaderAllow, strings.Join(allow, ", "))
+	rc.SetStatusCode(fasthttp.StatusNoContent)
+}
