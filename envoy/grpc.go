@@ -196,15 +196,12 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		return
 	}
 	n := bytesOf(name)
-	if len(n) == 0 || aliased(n) || !utf8.Valid(value) {
+	if len(n) == 0 || aliased(n) || controls(value) || !utf8.Valid(value) {
 		g.ok = false
 		return
 	}
 	for _, c := range n {
 		g.ok = g.ok && tokenByte[c]
-	}
-	for _, c := range value {
-		g.ok = g.ok && (c >= ' ' || c == '\t') && c != 0x7f
 	}
 	switch {
 	case named(n, "x-forwarded-for"):

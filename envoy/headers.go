@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"unicode/utf8"
 	"unsafe"
 
@@ -59,11 +60,9 @@ func (s *headerScanner) next() bool {
 			return false
 		}
 	}
-	for _, c := range s.value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			s.malformed = true
-			return false
-		}
+	if controls(s.value) {
+		s.malformed = true
+		return false
 	}
 	switch len(s.name) {
 	case len("content-length"):
@@ -140,6 +139,31 @@ func foldEqual(name []byte, lower string, dash bool) bool {
 		}
 	}
 	return true
+}
+
+// controls reports whether a header's value holds a control byte other than a tab. Most bytes of a check stand in
+// values, so eight of them are looked at together.
+func controls(value []byte) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for len(value) >= 8 {
+		w := binary.LittleEndian.Uint64(value)
+		del := w ^ 0x7f*ones
+		// The high bit of a byte stays set where it was below 0x20, or 0x7f.
+		if ((w-0x20*ones)&^w|(del-ones)&^del)&high != 0 && control(value[:8]) {
+			return true
+		}
+		value = value[8:]
+	}
+	return control(value)
+}
+
+func control(value []byte) bool {
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 func trimSpace(b []byte) []byte {

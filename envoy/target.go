@@ -108,11 +108,8 @@ func disguised(path []byte) bool {
 			continue
 		}
 		segments = append(segments, segment)
-		if len(segments) != 3 {
-			continue
-		}
-		switch "/" + strings.Join(segments, "/") {
-		case ExtAuthzPrefix, ForwardAuthPath, AuthRequestPath:
+		if len(segments) == 3 && segments[0] == "api" && segments[1] == "v2" &&
+			(segment == "auth" || segment == "forward-auth" || segment == "auth-request") {
 			return true
 		}
 	}
