@@ -47,6 +47,12 @@ type permanent struct{ err error }
 func (p *permanent) Error() string { return p.err.Error() }
 func (p *permanent) Unwrap() error { return p.err }
 
+// IsPermanent reports whether Permanent has marked an error in err's chain.
+func IsPermanent(err error) bool {
+	var p *permanent
+	return errors.As(err, &p)
+}
+
 // Store is the queue: a *db.DB.
 type Store interface {
 	OnEnqueue(f func(kind string))
@@ -295,10 +301,9 @@ func (b *Outbox) deliver(q *queue, item db.OutboxItem) bool {
 		b.settle(q, item, func(ctx context.Context) error { return b.o.Store.ReleaseOutbox(ctx, item) })
 		return false
 	}
-	var p *permanent
 	now := b.o.Now()
 	next := now.Add(b.pause(item.Attempts))
-	if errors.As(err, &p) || next.Sub(item.CreatedAt) > q.MaxAge {
+	if IsPermanent(err) || next.Sub(item.CreatedAt) > q.MaxAge {
 		log.Error("outbox gave an item up", "age", now.Sub(item.CreatedAt).Round(time.Second).String(), "error", err)
 		b.settle(q, item, func(ctx context.Context) error { return b.o.Store.BuryOutbox(ctx, item, err.Error()) })
 		b.o.Observe(q.name, "dead")
