@@ -17,8 +17,10 @@ type cli struct {
 	Serve       serveCommand       `cmd:"" help:"Run everything: the check endpoints, the REST API, gRPC ext_authz and the operations listener."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show its state."`
 	Keys        keysCommand        `cmd:"" help:"Make, list or rotate the keys that sign tokens."`
+	Secrets     secretsCommand     `cmd:"" help:"Look after what is sealed in the database."`
 	Config      configCommand      `cmd:"" help:"Print the effective configuration, and where each value comes from."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Exit with 0 when the server beside it is ready, for health checks of containers."`
+	Doctor      doctorCommand      `cmd:"" help:"Check the configuration and everything that it names, and print what is wrong."`
 	Version     versionCommand     `cmd:"" help:"Print version, commit and Go version."`
 
 	kong.Plugins // the flags of the settings

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"barong/db"
+	"barong/internal/config"
+	"barong/internal/keys"
+	"barong/session/redisstore"
+)
+
+// A doctorCommand checks everything that the configuration names.
+type doctorCommand struct{}
+
+// Help is shown below the command's usage.
+func (doctorCommand) Help() string {
+	return "Prints a line for each thing it looks at: what, ok, warning or FAILED, and why. The exit status is 1 when something " +
+		"failed. It changes nothing, works beside a running server, and makes none of what the first start would make."
+}
+
+// probeTimeout bounds each look at another server.
+const probeTimeout = 5 * time.Second
+
+// maxSkew is the largest difference between clocks that is not worth a word. Signed nonces live for seconds.
+const maxSkew = 2 * time.Second
+
+// A doubt is a finding that does not fail.
+type doubt string
+
+func (d doubt) Error() string { return string(d) }
+
+// Run looks at everything.
+func (doctorCommand) Run(p *program) error {
+	c, err := config.Load(p.flags, p.environ)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	failed := false
+	line := func(what, detail string, err error) {
+		state := "ok"
+		var d doubt
+		switch {
+		case errors.As(err, &d):
+			state, detail = "warning", err.Error()
+		case err != nil:
+			state, detail = "FAILED", strings.ReplaceAll(err.Error(), "\n", "; ")
+			failed = true
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", what, state, detail)
+	}
+	look := func(what string, f func(ctx context.Context) (string, error)) {
+		ctx, cancel := context.WithTimeout(p.ctx, probeTimeout)
+		defer cancel()
+		detail, err := f(ctx)
+		line(what, detail, err)
+	}
+
+	for _, warning := range c.Warnings() {
+		line("configuration", "", doubt(warning))
+	}
+	if err := c.Check(); err != nil {
+		for _, problem := range err.(*config.Error).Problems {
+			line("configuration", "", errors.New(problem))
+		}
+	} else {
+		line("configuration", "BARONG_ENV="+c.Env, nil)
+	}
+	for _, folder := range folders(c) {
+		line("folder "+folder, "writable", writable(folder))
+	}
+	look("secret key", func(context.Context) (string, error) { return lookAtSecretKey(c) })
+	look("signing keys", func(context.Context) (string, error) { return lookAtKeys(c) })
+	p.lookAtDatabase(c, look)
+	if c.RedisURL != "" {
+		look("redis", func(ctx context.Context) (string, error) { return lookAtRedis(ctx, c) })
+	}
+	if c.SMTPHost != "" {
+		look("smtp", func(ctx context.Context) (string, error) {
+			return greeting(ctx, net.JoinHostPort(c.SMTPHost, c.SMTPPort))
+		})
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if failed {
+		return errFailed
+	}
+	return nil
+}
+
+// folders are those that the server writes to.
+func folders(c *config.Config) []string {
+	var out []string
+	if c.SecretKey == "" || c.GeneratedKeys() || c.SMTPHost == "" || c.PhoneVerification == "mock" || c.StorageProvider == "local" {
+		out = append(out, config.DataFolder)
+	}
+	if file := sqliteFile(c); file != "" && filepath.Dir(file) != config.DataFolder {
+		out = append(out, filepath.Dir(file))
+	}
+	return out
+}
+
+// writable reports why no file could be made in folder, or in the nearest folder above it that exists.
+func writable(folder string) error {
+	for {
+		_, err := os.Stat(folder)
+		if err == nil {
+			break
+		}
+		if parent := filepath.Dir(folder); errors.Is(err, os.ErrNotExist) && parent != folder {
+			folder = parent
+			continue
+		}
+		return err
+	}
+	f, err := os.CreateTemp(folder, ".doctor-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+func lookAtSecretKey(c *config.Config) (string, error) {
+	if c.SecretKey == "" {
+		if _, err := os.Stat(config.SecretKeyFile); errors.Is(err, os.ErrNotExist) {
+			return "the first start makes " + config.SecretKeyFile, nil
+		}
+	}
+	box, _, err := openBox(c)
+	if err != nil {
+		return "", err
+	}
+	return "seals with " + box.KeyIDs()[0] + ", opens " + strings.Join(box.KeyIDs(), " "), nil
+}
+
+func lookAtKeys(c *config.Config) (string, error) {
+	set, err := keys.Load(c.JWTPrivateKeyPath, c.JWTAlgorithm, time.Now())
+	if errors.Is(err, os.ErrNotExist) && c.GeneratedKeys() && !c.Production() {
+		return "the first start makes one in " + c.JWTPrivateKeyPath, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return set.Algorithm() + " " + set.KeyID(), nil
+}
+
+func (p *program) lookAtDatabase(c *config.Config, look func(string, func(context.Context) (string, error))) {
+	if file := sqliteFile(c); file != "" {
+		if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+			look("database", func(context.Context) (string, error) { return "the first start makes " + file, nil })
+			return
+		}
+	}
+	var d *db.DB
+	look("database", func(context.Context) (detail string, err error) {
+		d, _, err = p.openDB(c)
+		return c.DatabaseURL.String(), err
+	})
+	if d == nil {
+		return
+	}
+	defer d.Close()
+	current := false
+	look("schema", func(ctx context.Context) (string, error) {
+		all, err := d.MigrationStatus(ctx)
+		if err != nil {
+			return "", err
+		}
+		pending := 0
+		for _, m := range all {
+			if !m.Applied {
+				pending++
+			}
+		}
+		if pending > 0 {
+			return "", fmt.Errorf("%d migrations are missing; run \"barong migrate up\"", pending)
+		}
+		current = true
+		return fmt.Sprintf("version %d", all[len(all)-1].Version), nil
+	})
+	if current {
+		look("sealed columns", func(ctx context.Context) (string, error) {
+			return "the newest rows open, and their indexes fit", d.CheckSeals(ctx)
+		})
+	}
+	if !d.SQLite() {
+		look("clock", func(ctx context.Context) (string, error) {
+			var there time.Time
+			before := time.Now()
+			if err := d.Bun().NewSelect().ColumnExpr("clock_timestamp()").Scan(ctx, &there); err != nil {
+				return "", err
+			}
+			return compareClocks(before, there, time.Now())
+		})
+	}
+}
+
+// lookAtRedis asks Redis for an answer and for its time.
+func lookAtRedis(ctx context.Context, c *config.Config) (string, error) {
+	client, err := redisstore.Connect(c.RedisURL.Reveal())
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	if err := client.Ping(ctx).Err(); err != nil {
+		return "", fmt.Errorf("%s: %w", c.RedisURL, err)
+	}
+	before := time.Now()
+	there, err := client.Time(ctx).Result()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", c.RedisURL, err)
+	}
+	detail, err := compareClocks(before, there, time.Now())
+	return c.RedisURL.String() + ", clock " + detail, err
+}
+
+// compareClocks judges another clock that was read between before and after.
+func compareClocks(before, there, after time.Time) (string, error) {
+	skew := time.Duration(0)
+	if there.Before(before) {
+		skew = before.Sub(there)
+	} else if there.After(after) {
+		skew = there.Sub(after)
+	}
+	if skew > maxSkew {
+		return "", fmt.Errorf("this clock and the server's differ by %s; nonces and tokens want both to be right", skew.Round(time.Millisecond))
+	}
+	return "within " + maxSkew.String() + " of the server's", nil
+}
+
+// greeting connects to a mail server and reads its first line.
+func greeting(ctx context.Context, addr string) (string, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return "", err
+		}
+	}
+	buf := make([]byte, 512)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return "", fmt.Errorf("%s: no greeting: %w", addr, err)
+	}
+	first, _, _ := strings.Cut(string(buf[:n]), "\r\n")
+	if !strings.HasPrefix(first, "220") {
+		return "", fmt.Errorf("%s does not greet like a mail server: %q", addr, first)
+	}
+	return fmt.Sprintf("%s: %q", addr, first), nil
+}

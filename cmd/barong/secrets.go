@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"text/tabwriter"
+)
+
+// A secretsCommand holds the commands about what is sealed.
+type secretsCommand struct {
+	Rotate secretsRotate `cmd:"" help:"Seal everything in the database under the newest key of BARONG_SECRET_KEY."`
+}
+
+type secretsRotate struct{}
+
+// Help is shown below the command's usage.
+func (secretsRotate) Help() string {
+	return "To change the key: put a new one (openssl rand -base64 32) before the others in BARONG_SECRET_KEY, separated by a " +
+		"comma; restart every replica; run this command, beside them. The search indexes of sealed columns are made with the " +
+		"last key of the list, so leave that in place; to be rid of it, too, take it off the list when everything is sealed " +
+		"under a newer one, restart, and run this command at once: until it is done, exact filters on names, phone and document " +
+		"numbers miss what was written before. It may be interrupted and run again."
+}
+
+// Run seals everything anew, in small transactions.
+func (secretsRotate) Run(p *program) error {
+	c, err := p.config()
+	if err != nil {
+		return err
+	}
+	d, box, err := p.openDB(c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if pending, err := d.Pending(p.ctx); err != nil {
+		return err
+	} else if pending {
+		return errors.New("the schema is behind; run \"barong migrate up\" first")
+	}
+	done, err := d.Reseal(p.ctx)
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TABLE\tROWS\tSEALED\tINDEXED\tFAILED")
+	failed := false
+	for _, t := range done {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", t.Table, t.Rows, t.Sealed, t.Indexed, len(t.Failed))
+	}
+	if ferr := w.Flush(); ferr != nil {
+		return errors.Join(err, ferr)
+	}
+	for _, t := range done {
+		if len(t.Failed) > 0 {
+			failed = true
+			fmt.Fprintf(p.stderr, "barong: %s: %d rows were left as they are (%v): %v\n", t.Table, len(t.Failed), some(t.Failed), t.Err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if failed {
+		return errFailed
+	}
+	fmt.Fprintf(p.stdout, "everything is sealed under key %s\n", box.KeyIDs()[0])
+	return nil
+}
+
+// some shortens a list for a message.
+func some(keys []int64) string {
+	const most = 10
+	if len(keys) > most {
+		return fmt.Sprintf("%v and %d more", keys[:most], len(keys)-most)
+	}
+	return fmt.Sprint(keys)
+}
