@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,28 +43,61 @@ func readFiles(path string) ([]file, error) {
 		}
 		return []file{f}, nil
 	}
+	// A rotation writes the new key before it takes the private half out of the old file. Whoever lists the folder before
+	// and reads the old file after would find no key that signs; then the list has changed, and the new one is right.
+	names, err := pemFiles(path)
+	for range 16 {
+		if err != nil {
+			return nil, err
+		}
+		var files []file
+		if files, err = readAll(names); err != nil {
+			return nil, err
+		}
+		var after []string
+		if after, err = pemFiles(path); err == nil && slices.Equal(names, after) {
+			return files, nil
+		}
+		names = after
+	}
+	if err == nil {
+		err = fmt.Errorf("signing keys %s: the folder does not stop changing", path)
+	}
+	return nil, err
+}
+
+// pemFiles lists the *.pem files of a folder, in order.
+func pemFiles(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	var files []file
+	var names []string
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".pem") || strings.HasPrefix(e.Name(), ".") {
-			continue
+		if strings.HasSuffix(e.Name(), ".pem") && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, filepath.Join(path, e.Name()))
 		}
-		f, err := readFile(filepath.Join(path, e.Name()))
+	}
+	switch {
+	case len(names) == 0:
+		return nil, fmt.Errorf("signing keys %s: no *.pem file in the folder", path)
+	case len(names) > maxFiles:
+		return nil, fmt.Errorf("signing keys %s: more than %d files", path, maxFiles)
+	}
+	return names, nil
+}
+
+func readAll(names []string) ([]file, error) {
+	var files []file
+	for _, name := range names {
+		f, err := readFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed by a rotation since the folder was listed
 		}
 		if err != nil {
 			return nil, err
 		}
-		if files = append(files, f); len(files) > maxFiles {
-			return nil, fmt.Errorf("signing keys %s: more than %d files", path, maxFiles)
-		}
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("signing keys %s: no *.pem file in the folder", path)
+		files = append(files, f)
 	}
 	return files, nil
 }
