@@ -1,0 +1,439 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrExpired says that a session was known and its time is over.
+var ErrExpired = errors.New("session: expired")
+
+// errOrphan says that a session's or key's user is gone.
+var errOrphan = errors.New("session: the user is gone")
+
+// CacheOptions are what a Cache is made of.
+type CacheOptions struct {
+	Store      Store      // required
+	Principals Principals // required
+	APIKeys    APIKeys    // required
+
+	// Fresh reports whether memory filled at loaded may be trusted at now: bus.Fresh with the TTL below. It must never
+	// trust older memory where it does not trust younger. nil trusts memory for the TTL alone.
+	Fresh func(loaded, now time.Time) bool
+	// TTL is how long memory that was true may be used while the store does not answer. 0 is DefaultTTL.
+	TTL time.Duration
+	// Life is the sliding life of a session, which is written back once per Life/20. 0 is DefaultLife.
+	Life time.Duration
+
+	MaxSessions int // most sessions, and most users, kept in memory; 0 is DefaultMaxSessions
+	MaxAPIKeys  int // most API keys kept in memory; 0 is DefaultMaxAPIKeys
+
+	// Ended is called when the cache itself ended a session in the store, so that other replicas can be told
+	// (bus.SessionGone). nil tells nobody.
+	Ended func(Key)
+	Now   func() time.Time // nil is time.Now
+	Log   *slog.Logger     // nil logs nothing
+}
+
+// Defaults of CacheOptions.
+const (
+	DefaultTTL         = 5 * time.Second
+	DefaultLife        = 30 * time.Minute
+	DefaultMaxSessions = 1 << 20
+	DefaultMaxAPIKeys  = 1 << 18
+)
+
+// A Cache is the near cache: what this process remembers of sessions, API keys and their users, so that a warm check
+// asks no store. It reads through to the stores, once per key however many ask for it, and believes what it read as
+// long as Fresh allows. An invalidation also defeats a reading that is under way: what was read before it is not kept.
+//
+// A session is found by its key alone, and only if its user exists and has its epoch. Keys that the store does not have
+// are remembered a few at a time, for a second; so strangers can neither fill the memory nor hide a new session for
+// long. Memory per session is below 700 bytes, its user included, as long as it has no token.
+//
+// A Cache runs goroutines that write sliding expiries back and drop what is dead; Close stops them. All methods are safe
+// for concurrent use.
+type Cache struct {
+	store      Store
+	principals Principals
+	keys       APIKeys
+	fresh      func(loaded, now time.Time) bool
+	ttl        time.Duration
+	life       time.Duration
+	ended      func(Key)
+	now        func() time.Time
+	log        *slog.Logger
+	base       time.Time // stamp 0
+
+	sessions *table[Key, sessionState]
+	users    *table[string, Principal]
+	apiKeys  *table[string, keyState]
+	texts    interner
+
+	touches chan touch
+	quit    chan struct{}
+	closed  atomic.Bool
+	workers sync.WaitGroup
+}
+
+type sessionState struct {
+	session Session
+	user    *node[Principal] // nil when the user is gone
+}
+
+type keyState struct {
+	key  APIKey
+	mac  *MAC
+	user *node[Principal]
+}
+
+// NewCache returns a cache that is empty, and starts its goroutines.
+func NewCache(o CacheOptions) *Cache {
+	c := &Cache{
+		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, life: o.Life,
+		ended: o.Ended, now: o.Now, log: o.Log,
+		touches: make(chan touch, maxTouches), quit: make(chan struct{}),
+	}
+	if c.ttl <= 0 {
+		c.ttl = DefaultTTL
+	}
+	if c.life <= 0 {
+		c.life = DefaultLife
+	}
+	if c.fresh == nil {
+		c.fresh = func(loaded, now time.Time) bool { return now.Sub(loaded) < c.ttl }
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxSessions <= 0 {
+		o.MaxSessions = DefaultMaxSessions
+	}
+	if o.MaxAPIKeys <= 0 {
+		o.MaxAPIKeys = DefaultMaxAPIKeys
+	}
+	c.base = c.now()
+	byText := partOfText()
+	c.sessions = newTable(c, "session", o.MaxSessions, func(k Key) uint8 { return k[0] }, c.readSession)
+	c.sessions.kept = func(n *node[sessionState], st *known[sessionState]) {
+		n.nextTouch.Store(c.stamp(st.value.session.SeenAt) + c.touchEvery())
+	}
+	c.users = newTable(c, "principal", o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal)
+	c.apiKeys = newTable(c, "API key", o.MaxAPIKeys, byText, c.readAPIKey)
+	c.workers.Add(touchers + 1)
+	for range touchers {
+		go c.touchWorker()
+	}
+	go c.sweeper()
+	return c
+}
+
+// Close writes back what waits for it and stops the goroutines. The cache still answers afterwards.
+func (c *Cache) Close() {
+	if !c.closed.Swap(true) {
+		close(c.quit)
+	}
+	c.workers.Wait()
+}
+
+func (c *Cache) stamp(t time.Time) stamp { return int64(t.Sub(c.base)) }
+
+func (c *Cache) trusts(loaded stamp, now time.Time) bool {
+	return c.fresh(c.base.Add(time.Duration(loaded)), now)
+}
+
+// A Token is what was last signed for a session or API key. It is immutable, but for Refreshing.
+type Token struct {
+	Authorization []byte     // "Bearer <JWT>"
+	Principal     *Principal // whose claims it carries
+	KeyID         string     // of the key that signed it
+	Refresh       time.Time  // from then on, a new one should be signed in the background
+	Until         time.Time  // from then on, it must not be handed out any more
+	Refreshing    atomic.Bool
+}
+
+// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they are forgotten.
+type TokenSlot = atomic.Pointer[Token]
+
+// A Found is what the cache knows about a session. What it points to must only be read.
+type Found struct {
+	Session   *Session
+	Principal *Principal
+	Token     *TokenSlot
+
+	node  *node[sessionState]
+	known *known[sessionState]
+}
+
+// Session returns the live session of a key and its user. The error is ErrNotFound when there is none, ErrExpired when
+// there was one until a moment ago, and any other when it cannot be told now. With ErrExpired, and with ErrNotFound if
+// the session's user is gone or has another epoch, Found has the Session alone, for its CSRF token.
+func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, error) {
+	n := c.sessions.get(key)
+	if n != nil {
+		if st := n.state.Load(); st != nil {
+			u := st.value.user
+			if p := u.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) &&
+				st.value.session.Epoch == p.value.Epoch && st.value.session.Live(now) {
+				at := c.stamp(now)
+				n.confirm(at, c.ttl/8)
+				u.confirm(at, c.ttl/8)
+				return found(n, st, p), nil
+			}
+		}
+	}
+	return c.findSession(ctx, key, n, now)
+}
+
+func found(n *node[sessionState], st *known[sessionState], p *known[Principal]) Found {
+	return Found{Session: &st.value.session, Principal: &p.value, Token: &n.token, node: n, known: st}
+}
+
+// epochPause is how long a session whose epoch is not its user's is believed dead before both are read again: a password
+// change gives the session that it keeps the new epoch a moment after the user.
+const epochPause = 250 * time.Millisecond
+
+// findSession is Session when memory alone does not answer.
+func (c *Cache) findSession(ctx context.Context, key Key, n *node[sessionState], now time.Time) (Found, error) {
+	n, st, value, err := c.sessions.current(ctx, key, n, now)
+	for range maxReads {
+		if errors.Is(err, errOrphan) {
+			c.End(ctx, key)
+			return Found{Session: &value.session}, ErrNotFound
+		}
+		if err != nil {
+			return Found{}, err
+		}
+		s, u := &st.value.session, st.value.user
+		justRead := st.loaded >= c.stamp(now)
+		switch {
+		case !now.Before(s.EndsAt):
+			c.sessions.forget(key)
+			return Found{Session: s}, ErrExpired
+		case !s.Live(now) && !justRead: // another replica may have moved the expiry
+			n, st, value, err = c.sessions.fetch(ctx, key, now)
+			if errors.Is(err, ErrNotFound) {
+				return Found{Session: s}, ErrExpired
+			}
+			continue
+		case !s.Live(now):
+			return Found{Session: s}, ErrExpired
+		case u.state.Load() == nil: // the user was invalidated, and with it what it says about its sessions
+			n, st, value, err = c.sessions.fetch(ctx, key, now)
+			continue
+		}
+		u, p, _, userErr := c.users.current(ctx, s.UID, u, now)
+		switch {
+		case errors.Is(userErr, ErrNotFound):
+			value, err = sessionState{session: *s}, errOrphan
+			continue
+		case userErr != nil:
+			return Found{}, userErr
+		case u != st.value.user:
+			n, st, value, err = c.sessions.fetch(ctx, key, now)
+			continue
+		case s.Epoch == p.value.Epoch:
+			return found(n, st, p), nil
+		}
+		if c.stamp(c.now())-min(st.loaded, p.loaded) < int64(epochPause) {
+			return Found{Session: s}, ErrNotFound
+		}
+		if _, _, _, userErr = c.users.fetch(ctx, s.UID, now); userErr != nil && !answers(userErr) {
+			return Found{}, userErr
+		}
+		n, st, value, err = c.sessions.fetch(ctx, key, now)
+	}
+	return Found{}, errRestless
+}
+
+// A FoundKey is what the cache knows about an API key. What it points to must only be read.
+type FoundKey struct {
+	Key       *APIKey
+	MAC       *MAC
+	Principal *Principal // the owner; nil when the user is gone
+	Token     *TokenSlot
+}
+
+// APIKey returns the key of that id, active or not, and its owner. The error is ErrNotFound when there is none, and any
+// other when it cannot be told now. kid may be a view of a buffer.
+func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey, error) {
+	n := c.apiKeys.get(kid)
+	if n != nil {
+		if st := n.state.Load(); st != nil {
+			if p := st.value.user.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) {
+				at := c.stamp(now)
+				n.confirm(at, c.ttl/8)
+				st.value.user.confirm(at, c.ttl/8)
+				return foundKey(n, st, p), nil
+			}
+		}
+	}
+	return c.findAPIKey(ctx, strings.Clone(kid), n, now)
+}
+
+func foundKey(n *node[keyState], st *known[keyState], p *known[Principal]) FoundKey {
+	return FoundKey{Key: &st.value.key, MAC: st.value.mac, Principal: &p.value, Token: &n.token}
+}
+
+func (c *Cache) findAPIKey(ctx context.Context, kid string, n *node[keyState], now time.Time) (FoundKey, error) {
+	n, st, value, err := c.apiKeys.current(ctx, kid, n, now)
+	for range maxReads {
+		if errors.Is(err, errOrphan) { // not kept: nobody would say when it is over
+			return FoundKey{Key: &value.key, MAC: value.mac, Token: new(TokenSlot)}, nil
+		}
+		if err != nil {
+			return FoundKey{}, err
+		}
+		if st.value.user.state.Load() != nil {
+			u, p, _, userErr := c.users.current(ctx, st.value.key.UID, st.value.user, now)
+			switch {
+			case errors.Is(userErr, ErrNotFound):
+				value, err = st.value, errOrphan
+				continue
+			case userErr != nil:
+				return FoundKey{}, userErr
+			case u == st.value.user:
+				return foundKey(n, st, p), nil
+			}
+		}
+		n, st, value, err = c.apiKeys.fetch(ctx, kid, now)
+	}
+	return FoundKey{}, errRestless
+}
+
+// readSession reads a session and its user, so that no invalidation of the user lies between the two: whatever the
+// invalidation was about, the session says what it said after it.
+func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessionState, error) {
+	for try := 1; ; try++ {
+		forgets := c.users.forgets.Load()
+		read, err := c.store.Get(ctx, key, now)
+		if err != nil {
+			return sessionState{}, err
+		}
+		s := *read
+		s.CSRF, s.UserAgent, s.Country = strings.Clone(s.CSRF), c.texts.of(s.UserAgent), c.texts.of(s.Country)
+		u, p, _, err := c.users.current(ctx, s.UID, c.users.get(s.UID), now)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			s.UID = strings.Clone(s.UID)
+			return sessionState{session: s}, errOrphan
+		case err != nil:
+			return sessionState{}, err
+		case try < maxReads && c.users.forgotSince(s.UID, forgets):
+			continue // a last doubt is left to the epoch, which the user's state decides
+		}
+		s.UID = p.value.UID
+		return sessionState{session: s, user: u}, nil
+	}
+}
+
+func (c *Cache) readAPIKey(ctx context.Context, kid string, now time.Time) (keyState, error) {
+	for try := 1; ; try++ {
+		forgets := c.users.forgets.Load()
+		read, err := c.keys.APIKey(ctx, kid)
+		if err != nil {
+			return keyState{}, err
+		}
+		k := APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: append([]byte(nil), read.Secret...), Active: read.Active}
+		state := keyState{key: k, mac: NewMAC(k.Secret)}
+		u, _, _, err := c.users.current(ctx, k.UID, c.users.get(k.UID), now)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return state, errOrphan
+		case err != nil:
+			return keyState{}, err
+		case c.users.forgotSince(k.UID, forgets):
+			if try < maxReads {
+				continue
+			}
+			return keyState{}, errRestless // a key has no epoch: switching it off comes with a notice about its owner
+		}
+		state.user = u
+		return state, nil
+	}
+}
+
+func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (Principal, error) {
+	read, err := c.principals.Principal(ctx, uid)
+	if err != nil {
+		return Principal{}, err
+	}
+	p := *read
+	p.UID, p.Email = strings.Clone(p.UID), strings.Clone(p.Email)
+	p.Role, p.State = c.texts.of(p.Role), c.texts.of(p.State)
+	return p, nil
+}
+
+// End ends a session in the store, forgets it and has the other replicas told. When the store does not answer, the
+// session is forgotten and stays in the store.
+func (c *Cache) End(ctx context.Context, key Key) {
+	err := c.store.Delete(ctx, key)
+	c.sessions.forget(key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		c.log.LogAttrs(ctx, slog.LevelWarn, "a session could not be ended", slog.Any("error", err))
+		return
+	}
+	if c.ended != nil {
+		c.ended(key)
+	}
+}
+
+// ForgetUser forgets a user, and that its sessions and API keys still are what they were: the next check of one of them
+// reads both again. It is what bus.UserChanged asks for, after the change is in the stores.
+func (c *Cache) ForgetUser(uid string) { c.users.forget(uid) }
+
+// ForgetSession forgets one session (bus.SessionGone).
+func (c *Cache) ForgetSession(key Key) { c.sessions.forget(key) }
+
+// ForgetKey forgets one API key (bus.KeyChanged), or that there was none.
+func (c *Cache) ForgetKey(kid string) { c.apiKeys.forget(kid) }
+
+// ForgetSessions forgets the sessions of everybody (bus.SessionsGone).
+func (c *Cache) ForgetSessions() { c.sessions.forgetAll() }
+
+// ForgetAll forgets everything (bus.Everything).
+func (c *Cache) ForgetAll() {
+	c.users.forgetAll()
+	c.sessions.forgetAll()
+	c.apiKeys.forgetAll()
+}
+
+// Len returns how many sessions, users and API keys are remembered, for metrics. It takes time by the number of locks,
+// not of entries.
+func (c *Cache) Len() (sessions, users, apiKeys int) {
+	return c.sessions.len(), c.users.len(), c.apiKeys.len()
+}
+
+// An interner keeps one copy of texts that many sessions share, such as user agents and roles. It is bounded: a text that
+// it has dropped is merely kept twice.
+type interner struct {
+	mu   sync.Mutex
+	seen map[string]string
+}
+
+const maxTexts = 1 << 14
+
+func (i *interner) of(s string) string {
+	if s == "" {
+		return ""
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if kept, ok := i.seen[s]; ok {
+		return kept
+	}
+	if i.seen == nil || len(i.seen) >= maxTexts {
+		i.seen = make(map[string]string)
+	}
+	s = strings.Clone(s)
+	i.seen[s] = s
+	return s
+}

@@ -1,0 +1,357 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds of a table.
+const (
+	parts       = 256             // locks per table
+	maxReads    = 4               // readings of a key that is invalidated again and again while it is read
+	absences    = 16              // remembered keys, per part, that the store does not have
+	absenceLife = time.Second     // how long such a key is not asked for again
+	downPause   = 1 * time.Second // how long a store that failed is not asked to confirm what is still in its grace
+	victims     = 8               // entries looked at to find one that is worth evicting
+)
+
+// errRestless says that a key was invalidated each time it had just been read.
+var errRestless = errors.New("session: kept changing while it was read")
+
+// A stamp is a moment on the cache's own clock: nanoseconds since the cache was made, by the monotonic clock where there
+// is one, so that a step of the wall clock never makes old memory young.
+type stamp = int64
+
+// A known is one thing read from a store. It never changes.
+type known[V any] struct {
+	loaded stamp // when the reading began
+	value  V
+}
+
+// A node is the place of one key. What it knows is replaced as a whole; nil means that the node was forgotten, and
+// whoever still holds it must look again.
+type node[V any] struct {
+	state     atomic.Pointer[known[V]]
+	confirmed atomic.Int64 // stamp: when the state was last known to be true; coarse
+	nextTouch atomic.Int64 // stamp: when the sliding expiry is due to be written back; sessions only
+	token     TokenSlot    // sessions and API keys only
+}
+
+// confirm notes that the state is true at now. It writes rarely, since a line of memory that every check writes to is one
+// that the processors fight for.
+func (n *node[V]) confirm(now stamp, every time.Duration) {
+	if now-n.confirmed.Load() > int64(every) {
+		n.confirmed.Store(now)
+	}
+}
+
+// A table remembers what one store holds under keys of type K. Reading it takes a shared lock of one part of it.
+type table[K comparable, V any] struct {
+	cache *Cache
+	what  string // of one value, for errors
+	part  func(K) uint8
+	read  func(ctx context.Context, k K, now time.Time) (V, error)
+	kept  func(*node[V], *known[V]) // called when a state was read, before anybody sees it; may be nil
+	limit int                       // nodes per part
+
+	parts   [parts]part[K, V]
+	down    atomic.Int64  // stamp: before it, the store is not asked to confirm what is in its grace
+	forgets atomic.Uint64 // invalidations so far
+}
+
+type part[K comparable, V any] struct {
+	mu      sync.RWMutex
+	nodes   map[K]*node[V]
+	flights map[K]*flight[V]
+	absent  [absences]absence[K] // a ring
+	oldest  int                  // of absent
+	forgot  atomic.Uint64        // table.forgets at the last invalidation in this part
+	_       [64]byte             // keeps the locks of neighbours on lines of their own
+}
+
+type absence[K comparable] struct {
+	key   K
+	until stamp
+}
+
+// A flight is one reading under way, for everybody who wants that key.
+type flight[V any] struct {
+	done  chan struct{}
+	node  *node[V]
+	known *known[V]
+	value V // what came with an error
+	err   error
+	stale bool // an invalidation came meanwhile; guarded by the part's lock until done
+}
+
+func newTable[K comparable, V any](c *Cache, what string, limit int, part func(K) uint8,
+	read func(context.Context, K, time.Time) (V, error),
+) *table[K, V] {
+	t := &table[K, V]{cache: c, what: what, part: part, read: read, limit: max(1, (limit+parts-1)/parts)}
+	for i := range t.parts {
+		t.parts[i].nodes = make(map[K]*node[V])
+		t.parts[i].flights = make(map[K]*flight[V])
+	}
+	return t
+}
+
+// partOfText spreads texts that strangers may choose over the parts.
+func partOfText() func(string) uint8 {
+	seed := maphash.MakeSeed()
+	return func(s string) uint8 { return uint8(maphash.String(seed, s)) }
+}
+
+// get returns the node of k, or nil.
+func (t *table[K, V]) get(k K) *node[V] {
+	p := &t.parts[t.part(k)]
+	p.mu.RLock()
+	n := p.nodes[k]
+	p.mu.RUnlock()
+	return n
+}
+
+// current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. When the
+// store does not answer, a state that was true a moment ago goes on for the TTL since then.
+func (t *table[K, V]) current(ctx context.Context, k K, n *node[V], now time.Time) (*node[V], *known[V], V, error) {
+	var (
+		none V
+		st   *known[V]
+		at   = t.cache.stamp(now)
+	)
+	if n != nil {
+		st = n.state.Load()
+	}
+	if st == nil {
+		if t.isAbsent(k, at) {
+			return nil, nil, none, ErrNotFound
+		}
+		return t.fetch(ctx, k, now)
+	}
+	if t.cache.trusts(st.loaded, now) {
+		n.confirm(at, t.cache.ttl/8)
+		return n, st, none, nil
+	}
+	grace := at-n.confirmed.Load() < int64(t.cache.ttl)
+	if grace && at < t.down.Load() {
+		return n, st, none, nil
+	}
+	n2, st2, value, err := t.fetch(ctx, k, now)
+	if err != nil && grace && !answers(err) && n.state.Load() != nil {
+		t.down.Store(at + min(int64(downPause), int64(t.cache.ttl)/4))
+		return n, st, none, nil
+	}
+	return n2, st2, value, err
+}
+
+// answers reports whether the error is the store's own word about the key, and no failure to get one.
+func answers(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, errOrphan) }
+
+// fetch reads k from the store and keeps what it read. Those who want the same key at the same time share one reading.
+// A value that was invalidated while it was read is neither kept nor handed out.
+func (t *table[K, V]) fetch(ctx context.Context, k K, now time.Time) (*node[V], *known[V], V, error) {
+	var none V
+	p := &t.parts[t.part(k)]
+	for range maxReads {
+		p.mu.Lock()
+		f, joined := p.flights[k]
+		if !joined {
+			f = &flight[V]{done: make(chan struct{})}
+			p.flights[k] = f
+		}
+		p.mu.Unlock()
+		if joined {
+			select {
+			case <-f.done:
+			case <-ctx.Done():
+				return nil, nil, none, ctx.Err()
+			}
+			if gaveUp(f.err) && ctx.Err() == nil {
+				continue // the reader's time was up, not ours
+			}
+		} else {
+			t.lead(ctx, k, now, f)
+		}
+		if !f.stale {
+			return f.node, f.known, f.value, f.err
+		}
+	}
+	return nil, nil, none, errRestless
+}
+
+func gaveUp(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// lead makes the reading of a flight and ends the flight, even when the store panics.
+func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[V]) {
+	p := &t.parts[t.part(k)]
+	loaded := t.cache.stamp(t.cache.now())
+	f.err = errors.New("session: the store panicked")
+	defer func() {
+		p.mu.Lock()
+		if p.flights[k] == f {
+			delete(p.flights, k)
+		}
+		switch {
+		case f.stale:
+		case f.err == nil:
+			f.node, f.known = t.keep(p, k, &known[V]{loaded: loaded, value: f.value})
+		case errors.Is(f.err, ErrNotFound):
+			p.remove(k)
+			p.absent[p.oldest] = absence[K]{k, loaded + int64(absenceLife)}
+			p.oldest = (p.oldest + 1) % absences
+		}
+		p.mu.Unlock()
+		close(f.done)
+	}()
+	value, err := t.read(ctx, k, now)
+	if err != nil && !answers(err) {
+		err = fmt.Errorf("read %s: %w", t.what, err)
+	}
+	f.value, f.err = value, err
+}
+
+// keep puts a state in its place. The part is locked.
+func (t *table[K, V]) keep(p *part[K, V], k K, st *known[V]) (*node[V], *known[V]) {
+	n := p.nodes[k]
+	if n == nil {
+		if len(p.nodes) >= t.limit {
+			p.evict()
+		}
+		n = new(node[V])
+		p.nodes[k] = n
+	}
+	n.confirmed.Store(st.loaded)
+	if t.kept != nil {
+		t.kept(n, st)
+	}
+	n.state.Store(st)
+	return n, st
+}
+
+// evict makes room by forgetting the least recently used of a few nodes; a map's order is random enough for the choice.
+func (p *part[K, V]) evict() {
+	var (
+		victim K
+		oldest stamp
+		seen   int
+	)
+	for k, n := range p.nodes {
+		if at := n.confirmed.Load(); seen == 0 || at < oldest {
+			victim, oldest = k, at
+		}
+		if seen++; seen == victims {
+			break
+		}
+	}
+	p.remove(victim)
+}
+
+// remove forgets a node, for those too who still hold it.
+func (p *part[K, V]) remove(k K) {
+	if n := p.nodes[k]; n != nil {
+		delete(p.nodes, k)
+		n.state.Store(nil)
+		n.token.Store(nil)
+	}
+}
+
+func (t *table[K, V]) isAbsent(k K, at stamp) bool {
+	p := &t.parts[t.part(k)]
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for i := range p.absent {
+		if p.absent[i].key == k && at < p.absent[i].until {
+			return true
+		}
+	}
+	return false
+}
+
+// forget drops k and makes a reading of it that is under way worthless.
+func (t *table[K, V]) forget(k K) {
+	p := &t.parts[t.part(k)]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgot.Store(t.forgets.Add(1))
+	if f := p.flights[k]; f != nil {
+		f.stale = true
+		delete(p.flights, k)
+	}
+	p.remove(k)
+	for i := range p.absent {
+		if p.absent[i].key == k {
+			p.absent[i].until = 0
+		}
+	}
+}
+
+// forgetAll drops everything.
+func (t *table[K, V]) forgetAll() {
+	for i := range t.parts {
+		p := &t.parts[i]
+		p.mu.Lock()
+		p.forgot.Store(t.forgets.Add(1))
+		for _, f := range p.flights {
+			f.stale = true
+		}
+		clear(p.flights)
+		for _, n := range p.nodes {
+			n.state.Store(nil)
+			n.token.Store(nil)
+		}
+		p.nodes = make(map[K]*node[V])
+		p.absent = [absences]absence[K]{}
+		p.mu.Unlock()
+	}
+}
+
+// forgotSince reports whether k may have been invalidated after the table had counted so many invalidations.
+func (t *table[K, V]) forgotSince(k K, forgets uint64) bool {
+	return t.parts[t.part(k)].forgot.Load() > forgets
+}
+
+// sweep drops the nodes that are of no more use, and tokens that will not be handed out again.
+func (t *table[K, V]) sweep(now time.Time, useless func(*node[V], *known[V]) bool) {
+	for i := range t.parts {
+		p := &t.parts[i]
+		var drop []K
+		p.mu.RLock()
+		for k, n := range p.nodes {
+			if token := n.token.Load(); token != nil && !now.Before(token.Until) {
+				n.token.CompareAndSwap(token, nil)
+			}
+			if st := n.state.Load(); st != nil && useless(n, st) {
+				drop = append(drop, k)
+			}
+		}
+		p.mu.RUnlock()
+		if len(drop) == 0 {
+			continue
+		}
+		p.mu.Lock()
+		for _, k := range drop {
+			if n := p.nodes[k]; n != nil && useless(n, n.state.Load()) { // it may have been used since
+				p.remove(k)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// len counts the nodes.
+func (t *table[K, V]) len() int {
+	sum := 0
+	for i := range t.parts {
+		p := &t.parts[i]
+		p.mu.RLock()
+		sum += len(p.nodes)
+		p.mu.RUnlock()
+	}
+	return sum
+}

@@ -1,0 +1,110 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Bounds of writing sliding expiries back.
+const (
+	touchShare   = 20              // a session's expiry is written back once per this share of its life
+	touchers     = 4               // goroutines that write
+	maxTouches   = 1 << 12         // touches that wait
+	touchTimeout = 2 * time.Second // for one
+	touchPause   = 1 * time.Second // after a failure, before the same session is tried again
+	sweepEvery   = time.Minute
+	userIdle     = time.Hour // after that long without a check, a user and an API key are dropped from memory
+)
+
+// A touch is a sliding expiry to be written back.
+type touch struct {
+	key       Key
+	node      *node[sessionState]
+	known     *known[sessionState]
+	seenAt    time.Time
+	expiresAt time.Time
+}
+
+func (c *Cache) touchEvery() stamp { return int64(c.life / touchShare) }
+
+// Slide has the sliding expiry of a session moved to now plus its life, if that was not done within a 1/20 of its life.
+// The store is written to in the background. It reports whether the expiry is on its way.
+func (c *Cache) Slide(f Found, now time.Time) bool {
+	at := c.stamp(now)
+	due := f.node.nextTouch.Load()
+	if at < due || !f.node.nextTouch.CompareAndSwap(due, at+c.touchEvery()) {
+		return false
+	}
+	t := touch{key: f.Session.Key, node: f.node, known: f.known, seenAt: now.UTC(), expiresAt: now.Add(c.life).UTC()}
+	if t.expiresAt.After(f.Session.EndsAt) {
+		t.expiresAt = f.Session.EndsAt
+	}
+	if !c.closed.Load() {
+		select {
+		case c.touches <- t:
+			return true
+		default: // a later check tries again
+		}
+	}
+	f.node.nextTouch.Store(due)
+	return false
+}
+
+func (c *Cache) touchWorker() {
+	defer c.workers.Done()
+	for {
+		select {
+		case t := <-c.touches:
+			c.writeBack(t)
+		case <-c.quit:
+			for {
+				select {
+				case t := <-c.touches:
+					c.writeBack(t)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (c *Cache) writeBack(t touch) {
+	ctx, cancel := context.WithTimeout(context.Background(), touchTimeout)
+	defer cancel()
+	switch err := c.store.Touch(ctx, t.key, t.seenAt, t.expiresAt); {
+	case err == nil:
+		moved := *t.known
+		moved.value.session.SeenAt, moved.value.session.ExpiresAt = t.seenAt, t.expiresAt
+		t.node.state.CompareAndSwap(t.known, &moved) // fails when it was forgotten or read again, both of which are better
+	case errors.Is(err, ErrNotFound):
+		c.ForgetSession(t.key)
+	default:
+		t.node.nextTouch.Store(c.stamp(c.now()) + int64(touchPause))
+		c.log.LogAttrs(ctx, slog.LevelWarn, "a session's expiry could not be written back", slog.Any("error", err))
+	}
+}
+
+// sweeper drops dead memory until Close.
+func (c *Cache) sweeper() {
+	defer c.workers.Done()
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-ticker.C:
+			c.sweep(c.now())
+		}
+	}
+}
+
+func (c *Cache) sweep(now time.Time) {
+	at := c.stamp(now)
+	c.sessions.sweep(now, func(_ *node[sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
+	c.apiKeys.sweep(now, func(n *node[keyState], _ *known[keyState]) bool { return at-n.confirmed.Load() > int64(userIdle) })
+	c.users.sweep(now, func(n *node[Principal], _ *known[Principal]) bool { return at-n.confirmed.Load() > int64(userIdle) })
+}
