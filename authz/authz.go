@@ -47,9 +47,14 @@ func (c Credential) String() string { return [...]string{"none", "cookie", "api_
 // read only until Check returns, and what outlives it is copied there. The zero Request is empty; Reset makes it so.
 type Request struct {
 	Dialect Dialect
-	Method  string // the client's method, verbatim: "GET"; a method override header is never looked at
-	Target  string // the client's raw request target: undecoded path and query, beginning with "/"
+	Method  string     // the client's method, verbatim: "GET"; a method override header is never looked at
+	Target  string     // the client's raw request target: undecoded path and query, beginning with "/"
 	Peer    netip.Addr // who speaks to this process: the gateway, or the client itself; zero when unknown (unix socket)
+
+	// Body and ContentType are what the gateway passed on of the client's body, for the audit row alone. No decision
+	// rests on them: a service behind the gateway may read the same bytes otherwise.
+	Body        []byte
+	ContentType string
 
 	headers headers // what AddHeader kept
 }
@@ -83,5 +88,5 @@ type Decision struct {
 
 	Path   string     // canonical path: no leading or trailing slash; a view of Request.Target
 	Client netip.Addr // client address behind trusted proxies; the zero Addr when unknown
-	Rule   string     // what decided, for logs and the explain command: "block api/v2/barong/management"; may be empty
+	Rule   string     // the rule that decided, for logs: a list entry, a permission's path or a restriction's value; may be empty
 }

@@ -1,0 +1,126 @@
+package authz
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"barong/session"
+)
+
+// maxKID is the longest API key id that is looked up. Our own have 16 hexadecimal digits.
+const maxKID = 64
+
+// byAPIKey decides a request with at least one of the three API-key headers. Whatever can be told without the key is
+// computed before it is looked up, and the answers come in the original's order: headers, key, nonce, signature, use of
+// the nonce, key state, owner.
+func (c *check) byAPIKey(ctx context.Context) {
+	e, d, h := c.engine, c.decision, &c.request.headers
+	d.Credential = APIKey
+	kid, nonce, signature := h.single[apiKeyID], h.single[apiKeyNonce], h.single[apiKeySignature]
+	if blank(kid) || blank(nonce) || blank(signature) {
+		d.refuse(invalidKeyHeaders)
+		return
+	}
+	at, number := parseNonce(nonce)
+	near := number && e.nearNow(at, c.now)
+	sum, wellFormed := parseSignature(signature)
+
+	found, err := session.FoundKey{}, session.ErrNotFound
+	if plausibleKID(kid) {
+		found, err = e.cache.APIKey(ctx, view(kid), c.now)
+	}
+	mac := found.MAC
+	if err != nil {
+		if !errors.Is(err, session.ErrNotFound) {
+			c.unavailable(ctx, "API key", err)
+			return
+		}
+		mac = e.nobody // the same work as for a key that exists
+	}
+	signed := mac.Verify(nonce, kid, &sum) && wellFormed
+	if err == nil {
+		d.KID = found.Key.KID
+	}
+	switch {
+	case err != nil:
+		d.refuse(unexistentKey)
+		return
+	case !number:
+		d.refuse(nonceNotValid)
+		return
+	case !near:
+		d.refuse(nonceExpired)
+		return
+	case !signed:
+		d.refuse(invalidSignature)
+		return
+	}
+	d.Principal = found.Principal
+	if e.nonces != nil {
+		// Whatever clock read the nonce, it is too old for every one of them after twice its lifetime.
+		first, err := e.nonces.FirstUse(ctx, found.Key.KID, time.UnixMilli(int64(at)), c.now.Add(2*e.nonceLifetime))
+		if err != nil {
+			c.unavailable(ctx, "nonce", err)
+			return
+		}
+		if !first {
+			d.refuse(nonceUsed)
+			return
+		}
+	}
+	switch {
+	case !found.Key.Active:
+		d.refuse(keyNotActive)
+	case found.Principal == nil || !found.Principal.Open():
+		d.refuse(invalidSession)
+	case !found.Principal.OTP:
+		d.refuse(disabled2FA)
+	default:
+		c.byRole(ctx, found.Principal, found.Token)
+	}
+}
+
+func blank(value []byte) bool { return len(bytes.TrimSpace(value)) == 0 }
+
+// plausibleKID reports whether a key of that id may exist at all.
+func plausibleKID(kid []byte) bool {
+	if len(kid) > maxKID {
+		return false
+	}
+	for _, c := range kid {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// parseNonce reads a positive decimal number of at most 19 digits: Unix milliseconds.
+func parseNonce(text []byte) (ms uint64, ok bool) {
+	if len(text) == 0 || len(text) > 19 {
+		return 0, false
+	}
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		ms = ms*10 + uint64(c-'0') // 19 digits fit in 64 bits
+	}
+	return ms, ms > 0
+}
+
+// nearNow reports whether a nonce is less than its lifetime away from now, on either side.
+func (e *Engine) nearNow(nonce uint64, now time.Time) bool {
+	ms := uint64(max(0, now.UnixMilli()))
+	distance := max(ms, nonce) - min(ms, nonce)
+	return distance < uint64(e.nonceLifetime/time.Millisecond)
+}
+
+// parseSignature reads 64 lower-case hexadecimal digits.
+func parseSignature(text []byte) (sum [sha256.Size]byte, ok bool) {
+	id, ok := session.ParseID(text)
+	return id, ok
+}

@@ -1,0 +1,55 @@
+package authz
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"strings"
+
+	"barong/session"
+)
+
+// An Auditor writes the rows of what was refused by permission, and of what an AUDIT rule wants recorded.
+type Auditor interface {
+	// Audit returns once the row cannot be lost any more. The entry is the auditor's own. An error refuses a request
+	// that would have been allowed.
+	Audit(ctx context.Context, e *AuditEntry) error
+}
+
+// An AuditEntry is one decision to be recorded. What the client sent stands in it as it came, secrets included.
+type AuditEntry struct {
+	UserID      int64
+	UID, Role   string
+	Method      string
+	Path        string // canonical
+	Query       string // raw, without "?"
+	ContentType string
+	Body        []byte     // what the gateway passed on
+	Topic       string     // of the AUDIT rule; empty when it has none, and for a refusal
+	Allowed     bool       // the decision; what the service behind made of it is not known
+	Client      netip.Addr // the zero Addr when unknown
+	UserAgent   string
+}
+
+// A Sampler counts what the permissions are asked and answer. It is called on every identified check, must be cheap and
+// must not block. path is a view: it is copied if it is kept.
+type Sampler interface {
+	Sample(role, verb, path string, allowed bool)
+}
+
+func (c *check) audit(ctx context.Context, p *session.Principal, topic string, allowed bool) error {
+	if c.engine.auditor == nil {
+		if allowed {
+			return errNoAuditor
+		}
+		return nil
+	}
+	r, d := c.request, c.decision
+	_, query, _ := strings.Cut(r.Target, "?")
+	return c.engine.auditor.Audit(ctx, &AuditEntry{
+		UserID: p.UserID, UID: p.UID, Role: p.Role,
+		Method: strings.Clone(r.Method), Path: strings.Clone(d.Path), Query: strings.Clone(query),
+		ContentType: strings.Clone(r.ContentType), Body: bytes.Clone(r.Body),
+		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: string(r.headers.single[userAgent]),
+	})
+}

@@ -1,0 +1,366 @@
+package authz
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"barong/policy"
+	"barong/session"
+)
+
+// Options are what an Engine is made of. A process wires it like this:
+//
+//	proxies, err := authz.ParseProxies(config.TrustedProxies) // .WithTrueClientIP() for BARONG_GATEWAY=akamai
+//	cookies, err := authz.NewCookies(authz.CookieSettings{...}) // the REST API signs in and out with the same
+//	cache := session.NewCache(session.CacheOptions{
+//		Store: sessions, Principals: users, APIKeys: keys, // what db and the session stores implement
+//		TTL: config.SessionCacheTTL, Life: config.SessionExpireTime,
+//		Fresh: func(loaded, now time.Time) bool { return bus.Fresh(loaded, now, config.SessionCacheTTL) },
+//		Ended: func(key session.Key) { bus.Publish(ctx, bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
+//	})
+//	bus.Subscribe(...) // UserChanged: cache.ForgetUser, SessionGone: ForgetSession, and so on
+//	engine, err := authz.New(authz.Options{
+//		Policy: rules.Snapshot, Cache: cache, Proxies: proxies, Cookies: cookies,
+//		Signer: func() authz.Signer { return ring.Current() }, // keys.Ring
+//		...
+//	})
+//	gateway := envoy.New(envoy.Options{Checker: engine, Trusted: proxies.Trusted})
+//	defer cache.Close() // runs after engine.Close
+//	defer engine.Close()
+//
+// Policy, Cache, Signer, Proxies, Cookies and Token are required.
+type Options struct {
+	Policy  func() *policy.Snapshot // the snapshot in force; nil from it refuses everything as unavailable
+	Cache   *session.Cache
+	Signer  func() Signer // the key in force, which may change at any time; nil from it refuses
+	Proxies *Proxies
+	Cookies *Cookies
+	Token   TokenSettings
+
+	CSRF          bool          // BARONG_CSRF_PROTECTION
+	Bind          Binding       // BARONG_SESSION_BIND
+	NonceLifetime time.Duration // BARONG_APIKEY_NONCE_LIFETIME; 0 is DefaultNonceLifetime
+	Nonces        Nonces        // BARONG_APIKEY_REPLAY: NewLocalNonces for local; nil is off
+	Auditor       Auditor       // nil refuses what an AUDIT rule wants to be recorded, since it would not be
+	Sampler       Sampler       // nil samples nothing
+
+	// Compat is BARONG_COMPAT=2.4.17: a session that does not fit is ended, and IPv6 clients are bound to a /96. What
+	// else that mode changes is a setting here: no Nonces, other Proxies.
+	Compat bool
+
+	Now func() time.Time // nil is time.Now
+	Log *slog.Logger     // nil logs nothing
+}
+
+// A Binding says what a session is tied to.
+type Binding struct {
+	UserAgent bool // the User-Agent of the sign-in, byte for byte
+	IP        bool // the network of the sign-in's address: IPv4 /16, IPv6 /64
+}
+
+// ParseBinding reads BARONG_SESSION_BIND, a comma list of user_agent and ip.
+func ParseBinding(list string) (Binding, error) {
+	var b Binding
+	for item := range strings.SplitSeq(list, ",") {
+		switch strings.TrimSpace(item) {
+		case "user_agent":
+			b.UserAgent = true
+		case "ip":
+			b.IP = true
+		case "":
+		default:
+			return Binding{}, fmt.Errorf("session binding %q is none of user_agent, ip", item)
+		}
+	}
+	return b, nil
+}
+
+// DefaultNonceLifetime is how far the nonce of an API key may be from now when Options say nothing.
+const DefaultNonceLifetime = 5 * time.Second
+
+// An Engine decides requests. It is safe for concurrent use, and the only place where a check is decided.
+type Engine struct {
+	policy  func() *policy.Snapshot
+	cache   *session.Cache
+	proxies *Proxies
+	cookies *Cookies
+	csrf    bool
+	bind    Binding
+	nonces  Nonces
+	auditor Auditor
+	sampler Sampler
+	compat  bool
+	now     func() time.Time
+	log     *slog.Logger
+
+	nonceLifetime time.Duration
+	tokens        *tokens
+	nobody        *session.MAC // of no key: what the signature of an unknown key is compared with
+	untrusted     throttle     // of reports about ignored forwarding headers
+	undecided     throttle     // of reports about what could not be told
+}
+
+// A throttle lets one of many reports through.
+type throttle struct{ last atomic.Int64 } // Unix seconds
+
+func (t *throttle) open(now time.Time, seconds int64) bool {
+	last := t.last.Load()
+	return now.Unix()-last >= seconds && t.last.CompareAndSwap(last, now.Unix())
+}
+
+// New returns an engine and starts the goroutines that replace tokens in use before they get old; Close stops them.
+func New(o Options) (*Engine, error) {
+	switch {
+	case o.Policy == nil || o.Cache == nil || o.Signer == nil || o.Proxies == nil || o.Cookies == nil:
+		return nil, errors.New("authz: Policy, Cache, Signer, Proxies and Cookies are required")
+	case o.Token.Life < time.Second:
+		return nil, fmt.Errorf("authz: a token life of %v is below a second", o.Token.Life)
+	case !(o.Token.Reuse >= 0 && o.Token.Reuse < 1):
+		return nil, fmt.Errorf("authz: a reuse share of %v is not from 0 to below 1", o.Token.Reuse)
+	case o.Token.Issuer == "" || len(o.Token.Audience) == 0:
+		return nil, errors.New("authz: tokens need an issuer and an audience")
+	}
+	if o.NonceLifetime <= 0 {
+		o.NonceLifetime = DefaultNonceLifetime
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret) // never fails since Go 1.24
+	return &Engine{
+		policy: o.Policy, cache: o.Cache, proxies: o.Proxies, cookies: o.Cookies, csrf: o.CSRF, bind: o.Bind,
+		nonces: o.Nonces, auditor: o.Auditor, sampler: o.Sampler, compat: o.Compat, now: o.Now, log: o.Log,
+		nonceLifetime: o.NonceLifetime,
+		tokens:        newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
+		nobody:        session.NewMAC(secret),
+	}, nil
+}
+
+// Close stops the engine's goroutines. Checks still work, but each signs for itself once its token gets old.
+func (e *Engine) Close() { e.tokens.close() }
+
+// Check fills d with the decision about r. It keeps no view of r's strings and bytes, nor ctx, which limits what stores
+// may take; a warm check asks none and does not look at it. A panic leaves a denial behind.
+func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
+	*d = Decision{Status: unavailable.status, Code: unavailable.code}
+	h := &r.headers
+	path, ok := Canonical(r.Target)
+	if !ok {
+		d.refuse(ambiguousPath)
+		return
+	}
+	d.Path = path
+	id, sent, ok := e.cookies.SessionID(h.cookie[:h.cookies]...)
+	if !ok || h.malformed || !knownMethod(r.Method) {
+		d.refuse(malformedRequest)
+		return
+	}
+	d.Client = e.client(r)
+	rules := e.policy()
+	if o := rules.Restrict(d.Client, path); o.Refused {
+		d.refuse(refusal{o.Code, o.Status})
+		if o.Rule != nil {
+			d.Rule = o.Rule.Value
+		}
+		return
+	}
+	if rule, ok := rules.Blocked(path); ok {
+		d.refuse(permissionDenied)
+		d.Rule = rule
+		return
+	}
+	if rule, ok := rules.Passed(path); ok {
+		d.Rule = rule
+		d.Status, d.Code, d.Effect = 200, "", Pass
+		return
+	}
+	c := check{engine: e, request: r, decision: d, rules: rules, now: e.now()}
+	if h.present(apiKeyID) || h.present(apiKeyNonce) || h.present(apiKeySignature) {
+		c.byAPIKey(ctx)
+	} else {
+		c.byCookie(ctx, id, sent)
+	}
+}
+
+// client is the address of the client behind the trusted proxies.
+func (e *Engine) client(r *Request) netip.Addr {
+	h := &r.headers
+	if h.forwards > 0 && !e.proxies.Trusted(r.Peer) {
+		e.reportUntrusted(r.Peer)
+	}
+	return e.proxies.Client(r.Peer, h.single[trueClientIP], h.forwarded[:h.forwards]...)
+}
+
+// reportUntrusted warns, at most once a minute, of a peer whose forwarding headers are ignored: either it forges them, or
+// a proxy is missing in the configuration.
+func (e *Engine) reportUntrusted(peer netip.Addr) {
+	if !e.untrusted.open(e.now(), 60) {
+		return
+	}
+	e.log.LogAttrs(context.Background(), slog.LevelWarn,
+		"X-Forwarded-For of a peer that is no trusted proxy is ignored (BARONG_TRUSTED_PROXIES)", slog.String("peer", peer.String()))
+}
+
+// A check is one decision under way.
+type check struct {
+	engine   *Engine
+	request  *Request
+	decision *Decision
+	rules    *policy.Snapshot
+	now      time.Time
+}
+
+// unavailable refuses because something could not be told, and says in the log what, at most once a second: in an outage
+// every check ends here.
+func (c *check) unavailable(ctx context.Context, what string, err error) {
+	c.decision.refuse(unavailable)
+	if !c.engine.undecided.open(c.now, 1) {
+		return
+	}
+	c.engine.log.LogAttrs(ctx, slog.LevelError, "a check could not be decided", slog.String("at", what), slog.Any("error", err))
+}
+
+// byCookie decides a request that has no API key.
+func (c *check) byCookie(ctx context.Context, id session.ID, sent bool) {
+	e, d, h := c.engine, c.decision, &c.request.headers
+	csrf := e.csrf && changesState(c.request.Method)
+	if csrf && !h.present(csrfToken) {
+		d.refuse(missingCSRFToken)
+		return
+	}
+	var (
+		found session.Found
+		err   = session.ErrNotFound
+		key   session.Key
+	)
+	if sent {
+		d.Credential = Cookie
+		key = id.Key()
+		found, err = e.cache.Session(ctx, key, c.now)
+		if err != nil && !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrExpired) {
+			c.unavailable(ctx, "session", err)
+			return
+		}
+	}
+	if csrf && (found.Session == nil || !sameSecret(h.single[csrfToken], found.Session.CSRF)) {
+		d.refuse(csrfTokenMismatch)
+		return
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, session.ErrExpired):
+		d.refuse(sessionMismatch)
+		return
+	default:
+		d.refuse(invalidSession)
+		return
+	}
+	d.Session, d.Principal = found.Session, found.Principal
+	if !e.fits(found.Session, h.single[userAgent], d.Client) {
+		if e.compat {
+			e.cache.End(ctx, key)
+		}
+		d.refuse(sessionMismatch)
+		return
+	}
+	if e.cache.Slide(found, c.now) {
+		https := e.proxies.HTTPS(c.request.Peer, h.single[forwardedProto])
+		d.SetCookie = e.cookies.Set(id, found.Session.EndsAt, c.now, https)
+	}
+	if !found.Principal.Open() {
+		d.refuse(userNotActive)
+		return
+	}
+	c.byRole(ctx, found.Principal, found.Token)
+}
+
+// sameSecret compares in a time that does not depend on where the two differ. An empty secret equals nothing.
+func sameSecret(sent []byte, secret string) bool {
+	return secret != "" && subtle.ConstantTimeCompare(sent, bytesOf(secret)) == 1
+}
+
+// fits reports whether the client is the one that the session is tied to.
+func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool {
+	if len(agent) > session.MaxUserAgent {
+		agent = agent[:session.MaxUserAgent]
+	}
+	if e.bind.UserAgent && string(agent) != s.UserAgent {
+		return false
+	}
+	if !e.bind.IP {
+		return true
+	}
+	bits6 := 64 // what a provider gives to one customer; privacy addresses change below it
+	if e.compat {
+		bits6 = 96
+	}
+	return sameNetwork(s.IP.Unmap(), client, bits6)
+}
+
+// sameNetwork reports whether two addresses are in one IPv4 /16, or in one IPv6 network of so many bits, which are whole
+// bytes. Two unknown addresses fit each other, and an unknown one nothing else.
+func sameNetwork(a, b netip.Addr, bits6 int) bool {
+	switch {
+	case a.Is4() && b.Is4():
+		x, y := a.As4(), b.As4()
+		return x[0] == y[0] && x[1] == y[1]
+	case a.Is6() && b.Is6():
+		x, y := a.As16(), b.As16()
+		return string(x[:bits6/8]) == string(y[:bits6/8])
+	}
+	return !a.IsValid() && !b.IsValid()
+}
+
+// byRole decides what a principal whose account is open may do, and gives the token.
+func (c *check) byRole(ctx context.Context, p *session.Principal, slot *session.TokenSlot) {
+	e, r, d := c.engine, c.request, c.decision
+	verdict := c.rules.Permit(p.Role, r.Method, d.Path)
+	if verdict.Undecided {
+		c.unavailable(ctx, "permissions", errUndecided)
+		return
+	}
+	if verdict.Rule != nil {
+		d.Rule = verdict.Rule.Path
+	}
+	if e.sampler != nil {
+		e.sampler.Sample(p.Role, r.Method, d.Path, verdict.Allow)
+	}
+	if !verdict.Allow {
+		d.refuse(invalidPermission)
+		if err := c.audit(ctx, p, "", false); err != nil {
+			e.log.LogAttrs(ctx, slog.LevelError, "a refusal could not be recorded", slog.Any("error", err))
+		}
+		return
+	}
+	authorization, err := e.tokens.authorization(ctx, slot, p, c.now)
+	if err != nil {
+		c.unavailable(ctx, "token", err)
+		return
+	}
+	if verdict.Audit {
+		if err := c.audit(ctx, p, verdict.Topic, true); err != nil {
+			c.unavailable(ctx, "audit", err)
+			return
+		}
+	}
+	d.Authorization = authorization
+	d.Status, d.Code, d.Effect = 200, "", Allow
+}
+
+var (
+	errUndecided = errors.New("authz: the permissions give no answer")
+	errNoAuditor = errors.New("authz: there is nobody to record it")
+)

@@ -1,0 +1,193 @@
+package authz
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Proxies are the peers whose word about their clients is believed, and the way to a client's address through them. They
+// are immutable and safe for concurrent use. The zero Proxies trust nobody.
+type Proxies struct {
+	v4, v6 []netip.Prefix
+	unix   bool
+	akamai bool
+}
+
+// Networks with a name.
+var namedNetworks = map[string]string{
+	"loopback": "127.0.0.0/8 ::1/128",
+	// RFC 1918 and RFC 4193.
+	"private": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7",
+	// As published at cloudflare.com/ips.
+	"cloudflare": "173.245.48.0/20 103.21.244.0/22 103.22.200.0/22 103.31.4.0/22 141.101.64.0/18 108.162.192.0/18 " +
+		"190.93.240.0/20 188.114.96.0/20 197.234.240.0/22 198.41.128.0/17 162.158.0.0/15 104.16.0.0/13 104.24.0.0/14 " +
+		"172.64.0.0/13 131.0.72.0/22 " +
+		"2400:cb00::/32 2606:4700::/32 2803:f800::/32 2405:b500::/32 2405:8100::/32 2a06:98c0::/29 2c0f:f248::/32",
+	"unix": "",
+}
+
+// ParseProxies reads BARONG_TRUSTED_PROXIES: a list, parted by commas or white space, of networks in CIDR notation,
+// addresses, and the words loopback, private and cloudflare. A peer on a unix socket has no address; it is on this
+// machine, so loopback trusts it too, and the word unix trusts it alone.
+func ParseProxies(list string) (*Proxies, error) {
+	p := new(Proxies)
+	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
+		if networks, ok := namedNetworks[strings.ToLower(item)]; ok {
+			for network := range strings.FieldsSeq(networks) {
+				p.add(netip.MustParsePrefix(network))
+			}
+			p.unix = p.unix || strings.EqualFold(item, "loopback") || strings.EqualFold(item, "unix")
+			continue
+		}
+		if addr, err := netip.ParseAddr(item); err == nil {
+			if addr.Zone() != "" {
+				return nil, fmt.Errorf("trusted proxy %q: an address with a zone cannot be compared", item)
+			}
+			p.add(netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		network, err := netip.ParsePrefix(item)
+		if err != nil {
+			return nil, fmt.Errorf("trusted proxy %q is no network, address, or one of loopback, private, cloudflare, unix", item)
+		}
+		p.add(network)
+	}
+	return p, nil
+}
+
+func (p *Proxies) add(network netip.Prefix) {
+	if addr := network.Addr(); addr.Is4In6() && network.Bits() >= 96 {
+		network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96)
+	}
+	network = network.Masked()
+	if network.Addr().Is4() {
+		p.v4 = append(p.v4, network)
+	} else {
+		p.v6 = append(p.v6, network)
+	}
+}
+
+// WithTrueClientIP returns proxies that also believe True-Client-IP, before X-Forwarded-For (BARONG_GATEWAY=akamai).
+func (p *Proxies) WithTrueClientIP() *Proxies {
+	q := *p
+	q.akamai = true
+	return &q
+}
+
+// Trusted reports whether the peer is a trusted proxy. The zero Addr is a peer on a unix socket.
+func (p *Proxies) Trusted(peer netip.Addr) bool {
+	peer = peer.Unmap()
+	networks := p.v6
+	switch {
+	case !peer.IsValid():
+		return p.unix
+	case peer.Is4():
+		networks = p.v4
+	default:
+		peer = peer.WithZone("")
+	}
+	for i := range networks {
+		if networks[i].Contains(peer) {
+			return true
+		}
+	}
+	return false
+}
+
+// Client returns the address of the client behind a peer, or the zero Addr when it cannot be told.
+//
+// A peer that is not trusted speaks for itself. From a trusted one the X-Forwarded-For lines, which are one list, are
+// walked from the right: the first address outside the trusted ranges is the client, and an item that is no address ends
+// the walk, since nobody knows then who wrote what stands before it. When all items are trusted the client is the peer;
+// or, behind a unix socket, the last item, which is who reached the peer.
+//
+// Ports, brackets and zones are taken off, and IPv4 addresses mapped to IPv6 come back as IPv4.
+func (p *Proxies) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[]byte) netip.Addr {
+	peer = peer.Unmap().WithZone("")
+	if !p.Trusted(peer) {
+		return peer
+	}
+	if p.akamai {
+		if text := trimSpace(trueClientIP); len(text) > 0 {
+			return parseHop(text)
+		}
+	}
+	var last netip.Addr
+	for i := len(forwardedFor) - 1; i >= 0; i-- {
+		line := forwardedFor[i]
+		for more := true; more; {
+			item := line
+			at := bytes.LastIndexByte(line, ',')
+			if more = at >= 0; more {
+				line, item = line[:at], line[at+1:]
+			}
+			hop := parseHop(trimSpace(item))
+			if !hop.IsValid() || !p.Trusted(hop) {
+				return hop
+			}
+			if !last.IsValid() {
+				last = hop
+			}
+		}
+	}
+	if !peer.IsValid() {
+		return last
+	}
+	return peer
+}
+
+// parseHop reads an address as proxies write it: bare, with a port, in brackets, or with a zone. What is no address is
+// the zero Addr.
+func parseHop(text []byte) netip.Addr {
+	if len(text) == 0 || len(text) > 64 { // 39 for an IPv6 address, then brackets, zone and port
+		return netip.Addr{}
+	}
+	if text[0] == '[' {
+		end := bytes.IndexByte(text, ']')
+		if end < 0 || !isPort(text[end+1:]) || bytes.IndexByte(text[:end], ':') < 0 {
+			return netip.Addr{}
+		}
+		text = text[1:end]
+	} else if at := bytes.IndexByte(text, ':'); at >= 0 && bytes.IndexByte(text[at+1:], ':') < 0 {
+		if !isPort(text[at:]) { // one colon: an IPv4 address and its port
+			return netip.Addr{}
+		}
+		text = text[:at]
+	}
+	if at := bytes.IndexByte(text, '%'); at >= 0 {
+		if at == len(text)-1 || bytes.IndexByte(text[:at], ':') < 0 {
+			return netip.Addr{}
+		}
+		text = text[:at]
+	}
+	addr, err := netip.ParseAddr(view(text))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Unmap()
+}
+
+// isPort reports whether text is empty or a colon and a decimal number of up to five digits.
+func isPort(text []byte) bool {
+	if len(text) == 0 {
+		return true
+	}
+	if text[0] != ':' || len(text) < 2 || len(text) > 6 {
+		return false
+	}
+	for _, c := range text[1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// HTTPS reports whether the client came over https, as a trusted peer says in X-Forwarded-Proto. Of a list the first
+// item counts, which is about the client.
+func (p *Proxies) HTTPS(peer netip.Addr, forwardedProto []byte) bool {
+	first, _, _ := bytes.Cut(forwardedProto, []byte{','})
+	return p.Trusted(peer) && named(trimSpace(first), "https")
+}

@@ -1,0 +1,251 @@
+package authz
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"barong/session"
+)
+
+// A Signer is one signing key. keys.Set is one.
+type Signer interface {
+	// SignPayload returns the compact token over payload, which is the JSON of the claims.
+	SignPayload(payload []byte) ([]byte, error)
+	// KeyID names the key. Tokens of another key are not handed out again.
+	KeyID() string
+}
+
+// TokenSettings describe the tokens of an Allow.
+type TokenSettings struct {
+	Life     time.Duration // BARONG_JWT_EXPIRE_TIME, whole seconds
+	Reuse    float64       // BARONG_JWT_REUSE: share of Life, from 0 to below 1; 0 signs on every check
+	Issuer   string        // BARONG_JWT_ISSUER
+	Audience []string      // BARONG_JWT_AUDIENCE
+}
+
+// claims are the claims of a gateway token, in the order in which they are written.
+type claims struct {
+	IssuedAt   int64    `json:"iat"`
+	Expires    int64    `json:"exp"`
+	Subject    string   `json:"sub"`
+	Issuer     string   `json:"iss"`
+	Audience   []string `json:"aud"`
+	ID         string   `json:"jti"`
+	UID        string   `json:"uid"`
+	Email      string   `json:"email"`
+	Role       string   `json:"role"`
+	Level      int      `json:"level"`
+	State      string   `json:"state"`
+	ReferralID *int64   `json:"referral_id"` // users.id of the referrer; there even when null
+}
+
+// refreshShare is the part of the reuse window after which a token in use is replaced in the background, so that the
+// check that comes after the window does not have to wait for a signature.
+const refreshShare = 0.75
+
+// maxRefreshes bounds the tokens that wait to be signed in the background. One that finds no place is signed by the first
+// check after its window.
+const maxRefreshes = 1 << 12
+
+// tokens sign, and hand out again what was signed.
+type tokens struct {
+	signer func() Signer
+	set    TokenSettings
+	window time.Duration // how long a token is handed out again; 0 not at all
+	now    func() time.Time
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	signing map[*session.TokenSlot]chan struct{} // closed when the signature under way is there
+
+	refreshes chan refresh
+	quit      chan struct{}
+	stop      sync.Once
+	workers   sync.WaitGroup
+}
+
+type refresh struct {
+	slot      *session.TokenSlot
+	token     *session.Token // to be replaced
+	principal *session.Principal
+}
+
+func newTokens(o *Options, workers int) *tokens {
+	t := &tokens{
+		signer: o.Signer, set: o.Token, now: o.Now, log: o.Log,
+		window:    time.Duration(float64(o.Token.Life) * o.Token.Reuse),
+		signing:   make(map[*session.TokenSlot]chan struct{}),
+		refreshes: make(chan refresh, maxRefreshes), quit: make(chan struct{}),
+	}
+	if t.window > 0 {
+		t.workers.Add(workers)
+		for range workers {
+			go t.worker()
+		}
+	}
+	return t
+}
+
+func (t *tokens) close() {
+	t.stop.Do(func() { close(t.quit) })
+	t.workers.Wait()
+}
+
+func (t *tokens) worker() {
+	defer t.workers.Done()
+	for {
+		select {
+		case <-t.quit:
+			return
+		case r := <-t.refreshes:
+			if err := t.refresh(r); err != nil {
+				r.token.Refreshing.Store(false)
+				t.log.LogAttrs(context.Background(), slog.LevelError, "a token could not be signed", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// authorization returns the header value for p: the one last signed for the slot if it may be handed out again, else a
+// new one. Checks that need the same one share a signature.
+func (t *tokens) authorization(ctx context.Context, slot *session.TokenSlot, p *session.Principal, now time.Time) ([]byte, error) {
+	signer := t.signer()
+	if signer == nil {
+		return nil, errors.New("authz: there is no signing key")
+	}
+	if t.window <= 0 {
+		token, err := t.sign(signer, p, now)
+		if err != nil {
+			return nil, err
+		}
+		return token.Authorization, nil
+	}
+	for {
+		if token := slot.Load(); usable(token, signer, p, now) {
+			if !now.Before(token.Refresh) {
+				t.refreshLater(slot, token, p)
+			}
+			return token.Authorization, nil
+		}
+		done, first := t.begin(slot)
+		if first {
+			token, err := t.signInto(slot, nil, signer, p, now)
+			if err != nil {
+				return nil, err
+			}
+			return token.Authorization, nil
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// usable reports whether a token says what a new one would say, and may still be handed out.
+func usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
+	return token != nil && now.Before(token.Until) && token.KeyID == signer.KeyID() &&
+		(token.Principal == p || *token.Principal == *p)
+}
+
+// begin claims the slot's signature. first is false when somebody else is at it until done.
+func (t *tokens) begin(slot *session.TokenSlot) (done chan struct{}, first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if done, ok := t.signing[slot]; ok {
+		return done, false
+	}
+	done = make(chan struct{})
+	t.signing[slot] = done
+	return done, true
+}
+
+// signInto signs a new token, puts it into the slot and ends what begin began. With old, it only replaces that one.
+func (t *tokens) signInto(slot *session.TokenSlot, old *session.Token, signer Signer, p *session.Principal, now time.Time) (*session.Token, error) {
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		close(t.signing[slot])
+		delete(t.signing, slot)
+	}()
+	token, err := t.sign(signer, p, now)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		slot.Store(token)
+	} else {
+		slot.CompareAndSwap(old, token)
+	}
+	return token, nil
+}
+
+func (t *tokens) refreshLater(slot *session.TokenSlot, token *session.Token, p *session.Principal) {
+	if !token.Refreshing.CompareAndSwap(false, true) {
+		return
+	}
+	select {
+	case t.refreshes <- refresh{slot, token, p}:
+	default:
+		token.Refreshing.Store(false)
+	}
+}
+
+func (t *tokens) refresh(r refresh) error {
+	if r.slot.Load() != r.token {
+		return nil // replaced or forgotten meanwhile
+	}
+	if _, first := t.begin(r.slot); !first {
+		return nil
+	}
+	signer := t.signer()
+	if signer == nil {
+		signer = noSigner{}
+	}
+	_, err := t.signInto(r.slot, r.token, signer, r.principal, t.now())
+	return err
+}
+
+type noSigner struct{}
+
+func (noSigner) SignPayload([]byte) ([]byte, error) {
+	return nil, errors.New("authz: there is no signing key")
+}
+func (noSigner) KeyID() string { return "" }
+
+func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*session.Token, error) {
+	var id [10]byte
+	rand.Read(id[:]) // never fails since Go 1.24: a broken source ends the process
+	c := claims{
+		IssuedAt: now.Unix(), Expires: now.Unix() + int64(t.set.Life/time.Second),
+		Subject: "session", Issuer: t.set.Issuer, Audience: t.set.Audience, ID: hex.EncodeToString(id[:]),
+		UID: p.UID, Email: p.Email, Role: p.Role, Level: p.Level, State: p.State,
+	}
+	if p.ReferralID != 0 {
+		c.ReferralID = &p.ReferralID
+	}
+	payload, err := json.Marshal(&c)
+	if err != nil {
+		return nil, fmt.Errorf("encode claims: %w", err)
+	}
+	keyID := signer.KeyID()
+	compact, err := signer.SignPayload(payload)
+	if err != nil {
+		return nil, fmt.Errorf("sign token: %w", err)
+	}
+	const scheme = "Bearer "
+	value := make([]byte, 0, len(scheme)+len(compact))
+	value = append(append(value, scheme...), compact...)
+	return &session.Token{
+		Authorization: value, Principal: p, KeyID: keyID,
+		Refresh: now.Add(time.Duration(float64(t.window) * refreshShare)), Until: now.Add(t.window),
+	}, nil
+}
