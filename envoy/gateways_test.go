@@ -1,0 +1,378 @@
+package envoy_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"barong/authz"
+	"barong/envoy"
+	"barong/internal/testkit"
+)
+
+// A gateway is a real one, run on the reference configuration that lies beside the code.
+type gateway struct {
+	name    string
+	program string
+	files   []string // the first is given to the program
+	args    func(config string) []string
+	// checkless is what the gateway itself answers when the check cannot be reached.
+	checkless int
+}
+
+var gateways = []gateway{
+	{"envoy over HTTP", "envoy", []string{"envoy.yaml"}, func(config string) []string {
+		return []string{"-c", config, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"}
+	}, 503},
+	{"envoy over gRPC", "envoy", []string{"envoy-grpc.yaml"}, func(config string) []string {
+		return []string{"-c", config, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"}
+	}, 503},
+	{"traefik", "traefik", []string{"traefik.yml", "traefik-dynamic.yml"}, func(config string) []string {
+		return []string{"--configFile=" + config}
+	}, 500},
+	{"caddy", "caddy", []string{"Caddyfile"}, func(config string) []string {
+		return []string{"run", "--config", config, "--adapter", "caddyfile"}
+	}, 502},
+	{"nginx", "nginx", []string{"nginx.conf"}, func(config string) []string {
+		// The workers of a test run by root have to read files that only root may.
+		return []string{"-p", filepath.Dir(config), "-c", config, "-g", "daemon off; user root;"}
+	}, 503},
+}
+
+// ports are what the reference configurations are changed in for a test: nothing else.
+type ports struct{ gateway, api, checks, grpc, upstream int }
+
+var defaultPorts = ports{gateway: 8000, api: 8080, checks: 8081, grpc: 9191, upstream: 8090}
+
+func (p ports) list() []int { return []int{p.gateway, p.api, p.checks, p.grpc, p.upstream} }
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// copyConfiguration writes a gateway's reference files to a folder, with other ports, and returns the first one's path.
+func copyConfiguration(t *testing.T, g gateway, p ports) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, file := range g.files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(b)
+		for i, from := range defaultPorts.list() {
+			text = regexp.MustCompile(fmt.Sprintf(`\b%d\b`, from)).ReplaceAllString(text, fmt.Sprintf("port%d", i))
+		}
+		for i, to := range p.list() {
+			text = strings.ReplaceAll(text, fmt.Sprintf("port%d", i), strconv.Itoa(to))
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, g.files[0])
+}
+
+// start runs the gateway until the end of the test, once the checker behind it refuses GET /.ready.
+func (g gateway) start(t *testing.T, p ports) (addr string) {
+	t.Helper()
+	p.gateway = testkit.FreePort(t)
+	config := copyConfiguration(t, g, p)
+	// Files that a configuration names are looked for in the working directory.
+	args := append([]string{"-c", `cd "$0" && exec "$@"`, filepath.Dir(config), testkit.Bin(t, g.program)}, g.args(config)...)
+	addr = local(p.gateway)
+	client := &http.Client{Timeout: 5 * time.Second}
+	testkit.Start(t, "/bin/sh", args, []string{"HOME=" + filepath.Dir(config)}, func() error {
+		res, err := client.Get("http://" + addr + "/.ready")
+		if err != nil {
+			return err
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusUnauthorized {
+			return fmt.Errorf("got %d", res.StatusCode)
+		}
+		return nil
+	})
+	client.CloseIdleConnections()
+	return addr
+}
+
+// upstream is the service behind the gateways. It answers 200 with what it was given, and remembers it.
+type upstream struct {
+	port int
+	mu   sync.Mutex
+	seen []delivery
+}
+
+// A delivery is a request as the upstream got it.
+type delivery struct {
+	Method string
+	Target string // raw
+	Header map[string]string
+	Body   string
+}
+
+func newUpstream(t *testing.T) *upstream {
+	u := &upstream{}
+	addr := serve(t, func(ctx *fasthttp.RequestCtx) {
+		d := delivery{Method: string(ctx.Method()), Target: string(ctx.Request.Header.RequestURI()), Header: map[string]string{}}
+		for name, value := range ctx.Request.Header.All() {
+			d.Header[strings.ToLower(string(name))] += string(value)
+		}
+		d.Body = string(ctx.Request.Body())
+		u.mu.Lock()
+		u.seen = append(u.seen, d)
+		u.mu.Unlock()
+		b, err := json.Marshal(d)
+		if err != nil {
+			panic(err)
+		}
+		ctx.SetContentType("application/json")
+		ctx.Response.Header.Set("X-Upstream", "1")
+		ctx.SetBody(b)
+	}, envoy.ServerOptions{MaxHeader: 128 << 10})
+	u.port = port(t, addr)
+	return u
+}
+
+// take returns what arrived since the last call.
+func (u *upstream) take() []delivery {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	seen := u.seen
+	u.seen = nil
+	return seen
+}
+
+// listen serves a checker's decisions over HTTP and gRPC until the end of the test.
+func listen(t *testing.T, checker envoy.Checker) (p ports) {
+	t.Helper()
+	h := envoy.New(envoy.Options{Checker: checker, Trusted: loopback})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := envoy.NewGRPC(h)
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // the gateways are gone, and their connections with them
+		_ = g.Shutdown(ctx)
+		<-done
+	})
+	p.grpc = port(t, l.Addr().String())
+	p.checks = port(t, serve(t, h.ServeChecks, envoy.ServerOptions{}))
+	return p
+}
+
+func port(t *testing.T, addr string) int {
+	t.Helper()
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Every decision, and what belongs to it, reaches the client or the upstream through every gateway.
+func TestGatewaysCarryDecisions(t *testing.T) {
+	var mu sync.Mutex
+	say := authz.Decision{Status: 401, Code: "authz.invalid_session"}
+	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
+		mu.Lock()
+		defer mu.Unlock()
+		*d = say
+		if r.Target == "/.ready" {
+			*d = authz.Decision{Status: 401, Code: "authz.invalid_session"}
+		}
+	}}
+	u := newUpstream(t)
+	p := listen(t, checker)
+	p.api, p.upstream = u.port, u.port
+	for _, g := range gateways {
+		t.Run(g.name, func(t *testing.T) {
+			addr := g.start(t, p)
+			for _, test := range decisions {
+				t.Run(test.name, func(t *testing.T) {
+					mu.Lock()
+					say = test.decision
+					mu.Unlock()
+					checker.take()
+					u.take()
+					got, _ := raw(t, addr, request("POST", "/api/v2/orders?page=2&a=%20b", "{}",
+						"Content-Length: 2", "Authorization: Bearer forged", "User-Agent: tests", "Cookie: a=b",
+						"X-Forwarded-Method: GET", "X-Forwarded-Uri: /pub", "X-Original-Method: GET", "X-Original-URI: /pub",
+						"X-Original-URL: /pub", "X-Rewrite-URL: /pub", "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE",
+						"X-Method-Override: DELETE", "X-Forwarded-For: 203.0.113.7", "True-Client-IP: 203.0.113.7", "Client-IP: 203.0.113.7"))
+					asked := checker.take()
+					if len(asked) != 1 || asked[0].Method != "POST" || asked[0].Target != "/api/v2/orders?page=2&a=%20b" {
+						t.Errorf("the checker was asked %+v", asked)
+					}
+					if cookie := got.Header.Get("Set-Cookie"); !strings.EqualFold(cookie, test.decision.SetCookie) {
+						t.Errorf("the client got the cookie %q, want %q", cookie, test.decision.SetCookie)
+					}
+					seen := u.take()
+					if test.code != "" {
+						if got.Status != test.status || got.Body != `{"errors":["`+test.code+`"]}` || len(seen) != 0 ||
+							!strings.HasPrefix(got.Header.Get("Content-Type"), "application/json") || got.Header.Get("Cache-Control") != "no-store" {
+							t.Errorf("got %+v", got)
+						}
+						return
+					}
+					if got.Status != 200 || got.Header.Get("X-Upstream") != "1" || len(seen) != 1 {
+						t.Fatalf("got %+v", got)
+					}
+					d := seen[0]
+					if d.Method != "POST" || d.Target != "/api/v2/orders?page=2&a=%20b" || d.Body != "{}" {
+						t.Errorf("the upstream got %+v", d)
+					}
+					if token, sent := d.Header["authorization"]; token != string(test.decision.Authorization) || sent != (token != "") {
+						t.Errorf("the upstream got the token %q", token)
+					}
+					for _, name := range []string{
+						"x-forwarded-method", "x-forwarded-uri", "x-original-method", "x-original-uri", "x-original-url", "x-rewrite-url",
+						"x-http-method-override", "x-http-method", "x-method-override", "true-client-ip", "client-ip",
+					} {
+						if value, ok := d.Header[name]; ok {
+							t.Errorf("the upstream got %s: %q", name, value)
+						}
+					}
+					for _, name := range slices.Sorted(maps.Keys(got.Header)) {
+						if lower := strings.ToLower(name); lower == "authorization" || strings.HasPrefix(lower, "x-auth-") ||
+							lower == "x-envoy-auth-headers-to-remove" {
+							t.Errorf("the client got %s: %q", name, got.Header[name])
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// oddTargets are targets that a gateway, this program and a service may read differently. Those below the API's published
+// path are rewritten by the gateway as well.
+var oddTargets = []string{
+	"/api/v2/peatio/public/../management/x",
+	"/api/v2/peatio/public/%2e%2e/management/x",
+	"/api/v2/peatio/public/.%2E/management/x",
+	"/api/v2/peatio/public/..%2fmanagement/x",
+	"/api/v2/peatio/public/..%2Fmanagement/x",
+	"//api//v2/peatio/public/x",
+	"/api/v2/peatio//public/x",
+	"/api/v2/peatio/public;x=1/../management",
+	"/api/v2/peatio/public/..;/management",
+	`/api/v2/peatio/public/..\..\management`,
+	"/api/v2/peatio/public/..%5cmanagement",
+	"/api/v2/peatio/public/%00",
+	"/api/v2/peatio/public/x%0d%0ay",
+	"/api/v2/peatio/public/x#/../../management",
+	"/api/v2/peatio/public/x?y#/../../management",
+	"/api/v2/peatio/public/x%23/../management",
+	"/api/v2/peatio/public/x%3f/../management",
+	"/API/V2/PEATIO/PUBLIC/x",
+	"/api/v2/peatio/public/%252e%252e/management",
+	"/api/v2/peatio/public/.",
+	"/api/v2/peatio/public/./x",
+	"/api/v2/peatio/publicx",
+	"/api/v2/peatio/%70ublic/x",
+	"/api/v2/peatio/public/caf%C3%A9",
+	"/api/v2/peatio/public/caf%e9",
+	"/api/v2/peatio/public/%",
+	"/api/v2/peatio/public/%zz",
+	"/api/v2/peatio/public/x%20y?z=%2f..%2f",
+	"/api/v2/barong/identity/../admin/users",
+	"/api/v2/barong/identity/%2e%2e/admin/users",
+	"/api/v2/barong/identity/..%2fadmin/users",
+	"/api/v2/barong/..%2fbarong/admin/users",
+	"/api/v2/barong/../barong/admin/users",
+	"/api/v2/barong//admin/users",
+	"/api/v2/barong/./admin/users",
+	"/api/v2/barong/identity;/../admin/users",
+	`/api/v2/barong/identity\..\admin\users`,
+	"/API/v2/barong/admin/users",
+	"/api/v2/Barong/admin/users",
+	"/api/v2/%62arong/admin/users",
+	"/api/v2/barong%2fadmin/users",
+	"/api/v2/barong/%61dmin/users",
+	"/api/v2/barong",
+	"/api/v2/barong/",
+	"/api/v2/barong/resource/labels/a%20b",
+	"/api/v2/peatio/public/../../barong/admin/users",
+	"/api/v2/peatio/public/..%2f..%2fbarong/admin/users",
+	"/api/v2/auth/x",
+	"http://gateway/api/v2/peatio/public/x",
+	"*",
+	"/.check",
+}
+
+// Whatever a gateway makes of an odd target: what it serves is what was judged. Here all is passed that has one
+// canonical form, so that nothing but the paths counts.
+func TestGatewaysServeWhatWasJudged(t *testing.T) {
+	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
+		*d = authz.Decision{Effect: authz.Pass}
+		if _, ok := authz.Canonical(r.Target); !ok {
+			*d = authz.Decision{Status: 400, Code: "authz.ambiguous_path"}
+		}
+		if r.Target == "/.ready" {
+			*d = authz.Decision{Status: 401, Code: "authz.invalid_session"}
+		}
+	}}
+	service, api := newUpstream(t), newUpstream(t)
+	p := listen(t, checker)
+	p.api, p.upstream = api.port, service.port
+	for _, g := range gateways {
+		t.Run(g.name, func(t *testing.T) {
+			addr := g.start(t, p)
+			served := 0
+			for _, target := range oddTargets {
+				checker.take()
+				got, _ := raw(t, addr, request("GET", target, "", "Connection: close"))
+				asked := checker.take()
+				toService, toAPI := service.take(), api.take()
+				if got.Status >= 400 && len(toService)+len(toAPI) == 0 {
+					continue
+				}
+				if got.Status == 301 && target == "/api/v2/barong" && len(toService)+len(toAPI) == 0 {
+					continue // nginx's own, with a slash added: nothing was served
+				}
+				served++
+				if len(asked) != 1 || len(toService)+len(toAPI) != 1 {
+					t.Errorf("%s: got %+v, asked %+v, served %+v and %+v", target, got, asked, toService, toAPI)
+					continue
+				}
+				judged, _ := authz.Canonical(asked[0].Target)
+				var delivered, prefix string
+				if len(toService) == 1 {
+					delivered = toService[0].Target
+				} else {
+					delivered, prefix = "/"+strings.TrimPrefix(toAPI[0].Target, "/api/v2/"), "api/v2/barong/"
+				}
+				path, ok := authz.Canonical(delivered)
+				if !ok || strings.TrimSuffix(prefix+path, "/") != judged {
+					t.Errorf("%s: judged %q, served %q", target, judged, prefix+path)
+				}
+			}
+			if served == 0 {
+				t.Error("the gateway served nothing, so nothing was tested")
+			}
+			t.Logf("served %d of %d", served, len(oddTargets))
+		})
+	}
+}
