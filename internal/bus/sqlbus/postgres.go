@@ -1,0 +1,100 @@
+package sqlbus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"barong/internal/bus"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// channel is the name that replicas on one database listen to; other databases have channels of their own.
+const channel = "barong_bus"
+
+// notify is the transport over LISTEN and NOTIFY. It has two connections of its own, one to listen and one to send: the
+// pool may be exhausted just when something must be told.
+type notify struct {
+	config *pgx.ConnConfig
+	sender *pgx.Conn // nil until needed, and after an error
+}
+
+func newNotify(url string) (*notify, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("bus: the URL of Postgres cannot be read") // the driver's error may repeat the password
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 5 * time.Second
+	}
+	return &notify{config: config}, nil
+}
+
+func (n *notify) Send(ctx context.Context, m bus.Message) error {
+	payload, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if n.sender == nil {
+		if n.sender, err = pgx.ConnectConfig(ctx, n.config); err != nil {
+			n.sender = nil
+			return err
+		}
+	}
+	if _, err = n.sender.Exec(ctx, "SELECT pg_notify($1, $2)", channel, string(payload)); err != nil {
+		n.hangUp()
+		return err
+	}
+	return nil
+}
+
+// hangUp closes the sending connection without waiting for a server that may not answer.
+func (n *notify) hangUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = n.sender.Close(ctx)
+	n.sender = nil
+}
+
+func (n *notify) Listen(ctx context.Context, l bus.Listener) error {
+	conn, err := pgx.ConnectConfig(ctx, n.config)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = conn.Close(ctx) // it ends either way
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	l.Up()
+	for {
+		notification, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		var m bus.Message
+		if err := json.Unmarshal([]byte(notification.Payload), &m); err != nil || m.Origin == "" {
+			l.Gap("a message that cannot be read")
+			continue
+		}
+		l.Hear(m)
+	}
+}
+
+// MaxBytes is below the 8000 bytes that Postgres takes in its default configuration.
+func (n *notify) MaxBytes() int { return 7900 }
+func (n *notify) Polls() bool   { return false }
+
+func (n *notify) Close() error {
+	if n.sender != nil {
+		n.hangUp()
+	}
+	return nil
+}
