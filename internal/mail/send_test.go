@@ -100,7 +100,7 @@ func (s *mailServer) got() []received {
 }
 
 // serve starts a server; with a certificate it offers STARTTLS.
-func serve(t *testing.T, certificate *tls.Config, implicit bool) *mailServer {
+func serve(t *testing.T, certificate *tls.Config) *mailServer {
 	t.Helper()
 	s := &mailServer{host: "127.0.0.1"}
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
@@ -112,9 +112,6 @@ func serve(t *testing.T, certificate *tls.Config, implicit bool) *mailServer {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
-	}
-	if implicit {
-		l = tls.NewListener(l, certificate)
 	}
 	s.port = l.Addr().(*net.TCPAddr).Port
 	go server.Serve(l)
@@ -233,7 +230,7 @@ func checkMail(t *testing.T, raw []byte, m Message) {
 }
 
 func TestSendOverPlainSMTP(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	c := sender(t, SenderOptions{Host: s.host, Port: s.port})
 	for _, to := range []string{"ann@example.com", "ünï@example.com", "o'brien+tag@localhost", "{x}|y@example.com"} {
 		m := message(t, Confirmation, "ru", to)
@@ -254,7 +251,7 @@ func TestSendOverPlainSMTP(t *testing.T) {
 
 func TestSendWithSTARTTLSAndLogin(t *testing.T) {
 	server, client := certificate(t)
-	s := serve(t, server, false)
+	s := serve(t, server)
 	c := sender(t, SenderOptions{Host: s.host, Port: s.port, User: "barong", Password: "Tecohvi0", TLS: client})
 	m := message(t, SessionCreated, "en", "ann@example.com")
 	if err := c.Send(t.Context(), m); err != nil {
@@ -280,7 +277,7 @@ func TestSendWithSTARTTLSAndLogin(t *testing.T) {
 }
 
 func TestSendWithLoginToThisMachineWithoutTLS(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	c := sender(t, SenderOptions{Host: s.host, Port: s.port, User: "barong", Password: "Tecohvi0"})
 	if err := c.Send(t.Context(), message(t, SessionCreated, "en", "ann@example.com")); err != nil {
 		t.Fatal(err)
@@ -291,7 +288,7 @@ func TestSendWithLoginToThisMachineWithoutTLS(t *testing.T) {
 }
 
 func TestRefusalsAreFinalOnlyForTheRecipient(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	s.refuse = func(to string) error {
 		switch to {
 		case "gone@example.com":
@@ -323,7 +320,7 @@ func TestRefusalsAreFinalOnlyForTheRecipient(t *testing.T) {
 }
 
 func TestHeadersCannotBeInjected(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	c := sender(t, SenderOptions{Host: s.host, Port: s.port, FromName: "Ann\r\nBcc: x@y.io", FromEmail: "noreply@barong.io"})
 	m := message(t, SessionCreated, "en", "ann@example.com")
 	m.Subject = "Hello\r\nBcc: x@y.io\r\n\r\nbody"
@@ -342,7 +339,7 @@ func TestHeadersCannotBeInjected(t *testing.T) {
 }
 
 func TestAServerThatHangsUpMeanwhile(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	c := sender(t, SenderOptions{Host: s.host, Port: s.port})
 	m := message(t, SessionCreated, "en", "ann@example.com")
 	for range 3 {
@@ -408,7 +405,7 @@ func TestFolder(t *testing.T) {
 }
 
 func TestThroughTheOutbox(t *testing.T) {
-	s := serve(t, nil, false)
+	s := serve(t, nil)
 	box, err := secret.New("b3V0Ym94IHRlc3RzIHNlYWwgd2l0aCB0aGlzIGtleSE=")
 	if err != nil {
 		t.Fatal(err)
