@@ -54,6 +54,7 @@ type Options struct {
 	Passwords Passwords
 	Policy    PasswordPolicy
 	Limits    Limiter
+	Letters   Letters
 	FileURL   func(key string) string // signed address of a stored file, for events
 
 	// Publish takes an event into the outbox, in the transaction that caused it. Without it events are dropped.

@@ -18,6 +18,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/keys"
+	"barong/internal/mail"
 	"barong/internal/password"
 	"barong/internal/secret"
 	"barong/internal/testkit"
@@ -73,6 +74,8 @@ func newBench(t *testing.T, url string) *bench {
 	must(t, err)
 	policy, err := password.New(password.Options{MinEntropy: 14, UseDictionary: true, Regexp: passwordPattern})
 	must(t, err)
+	letters, err := mail.NewRenderer(mail.RendererOptions{Brand: "Barong", Domain: "exchange.example", DefaultLanguage: "en", Now: b.clock})
+	must(t, err)
 	b.store, b.ring = sqlstore.New(d), keys.Fixed(set, b.clock)
 	b.Service = account.New(account.Options{
 		Settings: account.Settings{
@@ -81,12 +84,13 @@ func newBench(t *testing.T, url string) *bench {
 			Issuer: "barong", Audience: []string{"peatio", "barong"},
 			ActivationRequirements: map[string]string{"email": "verified"},
 			StateTriggers: []account.Trigger{
-				{State: "banned", Keys: []string{"ban", "fraud"}}, {State: "deleted", Keys: []string{"delete"}},
+				{State: "banned", Keys: []string{"ban", "fraud"}},
+				{State: "deleted", Keys: []string{"delete"}},
 				{State: "locked", Keys: []string{"suspicious", "lock"}},
 			},
 		},
 		DB: d, Sessions: b.store, Keys: b.ring, Passwords: password.NewHasher(password.HasherOptions{}), Policy: policy,
-		Limits:  newLimiter(t, d, b.clock),
+		Limits: newLimiter(t, d, b.clock), Letters: letters,
 		FileURL: func(key string) string { return "https://files.example/" + key + "?a=b" },
 		Publish: func(_ context.Context, _ *db.Tx, e account.Event) error {
 			b.mu.Lock()

@@ -3,10 +3,8 @@ package account
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"barong/db"
-	"barong/session"
 )
 
 // Results of activities.
@@ -19,16 +17,13 @@ const (
 // why it failed, in the words that staff reads; it must hold no secret. A missing or odd User-Agent never loses the row.
 func (u *Unit) Record(ctx context.Context, user *db.User, c Client, topic, action, result, reason string) error {
 	a := db.Activity{
-		UserID: user.ID, Category: db.CategoryUser, UserIP: c.address(), UserAgent: storable(c.UserAgent, session.MaxUserAgent),
-		Topic: topic, Action: action, Result: result, Data: u.s.activityData(c, reason), Count: 1, CreatedAt: u.Now(),
+		UserID: user.ID, Category: db.CategoryUser, UserIP: c.address(), UserAgent: c.UserAgent,
+		Topic: topic, Action: action, Result: result, Data: u.s.activityData(c, reason),
 	}
 	if c.Country != "" {
 		a.UserIPCountry = &c.Country
 	}
-	if _, err := u.NewInsert().Model(&a).Exec(ctx); err != nil {
-		return fmt.Errorf("record activity: %w", err)
-	}
-	return nil
+	return u.InsertActivities(ctx, a)
 }
 
 // activityData is the JSON text of an activity's data, or nil when there is nothing to say.

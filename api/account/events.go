@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/internal/mail"
+	"barong/session"
 )
 
 // An Event tells other services what happened. Record and Changes are JSON objects; Changes holds the values before an
@@ -199,7 +201,7 @@ func (u *Unit) labelCreated(ctx context.Context, user *db.User, l *db.Label) err
 	if err := u.created(ctx, "label", r); err != nil {
 		return err
 	}
-	return u.mailLabel(ctx, user, l, "label.created")
+	return u.mailLabel(ctx, user, l, true)
 }
 
 func (u *Unit) labelUpdated(ctx context.Context, user *db.User, before, after *db.Label) error {
@@ -217,7 +219,7 @@ func (u *Unit) labelUpdated(ctx context.Context, user *db.User, before, after *d
 	if before.Value == after.Value {
 		return nil
 	}
-	return u.mailLabel(ctx, user, after, "label.updated")
+	return u.mailLabel(ctx, user, after, false)
 }
 
 // documentDecided tells that staff has verified or rejected a user's documents. The caller has seen the value change.
@@ -271,9 +273,10 @@ func (u *Unit) DataStorageCreated(ctx context.Context, user *db.User, d *db.Data
 
 // mailTokenIssued sends a token off, by event and by mail.
 func (u *Unit) mailTokenIssued(ctx context.Context, user *db.User, kind TokenKind, lang, token string) error {
-	name := map[TokenKind]string{
-		Confirmation: "user.email.confirmation.token", Reset: "user.password.reset.token",
-	}[kind]
+	name := mail.Confirmation
+	if kind == Reset {
+		name = mail.ResetToken
+	}
 	r, err := u.record(ctx, user)
 	if err != nil {
 		return err
@@ -282,22 +285,28 @@ func (u *Unit) mailTokenIssued(ctx context.Context, user *db.User, kind TokenKin
 	if err := u.system(ctx, name, record); err != nil {
 		return err
 	}
-	return u.mail(ctx, user, name, map[string]string{"token": token})
+	return u.mail(ctx, user, name, mail.Data{Token: token})
 }
 
-// EmailConfirmed tells that the user has confirmed their address.
+// EmailConfirmed tells that the user has confirmed their address. It makes no mail: they have just done it.
 func (u *Unit) EmailConfirmed(ctx context.Context, user *db.User, lang string) error {
 	return u.domainEvent(ctx, "user.email.confirmed", user, lang)
 }
 
-// PasswordReset tells that the user has set a new password with a token from a mail.
+// PasswordReset tells, by event and by mail, that the user has set a new password with a token from a mail.
 func (u *Unit) PasswordReset(ctx context.Context, user *db.User, lang string) error {
-	return u.domainEvent(ctx, "user.password.reset", user, lang)
+	if err := u.domainEvent(ctx, mail.PasswordReset, user, lang); err != nil {
+		return err
+	}
+	return u.mail(ctx, user, mail.PasswordReset, mail.Data{})
 }
 
-// PasswordChanged tells that the user has replaced their password, knowing the old one.
+// PasswordChanged tells, by event and by mail, that the user has replaced their password, knowing the old one.
 func (u *Unit) PasswordChanged(ctx context.Context, user *db.User, lang string) error {
-	return u.domainEvent(ctx, "user.password.change", user, lang)
+	if err := u.domainEvent(ctx, mail.PasswordChanged, user, lang); err != nil {
+		return err
+	}
+	return u.mail(ctx, user, mail.PasswordChanged, mail.Data{})
 }
 
 func (u *Unit) domainEvent(ctx context.Context, name string, user *db.User, lang string) error {
@@ -313,7 +322,10 @@ func (u *Unit) accountDeleted(ctx context.Context, user *db.User) error {
 	if err != nil {
 		return err
 	}
-	return u.system(ctx, "user.account.deleted", systemRecord{User: r})
+	if err := u.system(ctx, mail.AccountDeleted, systemRecord{User: r}); err != nil {
+		return err
+	}
+	return u.mail(ctx, user, mail.AccountDeleted, mail.Data{})
 }
 
 // SessionCreated tells of a sign-in, by event and by mail. Sign-up and e-mail confirmation open sessions without it.
@@ -322,9 +334,9 @@ func (u *Unit) SessionCreated(ctx context.Context, user *db.User, c Client) erro
 	if err != nil {
 		return err
 	}
-	ip, agent := c.address(), storable(c.UserAgent, 512)
-	if err := u.system(ctx, "session.create", systemRecord{User: r, UserIP: &ip, UserAgent: &agent}); err != nil {
+	ip, agent := c.address(), storable(c.UserAgent, session.MaxUserAgent)
+	if err := u.system(ctx, mail.SessionCreated, systemRecord{User: r, UserIP: &ip, UserAgent: &agent}); err != nil {
 		return err
 	}
-	return u.mail(ctx, user, "session.create", map[string]string{"user_ip": ip, "user_agent": agent})
+	return u.mail(ctx, user, mail.SessionCreated, mail.Data{IP: ip, UserAgent: agent})
 }

@@ -11,6 +11,7 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/fault"
+	"barong/internal/mail"
 	"barong/session"
 )
 
@@ -215,7 +216,10 @@ func (u *Unit) SetOTP(ctx context.Context, user *db.User, on bool, keep *session
 		if err := u.saveUser(ctx, &before, user, "otp", u.endSessions(user, keep)); err != nil {
 			return err
 		}
-		return u.PutLabel(ctx, user, "otp", "enabled")
+		if err := u.PutLabel(ctx, user, "otp", "enabled"); err != nil {
+			return err
+		}
+		return u.mail(ctx, user, mail.OTPEnabled, mail.Data{})
 	}
 	if err := u.DeactivateAPIKeys(ctx, user.ID); err != nil {
 		return err
@@ -230,7 +234,7 @@ func (u *Unit) SetOTP(ctx context.Context, user *db.User, on bool, keep *session
 	if err := u.DeleteLabel(ctx, user, "otp", Private); err != nil && !errors.Is(err, db.ErrNotFound) {
 		return err
 	}
-	return nil
+	return u.mail(ctx, user, mail.OTPDisabled, mail.Data{})
 }
 
 // SetPassword stores a digest (see HashPassword) and ends the user's sessions but keep, which may be nil.

@@ -1,0 +1,199 @@
+package account_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"barong/api/account"
+	"barong/db"
+	"barong/internal/fault"
+)
+
+func text(s string) *string { return &s }
+
+func TestProfileRules(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		create := func(p db.Profile) error {
+			p.State = db.ProfileVerified // of which one can have many
+			return b.try(func(ctx context.Context, w *account.Unit) error { return w.CreateProfile(ctx, u, &p) })
+		}
+		for _, c := range []struct {
+			what string
+			p    db.Profile
+			want []fault.Code
+		}{
+			{"empty", db.Profile{}, nil},
+			{"blank fields", db.Profile{FirstName: text(""), DOB: text(""), Postcode: text(" "), Country: text("")}, nil},
+			{"full", db.Profile{
+				FirstName: text("  Anna   Maria "), LastName: text("O'Hara-Smith"), DOB: text("1990-02-28"),
+				Address: text(`28/2 Kevin Brook; "A" & (B): #1, c\d~e.`), Postcode: text("AB1 2CD"), City: text("St. Petersburg–2~'x"),
+				Country: text("ukr"), Metadata: text(`{"a":1}`),
+			}, nil},
+			{"other scripts", db.Profile{FirstName: text("Ганна"), LastName: text("नेहा"), City: text("東京"), Country: text("ua")}, nil},
+			{"everything wrong", db.Profile{
+				FirstName: text("$$"), LastName: text("$$"), City: text("**"), Country: text("zzz"), Postcode: text("1"),
+				Address: text("**"), Metadata: text("x"),
+			}, []fault.Code{
+				"first_name.invalid", "last_name.invalid", "city.invalid", "country.must have alpha2 or alpha3 format",
+				"postcode.too_short", "address.invalid", "metadata.invalid_format",
+			}},
+			{
+				"long",
+				db.Profile{FirstName: text(strings.Repeat("ж", 256)), Address: text(strings.Repeat("x", 256))},
+				[]fault.Code{"first_name.too_long", "address.too_long"},
+			},
+			{"255 letters", db.Profile{FirstName: text(strings.Repeat("ж", 255))}, nil},
+			{"dot in a name", db.Profile{FirstName: text("J. R.")}, []fault.Code{"first_name.invalid"}},
+			{"no date", db.Profile{DOB: text("1990-02-30")}, []fault.Code{"dob.invalid"}},
+			{"future", db.Profile{DOB: text("2026-03-03")}, []fault.Code{"dob.invalid"}},
+			{"tomorrow, for those east of us", db.Profile{DOB: text("2026-03-02")}, nil},
+			{"no country", db.Profile{Country: text("XX")}, []fault.Code{"country.must have alpha2 or alpha3 format"}},
+			{"empty metadata", db.Profile{Metadata: text("")}, []fault.Code{"metadata.invalid_format"}},
+			{"long metadata", db.Profile{Metadata: text(`"` + strings.Repeat("x", 65535) + `"`)}, []fault.Code{"metadata.too_long"}},
+		} {
+			same(t, c.what, codes(create(c.p)), c.want)
+		}
+		stored, err := b.DB.Profiles(t.Context(), u.ID)
+		must(t, err)
+		if *stored[2].FirstName != "Anna Maria" || stored[1].DOB != nil || *stored[1].FirstName != "" {
+			t.Errorf("stored: %q, %v", *stored[2].FirstName, stored[1].DOB)
+		}
+	})
+}
+
+func TestProfileLife(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		for _, key := range []string{"email", "phone", "document"} {
+			b.do(func(ctx context.Context, w *account.Unit) error { return w.PutLabel(ctx, u, key, "verified") })
+		}
+		label := func(key string) string {
+			t.Helper()
+			l, err := b.DB.Label(t.Context(), u.ID, key, "private")
+			if err != nil {
+				return "none"
+			}
+			return l.Value
+		}
+		create := func(state int) func(ctx context.Context, w *account.Unit) error {
+			return func(ctx context.Context, w *account.Unit) error {
+				return w.CreateProfile(ctx, u, &db.Profile{FirstName: text("Anna"), State: state})
+			}
+		}
+		update := func(change func(p *db.Profile)) func(ctx context.Context, w *account.Unit) error {
+			return func(ctx context.Context, w *account.Unit) error {
+				if err := w.Lock(ctx, u); err != nil {
+					return err
+				}
+				before, err := w.ProfileIn(ctx, u.ID, db.ProfileDrafted, db.ProfileSubmitted)
+				if err != nil {
+					return err
+				}
+				after := *before
+				change(&after)
+				return w.UpdateProfile(ctx, u, before, &after)
+			}
+		}
+		// The owner's own public label of that name is left alone.
+		b.do(func(ctx context.Context, w *account.Unit) error {
+			_, err := w.CreateLabel(ctx, u, "profile", "mine", "public", nil)
+			return err
+		})
+		same(t, "draft", told(b.do(create(db.ProfileDrafted))), []string{"model.label.created", "model.profile.created"})
+		if label("profile") != "drafted" || label("document") != "verified" {
+			t.Errorf("after a draft: profile %s, document %s", label("profile"), label("document"))
+		}
+		err := b.try(create(db.ProfileDrafted))
+		same(t, "a second draft", codes(err), []fault.Code{"state.exists"})
+		if fault.As(err).Status != 409 {
+			t.Errorf("a second draft: status %d", fault.As(err).Status)
+		}
+		err = b.try(func(ctx context.Context, w *account.Unit) error {
+			return w.CreateProfile(ctx, u, &db.Profile{City: text("*"), State: db.ProfileSubmitted})
+		})
+		same(t, "a bad second draft", codes(err), []fault.Code{"city.invalid", "state.exists"})
+		same(t, "nothing changed", told(b.do(update(func(*db.Profile) {}))), []string{})
+		same(t, "metadata", told(b.do(update(func(p *db.Profile) { p.Metadata = text("[1]") }))), []string{`model.profile.updated {}`})
+		if label("document") != "verified" {
+			t.Error("metadata took back the verification")
+		}
+		same(t, "submitted", told(b.do(update(func(p *db.Profile) { p.FirstName, p.State = text("Annette"), db.ProfileSubmitted }))),
+			[]string{
+				`model.label.updated {"value":"drafted"}`,
+				`model.user.updated {"level":3}`, `model.label.updated {"value":"verified"}`,
+				`model.profile.updated {"first_name":"Anna","state":"drafted"}`,
+			})
+		if label("profile") != "submitted" || label("document") != "replaced" || b.stored(u).Level != 2 {
+			t.Errorf("after submission: profile %s, document %s", label("profile"), label("document"))
+		}
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.PutLabel(ctx, u, "document", "verified") })
+		b.letters()
+		b.do(update(func(p *db.Profile) { p.State = db.ProfileVerified }))
+		if label("profile") != "verified" || label("document") != "verified" || b.stored(u).Level != 3 {
+			t.Errorf("after verification: profile %s, document %s", label("profile"), label("document"))
+		}
+		if l := b.letters(); len(l) != 1 || l[0].Kind != "profile.verified" {
+			t.Errorf("letters: %+v", l)
+		}
+		if l, err := b.DB.Label(t.Context(), u.ID, "profile", "public"); err != nil || l.Value != "mine" {
+			t.Errorf("the owner's label: %+v, %v", l, err)
+		}
+	})
+}
+
+// TestRecords holds the records of the remaining events to their exact form.
+func TestRecords(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		const who = `{"uid":"IDANNA","email":"anna@example.com","role":"member","level":0,"otp":false,"state":"pending",` +
+			`"referral_uid":null,"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T12:00:00Z"}`
+		const times = `"created_at":"2026-03-01T12:00:00Z","updated_at":"2026-03-01T12:00:00Z"`
+		now := b.DB.Now()
+		for _, c := range []struct {
+			name, want string
+			tell       func(ctx context.Context, w *account.Unit) error
+		}{
+			{
+				"model.document.created", `{"user":` + who + `,"upload":"https%3A%2F%2Ffiles.example%2F1%2Fx.png%3Fa%3Db",` +
+					`"doc_type":"Passport","doc_number":"AA\u003c1",` + times + `}`,
+				func(ctx context.Context, w *account.Unit) error {
+					return w.DocumentCreated(ctx, u, &db.Document{
+						Upload: text("1/x.png"), DocType: text("Passport"), DocNumber: text("AA<1"), CreatedAt: now, UpdatedAt: now,
+					})
+				},
+			},
+			{
+				"model.data_storage.created", `{"user":` + who + `,"title":"personal","data":"{\"a\":1}",` + times + `}`,
+				func(ctx context.Context, w *account.Unit) error {
+					return w.DataStorageCreated(ctx, u, &db.DataStorage{Title: "personal", Data: `{"a":1}`, CreatedAt: now, UpdatedAt: now})
+				},
+			},
+			{
+				"system.user.email.confirmed", `{"user":` + who + `,"language":"RU","domain":"exchange.example"}`,
+				func(ctx context.Context, w *account.Unit) error { return w.EmailConfirmed(ctx, u, "ru") },
+			},
+			{
+				"system.user.password.reset", `{"user":` + who + `,"language":"EN","domain":"exchange.example"}`,
+				func(ctx context.Context, w *account.Unit) error { return w.PasswordReset(ctx, u, " ") },
+			},
+			{
+				"system.user.password.change", `{"user":` + who + `,"language":"EN","domain":"exchange.example"}`,
+				func(ctx context.Context, w *account.Unit) error { return w.PasswordChanged(ctx, u, "") },
+			},
+			{
+				"system.session.create", `{"user":` + who + `,"user_ip":"192.0.2.7","user_agent":"Mozilla/5.0 Firefox/130.0"}`,
+				func(ctx context.Context, w *account.Unit) error { return w.SessionCreated(ctx, u, browser) },
+			},
+		} {
+			events := b.do(c.tell)
+			if len(events) != 1 || events[0].Name != c.name || string(events[0].Record) != c.want || events[0].Changes != nil {
+				t.Errorf("%s: got %v\n%s\nwant\n%s", c.name, names(events), events[0].Record, c.want)
+			}
+		}
+		if l := b.letters(); len(l) != 3 {
+			t.Errorf("%d letters, want those of reset, change and sign-in", len(l))
+		}
+	})
+}

@@ -1,0 +1,424 @@
+package account_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"barong/api/account"
+	"barong/db"
+	"barong/internal/fault"
+	"barong/internal/keys"
+	"barong/internal/mail"
+	"barong/session"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+func TestValidEmail(t *testing.T) {
+	for email, want := range map[string]bool{
+		"a@b.io":                                true,
+		"a@localhost":                           true,
+		"first.last+tag@sub.example.com":        true,
+		"o'hara_!#$%^&*{}/=?`|~@example.com":    true,
+		"юзер@пример.рф":                        true,
+		strings.Repeat("a", 64) + "@b.io":       true,
+		strings.Repeat("a", 65) + "@b.io":       false,
+		"":                                      false,
+		"a":                                     false,
+		"@b.io":                                 false,
+		"a@":                                    false,
+		".a@b.io":                               false,
+		"a.@b.io":                               false,
+		"a..b@b.io":                             false,
+		"a b@b.io":                              false,
+		"a@b c.io":                              false,
+		"a@-b.io":                               false,
+		"a@b-.io":                               false,
+		"a@b..io":                               false,
+		"a@b.1o":                                false,
+		"a@b.i-o":                               false,
+		"a@[127.0.0.1]":                         false,
+		"a@b@c.io":                              false,
+		"a@b.io\nBcc: c@d.io":                   false,
+		"a\x00@b.io":                            false,
+		"a\xff@b.io":                            false,
+		"字@b.io":                                false, // letters without case
+		"a@" + strings.Repeat("b", 250) + ".io": false,
+		"a@" + strings.Repeat("b.", 150) + "io": false,
+		"a@b." + strings.Repeat("i", 64):        false,
+		"a@" + strings.Repeat("b", 64) + ".io":  true,
+		"\"quoted\"@b.io":                       true, // quotes are plain characters of an atom here
+		"<a@b.io>":                              false,
+		"a@b.io,c@d.io":                         false,
+		"a@b.io.":                               false,
+		"a@.b.io":                               false,
+	} {
+		if got := account.ValidEmail(email); got != want {
+			t.Errorf("ValidEmail(%.40q): got %v, want %v", email, got, want)
+		}
+	}
+}
+
+const goodPassword = "Wm3#kdPq81zRo"
+
+func (b *bench) signUp(in account.SignUp) (*db.User, session.ID, *session.Session, error) {
+	if in.Password == "" {
+		in.Password = goodPassword
+	}
+	return b.SignUp(b.t.Context(), browser, nil, in)
+}
+
+func TestSignUpRefusals(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		b.user("anna@example.com")
+		long, scalar, bad := `"`+strings.Repeat("x", 1024)+`"`, "1", "{"
+		huge := strings.Repeat("x", 1025)
+		for _, c := range []struct {
+			in   account.SignUp
+			want []fault.Code
+		}{
+			{account.SignUp{Email: "anna@example.com"}, []fault.Code{"email.taken"}},
+			{account.SignUp{Email: " ANNA@Example.Com "}, []fault.Code{"email.taken"}},
+			{account.SignUp{Email: "anna"}, []fault.Code{"email.invalid"}},
+			{account.SignUp{Email: "anna", Password: "Password1"}, []fault.Code{"email.invalid", "password.weak"}},
+			{account.SignUp{Email: "new@b.io", Password: "simple"}, []fault.Code{"password.requirements"}},
+			{
+				account.SignUp{Email: "x", Password: strings.Repeat("aB3$", 25)},
+				[]fault.Code{"password.too_long", "password.requirements", "email.invalid"},
+			},
+			{account.SignUp{Email: "x", Data: &bad, Password: "simple"}, []fault.Code{"data.invalid_format", "email.invalid", "password.requirements"}},
+			{account.SignUp{Email: "new@b.io", Data: &long}, []fault.Code{"data.too_long"}},
+			{account.SignUp{Email: "x", Data: &huge}, []fault.Code{"data.too_long", "data.invalid_format", "email.invalid"}},
+			{account.SignUp{Email: "x", RefID: "XX0123456789"}, []fault.Code{"identity.user.invalid_referral_format"}},
+			{account.SignUp{Email: "new@b.io", RefID: "id0123456789"}, []fault.Code{"identity.user.invalid_referral_format"}},
+			{account.SignUp{Email: "new@b.io", RefID: "ID0123456789"}, []fault.Code{"identity.user.referral_doesnt_exist"}},
+		} {
+			_, _, _, err := b.signUp(c.in)
+			same(t, c.in.Email, codes(err), c.want)
+		}
+		_, _, _, err := b.signUp(account.SignUp{Email: "scalar@b.io", Data: &scalar})
+		must(t, err)
+		if n, err := b.DB.CountUsers(t.Context()); err != nil || n != 2 {
+			t.Errorf("%d users, %v", n, err)
+		}
+	})
+}
+
+func TestSignUp(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		referrer := b.user("otto@example.com")
+		data := `{"language":"ru"}`
+		u, id, opened, err := b.signUp(account.SignUp{Email: " Anna@Example.com", RefID: referrer.UID, Lang: "de", Data: &data})
+		must(t, err)
+		if u.Email != "anna@example.com" || u.Role != "member" || u.State != "pending" || len(u.UID) != 12 || *u.ReferralID != referrer.ID {
+			t.Errorf("user: %+v", u)
+		}
+		if opened.Key != id.Key() || len(opened.CSRF) != 20 || !b.live(opened) || opened.IP != browser.IP {
+			t.Errorf("session: %+v", opened)
+		}
+		events := b.takeEvents()
+		same(t, "events", names(events), []string{"model.user.created", "system.user.email.confirmation.token"})
+		if member(t, events[0].Record, "referral_uid") != referrer.UID {
+			t.Errorf("record: %s", events[0].Record)
+		}
+		if member(t, events[1].Record, "language") != "DE" || member(t, events[1].Record, "domain") != "exchange.example" {
+			t.Errorf("record: %s", events[1].Record)
+		}
+		token := member(t, events[1].Record, "token").(string)
+		claims, err := b.ring.Verify(token, keys.Expect{Subject: "confirmation", Issuer: "barong", Audience: []string{"barong"}})
+		must(t, err)
+		if claims.UID != u.UID || claims.Email != u.Email || len(claims.ID) != 20 || claims.ResetToken != "" ||
+			!claims.ExpiresAt.Equal(b.clock().Add(time.Hour)) {
+			t.Errorf("claims: %+v", claims)
+		}
+		letters := b.letters()
+		if len(letters) != 1 || letters[0].Kind != "user.email.confirmation.token" || letters[0].To != u.Email ||
+			!strings.Contains(letters[0].Text, "https://exchange.example/accounts/confirmation?confirmation_token="+token+"&lang=ru") {
+			t.Errorf("letters: %+v", letters)
+		}
+		rows, n, err := b.DB.Activities(t.Context(), db.ActivityFilter{UserID: u.ID}, db.Page{Number: 1, Size: 10})
+		must(t, err)
+		if n != 1 || rows[0].Topic != "account" || rows[0].Action != "signup" || rows[0].Result != "succeed" ||
+			rows[0].UserIP != "192.0.2.7" || rows[0].Data != nil || rows[0].Category != "user" {
+			t.Errorf("activities: %+v", rows)
+		}
+	})
+}
+
+// letters are the queued mails, oldest first; they are taken off the queue.
+func (b *bench) letters() []mail.Message {
+	b.t.Helper()
+	items, err := b.DB.LeaseOutbox(b.t.Context(), "mail", 100, time.Minute, false)
+	must(b.t, err)
+	var out []mail.Message
+	for _, item := range items {
+		var l mail.Message
+		must(b.t, json.Unmarshal(item.Payload, &l))
+		out = append(out, l)
+		must(b.t, b.DB.DeleteOutbox(b.t.Context(), item))
+	}
+	return out
+}
+
+// TestParallelSignUp lets one address sign up many times at once.
+func TestParallelSignUp(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		made := 0
+		for range 4 {
+			wg.Go(func() {
+				_, _, _, err := b.signUp(account.SignUp{Email: "anna@example.com"})
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					made++
+				} else if !fault.As(err).Has("email.taken") {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if made != 1 {
+			t.Fatalf("%d accounts of one address", made)
+		}
+		u, err := b.DB.UserByEmail(t.Context(), "anna@example.com")
+		must(t, err)
+		sessions, err := b.ListSessions(t.Context(), u)
+		must(t, err)
+		if len(sessions) != 1 {
+			t.Errorf("%d sessions", len(sessions))
+		}
+	})
+}
+
+func TestMailTokens(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		issue := func(kind account.TokenKind) keys.Claims {
+			events := b.do(func(ctx context.Context, w *account.Unit) error { return w.IssueMailToken(ctx, u, kind, "") })
+			if member(t, events[0].Record, "language") != "EN" {
+				t.Errorf("record: %s", events[0].Record)
+			}
+			claims, err := b.ring.Verify(member(t, events[0].Record, "token").(string), keys.Expect{Subject: string(kind)})
+			must(t, err)
+			return claims
+		}
+		use := func(c keys.Claims, kind account.TokenKind) bool {
+			used := false
+			must(t, b.try(func(ctx context.Context, w *account.Unit) (err error) {
+				used, err = w.UseMailToken(ctx, c.ID, u.ID, string(kind))
+				return err
+			}))
+			return used
+		}
+		first, second, reset := issue(account.Confirmation), issue(account.Confirmation), issue(account.Reset)
+		if len(reset.ResetToken) != 20 {
+			t.Errorf("reset token: %+v", reset)
+		}
+		for _, c := range []struct {
+			what  string
+			token keys.Claims
+			kind  account.TokenKind
+			want  bool
+		}{
+			{"an older one", first, account.Confirmation, false},
+			{"a reset token as confirmation", reset, account.Confirmation, false},
+			{"the latest", second, account.Confirmation, true},
+			{"again", second, account.Confirmation, false},
+			{"the reset token", reset, account.Reset, true},
+		} {
+			if got := use(c.token, c.kind); got != c.want {
+				t.Errorf("%s: usable %v, want %v", c.what, got, c.want)
+			}
+		}
+	})
+}
+
+func TestSignInAndOut(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, _, first, err := b.signUp(account.SignUp{Email: "anna@example.com"})
+		must(t, err)
+		b.takeEvents()
+		b.letters()
+		odd := account.Client{IP: browser.IP, UserAgent: "curl/8\x00\xff" + strings.Repeat("x", 2000)}
+		id, opened, err := b.SignIn(t.Context(), odd, nil, u)
+		must(t, err)
+		if id.Key() == first.Key || opened.CSRF == first.CSRF || len(opened.UserAgent) != session.MaxUserAgent {
+			t.Error("the session is not a new one")
+		}
+		events := b.takeEvents()
+		same(t, "events", names(events), []string{"system.session.create"})
+		if member(t, events[0].Record, "user_ip") != "192.0.2.7" {
+			t.Errorf("record: %s", events[0].Record)
+		}
+		if l := b.letters(); len(l) != 1 || l[0].Kind != "session.create" || !strings.Contains(l[0].Text, "192.0.2.7") {
+			t.Errorf("letters: %+v", l)
+		}
+		found, who, err := b.Current(t.Context(), []byte(id.String()))
+		must(t, err)
+		if found.Key != opened.Key || who.ID != u.ID {
+			t.Error("Current found another session")
+		}
+		// The same browser signs in again: its old session ends, others stay.
+		again, third, err := b.SignIn(t.Context(), browser, []byte(id.String()), u)
+		must(t, err)
+		if b.live(opened) || !b.live(first) || !b.live(third) {
+			t.Errorf("after a second sign-in: old %v, other %v, new %v", b.live(opened), b.live(first), b.live(third))
+		}
+		must(t, b.SignOut(t.Context(), browser, u, third.Key))
+		for _, cookie := range []string{"", "x", again.String(), strings.Repeat("0", 64)} {
+			if _, _, err := b.Current(t.Context(), []byte(cookie)); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("Current(%.8q): %v", cookie, err)
+			}
+		}
+		if err := b.SignOut(t.Context(), browser, u, third.Key); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("signed out twice: %v", err)
+		}
+		var got []string
+		rows, _, err := b.DB.Activities(t.Context(), db.ActivityFilter{UserID: u.ID}, db.Page{Number: 1, Size: 10})
+		must(t, err)
+		for _, a := range rows {
+			got = append(got, a.Action)
+		}
+		same(t, "activities, newest first", got, []string{"logout", "login", "login", "signup"})
+		if note := rows[2].Data; note == nil || *note != `{"note":"Detected suspicious browser"}` || len(rows[2].UserAgent) > session.MaxUserAgent {
+			t.Errorf("activity of an odd browser: %+v", rows[2])
+		}
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetState(ctx, u, "banned") })
+		if _, _, err := b.Current(t.Context(), nil); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("no cookie: %v", err)
+		}
+	})
+}
+
+// TestSignInLosesToBan: an account that was closed, or whose password was changed, between proof and session gets none.
+func TestSignInLosesToBan(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		for i, c := range []func(ctx context.Context, w *account.Unit, u *db.User) error{
+			func(ctx context.Context, w *account.Unit, u *db.User) error { return w.SetState(ctx, u, "banned") },
+			func(ctx context.Context, w *account.Unit, u *db.User) error { return w.SetPassword(ctx, u, "new", nil) },
+		} {
+			u := b.user(string(rune('a'+i)) + "nna@example.com")
+			proved, changed := *u, *u
+			b.do(func(ctx context.Context, w *account.Unit) error { return c(ctx, w, &changed) })
+			_, _, err := b.SignIn(t.Context(), browser, nil, &proved)
+			same(t, "sign-in", codes(err), []fault.Code{"identity.session.not_active"})
+			left, err := b.store.List(t.Context(), u.UID, b.clock())
+			must(t, err)
+			if len(left) != 0 {
+				t.Errorf("%d sessions left", len(left))
+			}
+		}
+	})
+}
+
+func TestFailedUnitOpensNoSession(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		old := b.open(u)
+		boom := errors.New("boom")
+		_, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch,
+			func(context.Context, *account.Unit) error { return boom })
+		if !errors.Is(err, boom) {
+			t.Fatalf("got %v", err)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_, _, _ = b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch,
+				func(context.Context, *account.Unit) error { panic("boom") })
+		}()
+		left, err := b.ListSessions(t.Context(), u)
+		must(t, err)
+		if len(left) != 1 || left[0].Key != old.Key {
+			t.Errorf("sessions left: %d", len(left))
+		}
+	})
+}
+
+func TestEndOwn(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, other := b.user("anna@example.com"), b.user("otto@example.com")
+		mine, foreign := b.open(u), b.open(other)
+		if err := b.EndOwn(t.Context(), u, foreign.Key); !errors.Is(err, session.ErrNotFound) || !b.live(foreign) {
+			t.Errorf("ended somebody else's session: %v", err)
+		}
+		must(t, b.EndOwn(t.Context(), u, mine.Key))
+		if b.live(mine) {
+			t.Error("the session lives")
+		}
+	})
+}
+
+func TestPasswords(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, _, _, err := b.signUp(account.SignUp{Email: "anna@example.com"})
+		must(t, err)
+		check := func(u *db.User, password string, want bool) {
+			t.Helper()
+			got, err := b.CheckPassword(t.Context(), u, password)
+			if err != nil || got != want {
+				t.Errorf("CheckPassword(%q): %v, %v", password, got, err)
+			}
+		}
+		check(u, goodPassword, true)
+		check(u, goodPassword+"x", false)
+		check(u, "", false)
+		check(nil, goodPassword, false)
+		old, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+		must(t, err)
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetPassword(ctx, u, string(old), nil) })
+		mine := b.open(u)
+		check(u, goodPassword+"x", false)
+		if b.stored(u).PasswordDigest != string(old) {
+			t.Error("a wrong password made a new digest")
+		}
+		check(u, goodPassword, true)
+		if d := b.stored(u).PasswordDigest; !strings.HasPrefix(d, "$argon2id$") || u.PasswordDigest != d {
+			t.Errorf("digest after a sign-in: %s", d)
+		}
+		if !b.live(mine) {
+			t.Error("a new digest of the same password ended the sessions")
+		}
+		check(u, goodPassword, true)
+		_, err = b.HashPassword(t.Context(), "Password1")
+		same(t, "weak", codes(err), []fault.Code{"password.weak"})
+	})
+}
+
+func TestPasswordTries(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		ctx, address := t.Context(), netip.MustParseAddr("2001:db8::1")
+		guess := func(email string, ip netip.Addr) error {
+			tries := b.PasswordTries(email, ip)
+			if err := tries.Begin(ctx); err != nil {
+				return err
+			}
+			return tries.Wrong(ctx)
+		}
+		for i := range 20 {
+			if err := guess([]string{"anna@example.com", " ANNA@example.com"}[i%2], address); err != nil {
+				t.Fatalf("guess %d: %v", i, err)
+			}
+		}
+		elsewhere := netip.MustParseAddr("192.0.2.1")
+		same(t, "one account", codes(guess("Anna@example.com", elsewhere)), []fault.Code{fault.TooMany})
+		for i := range 10 {
+			if err := guess("otto@example.com", netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})); err != nil {
+				t.Fatalf("guess %d: %v", i, err)
+			}
+		}
+		same(t, "one network", codes(guess("ella@example.com", address)), []fault.Code{fault.TooMany})
+		must(t, guess("otto@example.com", elsewhere))
+		must(t, b.PasswordTries("anna@example.com", elsewhere).Right(ctx))
+		must(t, guess("anna@example.com", elsewhere))
+		b.advance(15 * time.Minute)
+		must(t, guess("ella@example.com", address))
+	})
+}

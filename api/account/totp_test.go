@@ -1,0 +1,202 @@
+package account_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"image/png"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"barong/api/account"
+	"barong/db"
+	"barong/internal/fault"
+
+	"github.com/pquerna/otp/totp"
+)
+
+func (b *bench) totp(u *db.User) *account.TOTP {
+	b.t.Helper()
+	secondFactor, err := b.NewTOTP(u)
+	must(b.t, err)
+	must(b.t, b.try(func(ctx context.Context, w *account.Unit) error { return w.StoreTOTP(ctx, u, secondFactor) }))
+	return secondFactor
+}
+
+func (b *bench) code(s *account.TOTP, after time.Duration) string {
+	b.t.Helper()
+	code, err := totp.GenerateCode(s.Secret, b.clock().Add(after))
+	must(b.t, err)
+	return code
+}
+
+func TestNewTOTP(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		s := b.totp(u)
+		if want := "otpauth://totp/Barong:anna@example.com?algorithm=SHA1&digits=6&issuer=Barong&period=30&secret=" + s.Secret; s.URL != want {
+			t.Errorf("URL: got %s, want %s", s.URL, want)
+		}
+		if _, err := url.Parse(s.URL); err != nil || len(s.Secret) != 32 {
+			t.Errorf("secret of %d characters, %v", len(s.Secret), err)
+		}
+		picture, err := base64.StdEncoding.DecodeString(s.Barcode)
+		must(t, err)
+		image, err := png.Decode(bytes.NewReader(picture))
+		must(t, err)
+		if size := image.Bounds().Size(); size.X != 300 || size.Y != 300 {
+			t.Errorf("picture of %v", size)
+		}
+	})
+}
+
+func TestSecondFactorLife(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		on := func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, true, nil) }
+		if err := b.try(on); !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("switched on without a secret: %v", err)
+		}
+		if err := b.CheckTOTP(t.Context(), u, "123456"); !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("a code without a secret: %v", err)
+		}
+		s := b.totp(u)
+		if err := b.try(on); !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("switched on without a code: %v", err)
+		}
+		setup := b.code(s, 0)
+		must(t, b.CheckTOTP(t.Context(), u, " "+setup+" "))
+		mine, other := b.open(u), b.open(u)
+		same(t, "on", told(b.do(func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, true, mine) })),
+			[]string{`model.user.updated {"otp":false}`, "model.label.created"})
+		if !b.live(mine) || b.live(other) {
+			t.Errorf("sessions after switching on: mine %v, other %v", b.live(mine), b.live(other))
+		}
+		same(t, "the code that set it up signs in", codes(b.CheckSignInCode(t.Context(), u, setup)), []fault.Code{fault.TOTP})
+		replaced, err := b.NewTOTP(u)
+		must(t, err)
+		same(t, "another secret while on", codes(b.try(func(ctx context.Context, w *account.Unit) error {
+			return w.StoreTOTP(ctx, u, replaced)
+		})), []fault.Code{"resource.otp.already_enabled"})
+		b.advance(30 * time.Second)
+		must(t, b.CheckSignInCode(t.Context(), u, b.code(s, 30*time.Second)))
+		same(t, "a step before the last used", codes(b.CheckTOTP(t.Context(), u, b.code(s, 0))), []fault.Code{fault.TOTP})
+		for _, wrong := range []time.Duration{-60 * time.Second, 60 * time.Second} {
+			if err := b.CheckTOTP(t.Context(), u, b.code(s, wrong)); !errors.Is(err, account.ErrWrongCode) {
+				t.Errorf("a code %v away: %v", wrong, err)
+			}
+		}
+		b.key(u, "k1")
+		same(t, "off", told(b.do(func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, false, mine) })),
+			[]string{`model.user.updated {"otp":true}`})
+		if b.keyActive(u, "k1") {
+			t.Error("an API key is active without a second factor")
+		}
+		if _, err := b.DB.TOTPKey(t.Context(), u.ID); !errors.Is(err, db.ErrNotFound) {
+			t.Errorf("the secret stayed: %v", err)
+		}
+		if _, err := b.DB.Label(t.Context(), u.ID, "otp", "private"); !errors.Is(err, db.ErrNotFound) {
+			t.Errorf("the label stayed: %v", err)
+		}
+	})
+}
+
+// TestCodeWorksOnce uses one code many times at once, against RFC 6238, section 5.2.
+func TestCodeWorksOnce(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		s := b.totp(u)
+		for range 5 {
+			code := b.code(s, 0)
+			var mu sync.Mutex
+			accepted := 0
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() {
+					err := b.CheckTOTP(t.Context(), u, code)
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case err == nil:
+						accepted++
+					case !fault.As(err).Has(fault.TOTP):
+						t.Errorf("got %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if accepted != 1 {
+				t.Fatalf("one code was accepted %d times", accepted)
+			}
+			must(t, b.Limits.Reset(t.Context(), "totp:"+u.UID))
+			b.advance(30 * time.Second)
+		}
+	})
+}
+
+func TestWrongCodesLock(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		s := b.totp(u)
+		for range 3 {
+			if err := b.CheckTOTP(t.Context(), u, "000000x"); !errors.Is(err, account.ErrWrongCode) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+		for range 5 {
+			if err := b.CheckTOTP(t.Context(), u, ""); !errors.Is(err, account.ErrWrongCode) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		b.advance(30 * time.Second)
+		err := b.CheckTOTP(t.Context(), u, b.code(s, 0))
+		same(t, "the right code after five wrong ones", codes(err), []fault.Code{fault.TooMany})
+		if f := fault.As(err); f.Status != 429 || f.RetryAfter <= 0 {
+			t.Errorf("status %d, retry after %v", f.Status, f.RetryAfter)
+		}
+		b.advance(15 * time.Minute)
+		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+	})
+}
+
+func TestRecoveryCodes(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, other := b.user("anna@example.com"), b.user("otto@example.com")
+		b.totp(u)
+		b.totp(other)
+		var list, old []string
+		draw := func(to *[]string) {
+			must(t, b.try(func(ctx context.Context, w *account.Unit) (err error) {
+				*to, err = w.NewRecoveryCodes(ctx, u)
+				return err
+			}))
+		}
+		draw(&old)
+		draw(&list)
+		seen := map[string]bool{}
+		for _, c := range list {
+			seen[c] = true
+		}
+		if len(list) != 10 || len(seen) != 10 {
+			t.Fatalf("codes: %v", list)
+		}
+		wrong := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, account.ErrWrongCode) {
+				t.Errorf("%s: got %v", what, err)
+			}
+		}
+		must(t, b.CheckSignInCode(t.Context(), u, list[0]))
+		wrong("used", b.CheckSignInCode(t.Context(), u, list[0]))
+		must(t, b.CheckSignInCode(t.Context(), u, " "+strings.ToUpper(strings.ReplaceAll(list[1], "-", ""))+" "))
+		wrong("of an older list", b.CheckSignInCode(t.Context(), u, old[2]))
+		wrong("of somebody else", b.CheckSignInCode(t.Context(), other, list[2]))
+		wrong("where only the second factor counts", b.CheckTOTP(t.Context(), u, list[2]))
+		must(t, b.CheckSignInCode(t.Context(), u, list[2]))
+	})
+}
