@@ -8,6 +8,7 @@ package apitest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +34,8 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/keys"
+	"barong/internal/limit"
+	"barong/internal/mail"
 	"barong/internal/password"
 	"barong/internal/secret"
 	"barong/internal/testkit"
@@ -68,7 +72,7 @@ type Env struct {
 	Sessions  session.Store // in the database, or in Valkey beside Postgres
 	Passwords *password.Hasher
 	Strength  *password.Policy
-	Limits    *Limits
+	Limits    *Limits          // in Valkey beside Postgres
 	Accounts  *account.Service // of all the above
 
 	snapshot atomic.Pointer[policy.Snapshot]
@@ -130,22 +134,27 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 	}
 	e.DB.PublishTo(e.publish)
 	e.Sessions = sqlstore.New(e.DB)
+	limits := limit.Options{Hash: e.Box.Index, Now: e.Clock.Now}
+	e.Limits = &Limits{Limiter: limit.SQL(e.DB, limits)}
 	if engine == "postgres" {
 		client, err := redisstore.Connect(testkit.Valkey(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		e.Sessions = redisstore.New(client)
+		e.Sessions, e.Limits = redisstore.New(client), &Limits{Limiter: limit.Redis(client, limits)}
 	}
 	e.Passwords = password.NewHasher(password.HasherOptions{})
 	if e.Strength, err = strength(); err != nil {
 		t.Fatal(err)
 	}
-	e.Limits = &Limits{now: e.Clock.Now, counts: map[string]*count{}}
+	letters, err := letters()
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := account.Options{
 		Settings: Settings(), DB: e.DB, Sessions: e.Sessions, Keys: e.Keys, Passwords: e.Passwords, Policy: e.Strength,
-		Limits: e.Limits, FileURL: func(key string) string { return "http://files.test/" + key },
+		Limits: e.Limits, Letters: letters, FileURL: func(key string) string { return "http://files.test/" + key },
 		Publish: func(_ context.Context, tx *db.Tx, event account.Event) error {
 			tx.AfterCommit(func(context.Context) {
 				e.mu.Lock()
@@ -178,6 +187,11 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 // strength is the default password policy; its dictionary takes a moment to read.
 var strength = sync.OnceValues(func() (*password.Policy, error) {
 	return password.New(password.Options{Regexp: PasswordPattern, MinEntropy: 14, UseDictionary: true})
+})
+
+// letters are the built-in mails.
+var letters = sync.OnceValues(func() (*mail.Renderer, error) {
+	return mail.NewRenderer(mail.RendererOptions{Brand: "Barong", Domain: "barong.test", DefaultLanguage: "en"})
 })
 
 // PasswordPattern is the default BARONG_PASSWORD_REGEXP.
@@ -430,31 +444,38 @@ func (e *Env) Activities(t testing.TB) []db.Activity {
 	return rows
 }
 
-// Outbox opens the queued messages of a kind ("mail" or "event"), oldest first, as they were sealed.
-func (e *Env) Outbox(t testing.TB, kind string) []Message {
+// Mails returns the mails queued so far, oldest first, and takes them out of the outbox.
+func (e *Env) Mails(t testing.TB) []mail.Message {
 	t.Helper()
-	var rows []struct {
-		ID      int64
-		Topic   string
-		Payload string
-	}
-	err := e.DB.Bun().NewSelect().Table("outbox").Column("id", "topic", "payload").Where("kind = ?", kind).
-		Order("id").Scan(t.Context(), &rows)
+	items, err := e.DB.LeaseOutbox(t.Context(), mail.OutboxKind, 1000, time.Minute, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := make([]Message, len(rows))
-	for i, r := range rows {
-		out[i] = Message{ID: r.ID, Topic: r.Topic, Sealed: r.Payload}
+	slices.SortFunc(items, func(a, b db.OutboxItem) int { return cmp.Compare(a.ID, b.ID) })
+	out := make([]mail.Message, len(items))
+	for i, item := range items {
+		if item.Unreadable != nil {
+			t.Fatal(item.Unreadable)
+		}
+		if err := json.Unmarshal(item.Payload, &out[i]); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.DB.DeleteOutbox(t.Context(), item); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return out
 }
 
-// A Message is a row of the outbox.
-type Message struct {
-	ID     int64
-	Topic  string
-	Sealed string
+// MailKinds are the kinds of Mails.
+func (e *Env) MailKinds(t testing.TB) []string {
+	t.Helper()
+	mails := e.Mails(t)
+	kinds := make([]string, len(mails))
+	for i, m := range mails {
+		kinds[i] = m.Kind
+	}
+	return kinds
 }
 
 // Audience and Issuer are those of the tokens of an Env.

@@ -2,60 +2,40 @@ package apitest
 
 import (
 	"context"
-	"sync"
+	"strconv"
+	"sync/atomic"
 	"time"
+
+	"barong/internal/limit"
 )
 
-// Limits counts attempts in memory, by the clock of an Env. It implements account.Limiter.
+// Limits are the counters of an Env, which a test can forget.
 type Limits struct {
-	now func() time.Time
-
-	mu     sync.Mutex
-	counts map[string]*count
+	limit.Limiter
+	age atomic.Int64
 }
 
-type count struct {
-	n    int
-	ends time.Time
+// Forget forgets all attempts.
+func (l *Limits) Forget() { l.age.Add(1) }
+
+func (l *Limits) key(key string) string { return strconv.FormatInt(l.age.Load(), 10) + ":" + key }
+
+// Take is Limiter.Take.
+func (l *Limits) Take(ctx context.Context, key string, limit int, window time.Duration) (time.Duration, error) {
+	return l.Limiter.Take(ctx, l.key(key), limit, window)
 }
 
-// Take counts one attempt unless the limit is reached.
-func (l *Limits) Take(_ context.Context, key string, limit int, window time.Duration) (time.Duration, error) {
-	return l.look(key, limit, window, 1), nil
+// Peek is Limiter.Peek.
+func (l *Limits) Peek(ctx context.Context, key string, limit int, window time.Duration) (time.Duration, error) {
+	return l.Limiter.Peek(ctx, l.key(key), limit, window)
 }
 
-// Peek is Take without counting.
-func (l *Limits) Peek(_ context.Context, key string, limit int, window time.Duration) (time.Duration, error) {
-	return l.look(key, limit, window, 0), nil
+// Refund is Limiter.Refund.
+func (l *Limits) Refund(ctx context.Context, key string) error {
+	return l.Limiter.Refund(ctx, l.key(key))
 }
 
-func (l *Limits) look(key string, limit int, window time.Duration, add int) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	c := l.counts[key]
-	if c == nil || !now.Before(c.ends) {
-		c = &count{ends: now.Add(window)}
-		l.counts[key] = c
-	}
-	if c.n >= limit {
-		return c.ends.Sub(now)
-	}
-	c.n += add
-	return 0
-}
-
-// Reset forgets what was counted for the key.
-func (l *Limits) Reset(_ context.Context, key string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.counts, key)
-	return nil
-}
-
-// Forget forgets everything.
-func (l *Limits) Forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.counts)
+// Reset is Limiter.Reset.
+func (l *Limits) Reset(ctx context.Context, key string) error {
+	return l.Limiter.Reset(ctx, l.key(key))
 }

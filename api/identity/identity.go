@@ -1,0 +1,326 @@
+// Package identity is the module of the REST API that needs no credential: sign-up, sign-in and -out, confirmation of
+// addresses, reset of passwords, and what clients want to know about the service. The rules about accounts stand in
+// package account; here parameters are read, attempts limited, and answers chosen.
+//
+// Nobody learns here whether an address has an account: what is refused, accepted or asked for looks alike, and takes
+// as long, for known and unknown ones; see patiently.
+package identity
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"barong/api/account"
+	"barong/api/rest"
+	"barong/api/view"
+	"barong/authz"
+	"barong/db"
+	"barong/internal/fault"
+	"barong/internal/keys"
+	"barong/session"
+)
+
+// Options are what a Module is made of. All are required but those that say otherwise.
+type Options struct {
+	Accounts *account.Service
+	DB       *db.DB
+	Cookies  *authz.Cookies
+	FileURL  func(key string) string
+
+	// Tokens verifies confirmation and reset tokens, which must be as MailToken says; its subject is set here.
+	Tokens    Verifier
+	MailToken keys.Expect
+	JWKS      func() []byte // the public signing keys
+
+	Captcha Captcha  // nil: none
+	Guarded []string // names of the operations that the captcha guards: see the constants
+
+	// Reload puts changed restrictions in force in this process; the other replicas follow a notice.
+	Reload func(ctx context.Context) error
+
+	CORS    rest.CORS // pages of other origins that may call
+	Domain  string    // where the front end lives, with or without a scheme
+	Configs Configs
+	Build   Build
+	Entropy func(password string) float64
+	Now     func() time.Time
+}
+
+// A Verifier verifies signed tokens. keys.Ring is one.
+type Verifier interface {
+	Verify(token string, want keys.Expect) (keys.Claims, error)
+}
+
+// A Captcha checks that a person sits in front of a browser.
+type Captcha interface {
+	// Verify accepts what the widget sent: nil, a string or an object. The error is a fault: identity.captcha.required,
+	// identity.captcha.mandatory_fields or identity.captcha.verification_failed.
+	Verify(ctx context.Context, response any) error
+}
+
+// A Registrar is a Captcha whose widget needs a challenge from its provider first. GeeTest is one.
+type Registrar interface {
+	Register(ctx context.Context) (id, challenge string, err error)
+}
+
+// The operations that a captcha can guard, as the configuration file names them.
+const (
+	userCreate        = "user_create"
+	sessionCreate     = "session_create"
+	passwordReset     = "password_reset"
+	emailConfirmation = "email_confirmation"
+)
+
+// Configs are the settings that clients may know.
+type Configs struct {
+	SessionTTL        time.Duration
+	Captcha           string // "none", "recaptcha", "geetest", "hcaptcha" or "turnstile"
+	CaptchaID         string // the provider's public site key
+	PhoneVerification string // "mock", "twilio_sms" or "twilio_verify"
+	MinEntropy        int
+	PasswordRegexp    string
+}
+
+// A Build says what this program is.
+type Build struct {
+	Tag, Commit string
+	Date        time.Time
+}
+
+// A Module answers the routes of identity. It is safe for concurrent use.
+type Module struct {
+	Options
+	guarded map[string]bool
+}
+
+// New returns a module.
+func New(o Options) *Module {
+	m := &Module{Options: o, guarded: map[string]bool{}}
+	for _, name := range o.Guarded {
+		m.guarded[name] = true
+	}
+	return m
+}
+
+// Parameters that several routes have.
+var (
+	email = rest.Param{Name: "email", Required: true, NotBlank: true, Doc: "E-mail address of the account."}
+	lang  = rest.Param{Name: "lang", Doc: "Language of the client, for the event: EN when absent."}
+	// captcha is nobody's business while no captcha guards the operation, but for its type.
+	captcha = rest.Param{Name: "captcha_response", Type: rest.Any, Doc: "What the captcha's widget answered: a string or an object."}
+)
+
+// captchaCodes are what Captcha.Verify refuses with.
+var captchaCodes = []fault.Code{"identity.captcha.required", "identity.captcha.mandatory_fields", "identity.captcha.verification_failed"}
+
+// tokenCodes are the refusals of a mail token.
+var tokenCodes = []fault.Code{
+	"jwt.decode_and_verify.segments", "jwt.decode_and_verify.encoding", "jwt.decode_and_verify.algorithm",
+	"jwt.decode_and_verify.raised", "jwt.decode_and_verify.expired", "jwt.decode_and_verify.reached",
+	"jwt.decode_and_verify.iat", "jwt.decode_and_verify.jti", "jwt.decode_and_verify.sub", "jwt.decode_and_verify.iss",
+	"jwt.decode_and_verify.aud",
+}
+
+func codes(lists ...[]fault.Code) []fault.Code {
+	var out []fault.Code
+	for _, l := range lists {
+		out = append(out, l...)
+	}
+	return out
+}
+
+const (
+	general  = "identity.general"
+	sessions = "identity.session"
+	users    = "identity.user"
+)
+
+// crossSite is the refusal of a call that a page of a stranger's site made.
+const crossSite fault.Code = "authz.csrf_token_mismatch"
+
+// Routes are the routes of the module.
+func (m *Module) Routes() []rest.Route {
+	newPassword := rest.Param{Name: "password", Required: true, NotBlank: true, Doc: "The new password."}
+	langNotBlank := lang
+	langNotBlank.NotBlank = true
+	sessionCaptcha := captcha
+	sessionCaptcha.BadType = "identity.session.invalid_captcha_format"
+	passwordCodes := []fault.Code{"password.too_long", "password.requirements", "password.weak"}
+	limited := []fault.Code{fault.TooMany, crossSite}
+	return []rest.Route{
+		{
+			Method: "GET", Path: "/identity/ping", Summary: "Answers, to show that the service can be reached.",
+			Prefix: general, Success: 200, Output: "{ping:string}", Handle: m.ping,
+		},
+		{
+			Method: "GET", Path: "/identity/time", Summary: "Tells the service's time in seconds since 1970.",
+			Prefix: general, Success: 200, Output: "{time:integer}", Handle: m.time,
+		},
+		{
+			Method: "GET", Path: "/identity/version", Summary: "Tells which release this is, and when it was built.",
+			Prefix: general, Success: 200, Output: "{git_tag:string,git_sha:string,build_date:string,version:string}", Handle: m.version,
+		},
+		{
+			Method: "GET", Path: "/identity/configs", Summary: "Tells the settings that a client needs to know.",
+			Prefix: general, Success: 200, Handle: m.configs,
+			Output: "{session_expire_time:integer,captcha_type:string,captcha_id:string,phone_verification_type:string," +
+				"password_min_entropy:integer,password_regexp:string}",
+		},
+		{
+			Method: "GET", Path: "/identity/jwks", Summary: "Lists the public keys that verify the service's tokens (RFC 7517).",
+			Prefix: general, Success: 200, Output: "{keys:[object]}", Added: true, Handle: m.jwks,
+		},
+		{
+			Method: "POST", Path: "/identity/password/validate", Summary: "Measures how hard a password is to guess, in bits.",
+			Prefix: general, Params: []rest.Param{
+				{Name: "password", Required: true, Secret: true, Doc: "The password. It is not stored. In the body only."},
+			},
+			Success: 201, Output: "{entropy:number}", Handle: m.validatePassword,
+		},
+		{
+			Method: "POST", Path: "/identity/sessions", Summary: "Signs in: opens a session and sets its cookie.",
+			Prefix: sessions, Params: []rest.Param{
+				{Name: "email", Required: true, Doc: "E-mail address of the account."},
+				{Name: "password", Required: true, Doc: "The account's password."},
+				sessionCaptcha,
+				{Name: "otp_code", Doc: "Code of the second factor, or a recovery code, when the account has one."},
+			},
+			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signIn),
+			Errors: codes(captchaCodes, limited, []fault.Code{
+				"identity.session.invalid_params", "identity.session.banned", "identity.session.deleted",
+				"identity.session.not_active", "identity.session.missing_otp", "identity.session.invalid_otp", fault.TOTP,
+			}),
+		},
+		{
+			Method: "DELETE", Path: "/identity/sessions", Summary: "Signs out: ends the session of the cookie.",
+			Prefix: sessions, Success: 204, Legacy: 200, Output: "code", Handle: m.ownSite(m.signOut),
+			Errors: []fault.Code{"identity.session.not_found", crossSite},
+		},
+		{
+			Method: "POST", Path: "/identity/users", Summary: "Signs up: creates an account, sends the confirmation mail and opens a session.",
+			Prefix: users, Params: []rest.Param{
+				email, newPassword,
+				{Name: "refid", Doc: "Uid of the user who recommended the service."},
+				lang, captcha,
+				{Name: "data", Doc: "Any JSON text of the client, of at most 1024 characters."},
+			},
+			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signUp),
+			Errors: codes(captchaCodes, []fault.Code{
+				"identity.user.invalid_referral_format", "identity.user.referral_doesnt_exist", "data.too_long",
+				"role.doesnt_exist", "data.invalid_format", "email.invalid", "email.taken",
+			}, passwordCodes, limited),
+		},
+		{
+			Method: "GET", Path: "/identity/users/register_geetest", Summary: "Fetches the challenge that GeeTest's widget needs.",
+			Prefix: users, Success: 200, Output: "{gt:string,challenge:string}", Handle: m.registerCaptcha,
+			Errors: []fault.Code{fault.NotFound, fault.Unavailable},
+		},
+		{
+			Method: "POST", Path: "/identity/users/email/generate_code", Summary: "Sends the confirmation mail again.",
+			Prefix: users, Params: []rest.Param{email, lang, captcha},
+			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.resendConfirmation),
+			Errors: codes(captchaCodes, limited),
+		},
+		{
+			Method: "POST", Path: "/identity/users/email/confirm_code", Summary: "Confirms the address with the token of the mail, and opens a session.",
+			Prefix: users, Params: []rest.Param{
+				{Name: "token", Required: true, NotBlank: true, Doc: "Token of the confirmation mail."},
+				langNotBlank,
+			},
+			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.guessed(m.confirmEmail)),
+			Errors: codes(tokenCodes, []fault.Code{
+				"jwt.decode_and_verify.session", "jwt.decode_and_verify.reset", "identity.user.active_or_doesnt_exist",
+				"identity.user.utilized_token",
+			}, limited),
+		},
+		{
+			Method: "POST", Path: "/identity/users/password/generate_code", Summary: "Sends a mail with a token that allows a new password.",
+			Prefix: users, Params: []rest.Param{email, lang, captcha},
+			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.requestReset),
+			Errors: codes(captchaCodes, limited),
+		},
+		{
+			Method: "POST", Path: "/identity/users/password/confirm_code", Summary: "Sets a new password with the token of the mail, and ends all sessions.",
+			Prefix: users, Params: []rest.Param{
+				{
+					Name: "reset_password_token", Required: true, NotBlank: true, Missing: "identity.user.missing_pass_token",
+					Doc: "Token of the mail.",
+				},
+				newPassword,
+				{Name: "confirm_password", Required: true, NotBlank: true, Doc: "The new password again."},
+				lang,
+			},
+			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.guessed(m.resetPassword)),
+			Errors: codes([]fault.Code{"identity.user.passwords_doesnt_match"}, tokenCodes, []fault.Code{
+				"jwt.decode_and_verify.session", "jwt.decode_and_verify.confirmation", "identity.user.utilized_token",
+				fault.NotFound, "identity.session.banned", "identity.session.deleted",
+			}, passwordCodes, limited),
+		},
+		{
+			Method: "POST", Path: "/identity/users/access", Summary: "Lets the caller's address past the restrictions with a token from staff.",
+			Prefix: users, Params: []rest.Param{
+				{Name: "whitelink_token", Required: true, NotBlank: true, Doc: "Token from staff; it works once."},
+			},
+			Success: 201, Output: "code", Added: true, Handle: m.ownSite(m.access),
+			Errors: codes(limited, []fault.Code{"identity.user.access.invalid_token", "value.taken", "value.invalid"}),
+		},
+	}
+}
+
+// checkCaptcha is the captcha's verdict on an operation, if one guards it.
+func (m *Module) checkCaptcha(ctx context.Context, c *rest.Call, operation string) error {
+	if m.Captcha == nil || !m.guarded[operation] {
+		return nil
+	}
+	return m.Captcha.Verify(ctx, c.Value(captcha.Name))
+}
+
+// client is who calls.
+func (m *Module) client(c *rest.Call) account.Client { return m.Accounts.Client(c.Client, c.UserAgent) }
+
+// cookie is the value of the session cookie that the caller sent, or nil.
+func (m *Module) cookie(c *rest.Call) []byte { return c.Cookie(m.Cookies.Name()) }
+
+// answerSession hands a session that was just opened to its browser, and shows the user.
+func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User, id session.ID, opened *session.Session) error {
+	b := &view.Builder{DB: m.DB, Legacy: c.Legacy, FileURL: m.FileURL}
+	info, err := b.FullInfo(ctx, user, opened.CSRF)
+	if err != nil {
+		return err
+	}
+	c.SetCookie(m.Cookies.Set(id, opened.EndsAt, m.Now(), c.HTTPS))
+	return c.Answer(info)
+}
+
+// verifyMailToken checks a confirmation or reset token. The error is the 422 that says why not.
+func (m *Module) verifyMailToken(token string, kind account.TokenKind) (keys.Claims, error) {
+	want := m.MailToken
+	want.Subject = string(kind)
+	claims, err := m.Tokens.Verify(token, want)
+	if refused := (*keys.Error)(nil); errors.As(err, &refused) {
+		return claims, fault.New(fault.BadToken + "." + fault.Code(refused.Cause)).Because(err)
+	}
+	return claims, err
+}
+
+// step is the grain of time in which an answer tells nothing: longer than what a mail or an audit row takes.
+const step = 100 * time.Millisecond
+
+// patiently runs work and returns on a multiple of step since its beginning, so that the time of the answer does not
+// tell whether there was an account to do something for. A work that says hurry returns at once: its answer tells
+// anyway.
+func patiently(ctx context.Context, work func() (hurry bool, err error)) error {
+	begin := time.Now()
+	hurry, err := work()
+	if hurry {
+		return err
+	}
+	pause := time.NewTimer(step - time.Since(begin)%step)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+	return err
+}

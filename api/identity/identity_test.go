@@ -1,0 +1,315 @@
+package identity_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"barong/api/account"
+	"barong/api/identity"
+	"barong/api/rest"
+	"barong/authz"
+	"barong/db"
+	"barong/internal/apitest"
+	"barong/internal/bus"
+	"barong/internal/fault"
+	"barong/session"
+)
+
+func TestMain(m *testing.M) {
+	apitest.Main(m, identity.New(identity.Options{}).Routes())// The store refuses a role that nobody permits; every Env permits member. See TestSignUpWithoutRole.
+	// A token's issuer and audience are checked before its subject, so that no token of ours can have a third one
+	// and still be ours; the cause is shown in TestTokenWords with a foreign subject.
+
+}
+
+const cookieName = "_barong_session"
+
+// captcha accepts the response "right" and refuses the rest as a provider would.
+type captcha struct{ mu sync.Mutex }
+
+func (c *captcha) Verify(_ context.Context, response any) error {
+	switch v := response.(type) {
+	case string:
+		if strings.TrimSpace(v) == "" {
+			return fault.New("identity.captcha.required")
+		}
+		if v == "right" {
+			return nil
+		}
+	case map[string]any:
+		if _, ok := v["geetest_seccode"].(string); !ok {
+			return fault.New("identity.captcha.mandatory_fields")
+		}
+	case nil:
+		return fault.New("identity.captcha.required")
+	}
+	return fault.New("identity.captcha.verification_failed")
+}
+
+// registrar is a captcha that hands out challenges.
+type registrar struct {
+	captcha
+	err error
+}
+
+func (r *registrar) Register(context.Context) (id, challenge string, err error) {
+	return "gt-id", "0123456789abcdef0123456789abcdef", r.err
+}
+
+// start serves the module on the stores of e.
+func start(t *testing.T, e *apitest.Env, change func(*identity.Options), options ...func(*rest.Options)) *apitest.Server {
+	t.Helper()
+	cookies, err := authz.NewCookies(authz.CookieSettings{Name: cookieName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := identity.Options{
+		Accounts: e.Accounts, DB: e.DB, Cookies: cookies, FileURL: func(key string) string { return key },
+		Tokens: e.Keys, MailToken: apitest.Expect(), JWKS: e.Keys.JWKS, Reload: e.Reload,
+		Domain: "https://front.test/",
+		Configs: identity.Configs{
+			SessionTTL: 30 * time.Minute, Captcha: "none", PhoneVerification: "mock", MinEntropy: 14,
+			PasswordRegexp: apitest.PasswordPattern,
+		},
+		Build:   identity.Build{Tag: "2.4.0", Commit: "ad69add", Date: time.Date(2020, 3, 23, 18, 49, 39, 0, time.FixedZone("", 7200))},
+		Entropy: e.Strength.Entropy, Now: e.Clock.Now,
+	}
+	if change != nil {
+		change(&o)
+	}
+	return e.Serve(t, identity.New(o).Routes(), options...)
+}
+
+// signIn opens a session and returns its cookie's value and CSRF token.
+func signIn(t *testing.T, s *apitest.Server, u *db.User, options ...apitest.Option) (cookie, csrf string) {
+	t.Helper()
+	a := s.Post(t, "/identity/sessions", append(options, apitest.Form("email", u.Email, "password", apitest.Password))...).Want(t, 201)
+	return opened(t, a)
+}
+
+// opened checks an answer that opens a session.
+func opened(t *testing.T, a *apitest.Answer) (cookie, csrf string) {
+	t.Helper()
+	csrf, _ = a.Object(t)["csrf_token"].(string)
+	c := a.SetCookie(cookieName)
+	if c == nil || !apitest.Hex(c.Value, 64) || !apitest.Hex(csrf, 20) || !c.HttpOnly || c.Path != "/" {
+		t.Fatalf("cookie %v, csrf_token %q", c, csrf)
+	}
+	return c.Value, csrf
+}
+
+// alive reports whether a cookie still names a session that could be used.
+func alive(t *testing.T, e *apitest.Env, cookie string) bool {
+	t.Helper()
+	_, _, err := e.Accounts.Current(t.Context(), []byte(cookie))
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// activities are topic, action, result and data of the audit rows, one text each.
+func activities(t *testing.T, e *apitest.Env) []string {
+	t.Helper()
+	var out []string
+	for _, a := range e.Activities(t) {
+		text := a.Topic + " " + a.Action + " " + a.Result
+		if a.Data != nil {
+			text += " " + *a.Data
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func wantActivities(t *testing.T, e *apitest.Env, want ...string) {
+	t.Helper()
+	if got := activities(t, e); !slices.Equal(got, want) {
+		t.Errorf("activities:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func wantEvents(t *testing.T, e *apitest.Env, want ...string) []account.Event {
+	t.Helper()
+	events := e.Events()
+	names := make([]string, len(events))
+	for i, event := range events {
+		names[i] = event.Name
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("events %q, want %q", names, want)
+	}
+	return events
+}
+
+func member[T any](t *testing.T, event account.Event, name string) T {
+	t.Helper()
+	var record map[string]any
+	if err := json.Unmarshal(event.Record, &record); err != nil {
+		t.Fatal(err)
+	}
+	v, ok := record[name].(T)
+	if !ok {
+		t.Fatalf("%s has no such %s: %s", event.Name, name, event.Record)
+	}
+	return v
+}
+
+func TestGeneral(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	s := start(t, e, nil)
+	s.Get(t, "/identity/ping").WantBody(t, 200, `{"ping":"pong"}`)
+	if got := s.Get(t, "/identity/time").Object(t)["time"].(float64); int64(got) < e.Clock.Now().Unix()-60 || int64(got) > e.Clock.Now().Unix() {
+		t.Errorf("time: %v", got)
+	}
+	s.Get(t, "/identity/version").WantBody(t, 200,
+		`{"git_tag":"2.4.0","git_sha":"ad69add","build_date":"2020-03-23T18:49:39.000+02:00","version":"2.4.0"}`)
+	s.Get(t, "/identity/configs").WantBody(t, 200, `{"session_expire_time":1800,"captcha_type":"none","phone_verification_type":"mock",`+
+		`"password_min_entropy":14,"password_regexp":"(?-mix:^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$)"}`)
+	for kind, id := range map[string]any{"none": nil, "geetest": nil, "recaptcha": "site", "hcaptcha": "site", "turnstile": "site"} {
+		s := start(t, e, func(o *identity.Options) { o.Configs.Captcha, o.Configs.CaptchaID = kind, "site" })
+		if got := s.Get(t, "/identity/configs").Object(t); got["captcha_type"] != kind || got["captcha_id"] != id {
+			t.Errorf("%s: %v", kind, got)
+		}
+	}
+	a := s.Get(t, "/identity/jwks").WantBody(t, 200, string(e.Keys.JWKS()))
+	if a.Header.Get("Content-Type") != "application/json" || a.Header.Get("Cache-Control") != "public, max-age=60" {
+		t.Errorf("jwks: %v", a.Header)
+	}
+	if keys := a.Object(t)["keys"].([]any); len(keys) != 1 || keys[0].(map[string]any)["d"] != nil {
+		t.Errorf("jwks: %s", a.Body)
+	}
+}
+
+func TestValidatePassword(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	s := start(t, e, nil)
+	for password, want := range map[string]string{
+		"password": "2", "Tecohvi0": "15.5", "Xwqe213PZCXwe": "21.21875", "1234567890": "2", "": "-2", "eeC2BiCucxWEQ": "21.1875",
+	} {
+		s.Post(t, "/identity/password/validate", apitest.Form("password", password)).WantBody(t, 201, `{"entropy":`+want+`}`)
+	}
+	s.Post(t, "/identity/password/validate", apitest.JSON(map[string]any{"password": 12345678})).Want(t, 201)
+	s.Post(t, "/identity/password/validate").Want(t, 422, "identity.general.missing_password")
+	s.Post(t, "/identity/password/validate?password=Tecohvi0").Want(t, 422, "identity.general.missing_password")
+	for _, v := range []any{[]string{"x"}, map[string]any{"a": 1}, nil} {
+		s.Post(t, "/identity/password/validate", apitest.JSON(map[string]any{"password": v})).Want(t, 422, "invalid")
+	}
+}
+
+func TestCaptcha(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	s := start(t, e, func(o *identity.Options) {
+		o.Captcha, o.Guarded = new(captcha), []string{"user_create", "session_create", "password_reset", "email_confirmation"}
+	})
+	u := e.NewUser(t, nil)
+	ok := map[string]int{}
+	for _, c := range []struct {
+		path, badType string
+		form          map[string]any
+	}{
+		{"/identity/sessions", "identity.session.invalid_captcha_format", map[string]any{"email": u.Email, "password": apitest.Password}},
+		{"/identity/users", "invalid", map[string]any{"email": "captcha@barong.test", "password": apitest.Password}},
+		{"/identity/users/email/generate_code", "invalid", map[string]any{"email": u.Email}},
+		{"/identity/users/password/generate_code", "invalid", map[string]any{"email": u.Email}},
+	} {
+		with := func(v any) *apitest.Answer {
+			form := map[string]any{"captcha_response": v}
+			for k, v := range c.form {
+				form[k] = v
+			}
+			return s.Post(t, c.path, apitest.JSON(form))
+		}
+		s.Post(t, c.path, apitest.JSON(c.form)).Want(t, 400, "identity.captcha.required")
+		with(" ").Want(t, 400, "identity.captcha.required")
+		with(nil).Want(t, 400, "identity.captcha.required")
+		with(map[string]any{"geetest_challenge": "x"}).Want(t, 400, "identity.captcha.mandatory_fields")
+		with("wrong").Want(t, 422, "identity.captcha.verification_failed")
+		with([]string{"right"}).Want(t, 422, c.badType)
+		ok[c.path] = with("right").Want(t, 201).Status
+		// Parameters come first.
+		s.Post(t, c.path, apitest.JSON(map[string]any{"captcha_response": "wrong"})).Want(t, 400,
+			s.Post(t, c.path).Codes()...)
+	}
+	if len(ok) != 4 {
+		t.Errorf("passed: %v", ok)
+	}
+	none := start(t, e, func(o *identity.Options) { o.Captcha = new(captcha) }) // active, and guards nothing
+	none.Post(t, "/identity/sessions", apitest.Form("email", u.Email, "password", apitest.Password)).Want(t, 201)
+
+	s.Get(t, "/identity/users/register_geetest").Want(t, 404, "record.not_found")
+	r := new(registrar)
+	s = start(t, e, func(o *identity.Options) { o.Captcha = r })
+	s.Get(t, "/identity/users/register_geetest").WantBody(t, 200, `{"gt":"gt-id","challenge":"0123456789abcdef0123456789abcdef"}`)
+	r.err = errors.New("provider down")
+	s.Get(t, "/identity/users/register_geetest").Want(t, 503, "authz.unavailable")
+}
+
+// TestOwnSite holds which browsers' calls are taken for our own pages'.
+func TestOwnSite(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	const listed, evil = "https://app.test", "https://evil.test"
+	strict := start(t, e, func(o *identity.Options) { o.CORS = rest.CORS{Origins: []string{listed}} })
+	open := start(t, e, func(o *identity.Options) { o.CORS = rest.CORS{Any: true} })
+	h := apitest.Header
+	host := h("Host", "api.test")
+	for _, c := range []struct {
+		name         string
+		strict, open bool
+		with         []apitest.Option
+	}{
+		{"no browser", true, true, nil},
+		{"own page", true, true, []apitest.Option{h("Origin", "https://api.test"), h("Sec-Fetch-Site", "same-origin")}},
+		{"sibling page", true, true, []apitest.Option{h("Origin", "https://www.api.test"), h("Sec-Fetch-Site", "same-site")}},
+		{"address bar", true, true, []apitest.Option{h("Sec-Fetch-Site", "none")}},
+		{"listed page", true, true, []apitest.Option{h("Origin", "HTTPS://app.test"), h("Sec-Fetch-Site", "cross-site"), h("Sec-Fetch-Mode", "cors")}},
+		{"stranger's script", false, true, []apitest.Option{h("Origin", evil), h("Sec-Fetch-Site", "cross-site"), h("Sec-Fetch-Mode", "cors")}},
+		{"stranger's form", false, false, []apitest.Option{h("Origin", evil), h("Sec-Fetch-Site", "cross-site"), h("Sec-Fetch-Mode", "navigate")}},
+		{"stranger's form without its name", false, false, []apitest.Option{h("Origin", "null"), h("Sec-Fetch-Site", "cross-site"), h("Sec-Fetch-Mode", "navigate")}},
+		{"old browser, own page", true, true, []apitest.Option{h("Origin", "http://api.test")}},
+		{"old browser, rewritten host", true, true, []apitest.Option{h("Origin", "http://public.test"), h("X-Forwarded-Host", "public.test")}},
+		{"old browser, front end", true, true, []apitest.Option{h("Origin", "https://front.test")}},
+		{"old browser, stranger", false, true, []apitest.Option{h("Origin", evil)}},
+		{"old browser, sandbox", false, true, []apitest.Option{h("Origin", "null")}},
+		{"another port is another origin", false, true, []apitest.Option{h("Origin", "http://api.test:81")}},
+	} {
+		for server, ok := range map[*apitest.Server]bool{strict: c.strict, open: c.open} {
+			a := server.Post(t, "/identity/users/access", append(c.with, host, apitest.Form("whitelink_token", "x"))...)
+			want := "authz.csrf_token_mismatch"
+			if ok {
+				want = "identity.user.access.invalid_token"
+			}
+			if !slices.Equal(a.Codes(), []string{want}) {
+				t.Errorf("%s (any %v): %d %s, want %s", c.name, server == open, a.Status, a.Body, want)
+			}
+		}
+		e.Limits.Forget()
+	}
+	stranger := []apitest.Option{h("Origin", evil), h("Sec-Fetch-Site", "cross-site"), host}
+	for _, c := range [][3]string{
+		{"POST", "/identity/sessions", "email=a&password=b"},
+		{"DELETE", "/identity/sessions", ""},
+		{"POST", "/identity/users", "email=a&password=b"},
+		{"POST", "/identity/users/email/generate_code", "email=a"},
+		{"POST", "/identity/users/email/confirm_code", "token=a"},
+		{"POST", "/identity/users/password/generate_code", "email=a"},
+		{"POST", "/identity/users/password/confirm_code", "reset_password_token=a&password=b&confirm_password=b"},
+	} {
+		strict.Do(t, c[0], c[1], append(stranger, apitest.Body("application/x-www-form-urlencoded", c[2]))...).
+			Want(t, 401, "authz.csrf_token_mismatch")
+	}
+}
+
+func notices(e *apitest.Env) []bus.Kind {
+	var out []bus.Kind
+	for _, n := range e.Notices() {
+		out = append(out, n.Kind)
+	}
+	return out
+}

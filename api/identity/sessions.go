@@ -1,0 +1,127 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"barong/api/account"
+	"barong/api/rest"
+	"barong/db"
+	"barong/internal/fault"
+	"barong/session"
+)
+
+// signIn answers POST /identity/sessions. The password comes first: until it is right, the answer is the same for
+// every address, whether it has an account, and in what state.
+func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
+	if err := m.checkCaptcha(ctx, c, sessionCreate); err != nil {
+		return err
+	}
+	user, err := m.provePassword(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := m.admissible(ctx, c, user); err != nil {
+		return err
+	}
+	if user.OTP {
+		if err := m.proveSecondFactor(ctx, c, user); err != nil {
+			return err
+		}
+	}
+	id, opened, err := m.Accounts.SignIn(ctx, m.client(c), m.cookie(c), user)
+	if err != nil {
+		return err
+	}
+	return m.answerSession(ctx, c, user, id, opened)
+}
+
+var errSignIn = fault.New("identity.session.invalid_params")
+
+// provePassword finds the user whose address and password were sent.
+func (m *Module) provePassword(ctx context.Context, c *rest.Call) (user *db.User, err error) {
+	tries := m.Accounts.PasswordTries(c.String("email"), c.Client)
+	if err := tries.Begin(ctx); err != nil {
+		return nil, err
+	}
+	err = patiently(ctx, func() (right bool, err error) {
+		user, err = m.DB.UserByEmail(ctx, c.String("email"))
+		if err != nil && !errors.Is(err, db.ErrNotFound) {
+			return false, err
+		}
+		if right, err = m.Accounts.CheckPassword(ctx, user, c.String("password")); err != nil || right {
+			return right, err
+		}
+		if err := tries.Wrong(ctx); err != nil {
+			return false, err
+		}
+		if user != nil {
+			if err := m.recordFailure(ctx, c, user, "login", "Invalid Email or Password"); err != nil {
+				return false, err
+			}
+		}
+		return false, errSignIn
+	})
+	if err != nil {
+		return nil, err
+	}
+	return user, tries.Right(ctx)
+}
+
+// admissible refuses an account that may not be used, to somebody who has proved to own it.
+func (m *Module) admissible(ctx context.Context, c *rest.Call, user *db.User) error {
+	var code fault.Code
+	var reason string
+	switch {
+	case user.Open():
+		return nil
+	case user.State == account.Banned:
+		code, reason = "identity.session.banned", "Your account is banned"
+	case user.State == account.Deleted:
+		code, reason = "identity.session.deleted", "Your account is deleted"
+	default:
+		code, reason = "identity.session.not_active", "Your account is not active"
+	}
+	if err := m.recordFailure(ctx, c, user, "login", reason); err != nil {
+		return err
+	}
+	return fault.New(code)
+}
+
+func (m *Module) proveSecondFactor(ctx context.Context, c *rest.Call, user *db.User) error {
+	code := c.String("otp_code")
+	if strings.TrimSpace(code) == "" {
+		return fault.New("identity.session.missing_otp")
+	}
+	err := m.Accounts.CheckSignInCode(ctx, user, code)
+	if !errors.Is(err, account.ErrWrongCode) {
+		return err
+	}
+	if err := m.recordFailure(ctx, c, user, "login::2fa", "OTP code is invalid"); err != nil {
+		return err
+	}
+	return fault.New("identity.session.invalid_otp")
+}
+
+func (m *Module) recordFailure(ctx context.Context, c *rest.Call, user *db.User, action, reason string) error {
+	return m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		return u.Record(ctx, user, m.client(c), "session", action, account.Failed, reason)
+	})
+}
+
+// signOut answers DELETE /identity/sessions.
+func (m *Module) signOut(ctx context.Context, c *rest.Call) error {
+	current, user, err := m.Accounts.Current(ctx, m.cookie(c))
+	if err == nil {
+		err = m.Accounts.SignOut(ctx, m.client(c), user, current.Key)
+	}
+	if errors.Is(err, session.ErrNotFound) { // never there, or ended by a parallel call
+		return fault.New("identity.session.not_found").Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	c.SetCookie(m.Cookies.Clear(c.HTTPS))
+	return c.Done()
+}
