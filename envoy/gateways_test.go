@@ -1,9 +1,11 @@
 package envoy_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -135,6 +137,13 @@ func newUpstream(t *testing.T) *upstream {
 		u.mu.Lock()
 		u.seen = append(u.seen, d)
 		u.mu.Unlock()
+		if d.Header["upgrade"] == "websocket" {
+			ctx.Response.Header.Set("Upgrade", "websocket")
+			ctx.Response.Header.Set("Connection", "Upgrade")
+			ctx.SetStatusCode(fasthttp.StatusSwitchingProtocols)
+			ctx.Hijack(func(c net.Conn) { _, _ = io.Copy(c, c) })
+			return
+		}
 		b, err := json.Marshal(d)
 		if err != nil {
 			panic(err)
@@ -209,6 +218,14 @@ func TestGatewaysCarryDecisions(t *testing.T) {
 	for _, g := range gateways {
 		t.Run(g.name, func(t *testing.T) {
 			addr := g.start(t, p)
+			t.Run("upgraded", func(t *testing.T) {
+				for _, decision := range []authz.Decision{{Status: 401, Code: "authz.invalid_session"}, allow} {
+					mu.Lock()
+					say = decision
+					mu.Unlock()
+					upgrade(t, addr, decision.Effect == authz.Allow)
+				}
+			})
 			for _, test := range decisions {
 				t.Run(test.name, func(t *testing.T) {
 					mu.Lock()
@@ -263,6 +280,38 @@ func TestGatewaysCarryDecisions(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// upgrade asks for a WebSocket: it is checked once, and then bytes flow, or it is refused.
+func upgrade(t *testing.T, addr string, allowed bool) {
+	t.Helper()
+	c := dial(t, addr)
+	wire := request("GET", "/api/v2/ranger/private/?stream=a.b", "", "Connection: Upgrade", "Upgrade: websocket",
+		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+	if _, err := io.WriteString(c, wire); err != nil {
+		t.Fatal(err)
+	}
+	br := bufio.NewReader(c)
+	res, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !allowed {
+		if res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("got %d", res.StatusCode)
+		}
+		return
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %d", res.StatusCode)
+	}
+	if _, err := io.WriteString(c, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(br, b); err != nil || string(b) != "ping" {
+		t.Errorf("got %q, %v", b, err)
 	}
 }
 
@@ -373,6 +422,37 @@ func TestGatewaysServeWhatWasJudged(t *testing.T) {
 				t.Error("the gateway served nothing, so nothing was tested")
 			}
 			t.Logf("served %d of %d", served, len(oddTargets))
+		})
+	}
+}
+
+// A preflight is answered by Envoy's own filter, for the origins that it knows; all others are judged, since barong
+// never answers one with a 200 that would mean "allowed".
+func TestEnvoyAnswersPreflights(t *testing.T) {
+	checker := says(authz.Decision{Status: 401, Code: "authz.invalid_session"})
+	u := newUpstream(t)
+	p := listen(t, checker)
+	p.api, p.upstream = u.port, u.port
+	for _, g := range gateways[:2] {
+		t.Run(g.name, func(t *testing.T) {
+			addr := g.start(t, p)
+			checker.take()
+			const origin = "https://app.example.com"
+			r, _ := raw(t, addr, request("OPTIONS", "/api/v2/orders", "", "Origin: "+origin, "Access-Control-Request-Method: POST"))
+			if r.Status != 200 || r.Header.Get("Access-Control-Allow-Origin") != origin || len(checker.take()) != 0 {
+				t.Errorf("a known origin: got %+v", r)
+			}
+			r, _ = raw(t, addr, request("OPTIONS", "/api/v2/orders", "", "Origin: https://other", "Access-Control-Request-Method: POST"))
+			if r.Status != 401 || r.Header.Get("Access-Control-Allow-Origin") != "" || len(checker.take()) != 1 {
+				t.Errorf("another origin: got %+v", r)
+			}
+			r = get(t, addr, "/api/v2/orders", "Origin: "+origin)
+			if r.Status != 401 || r.Header.Get("Access-Control-Allow-Origin") != origin {
+				t.Errorf("a refusal, which a front end has to be able to read: got %+v", r)
+			}
+			if seen := u.take(); len(seen) != 0 {
+				t.Errorf("the service got %+v", seen)
+			}
 		})
 	}
 }
