@@ -17,7 +17,7 @@ func Canonical(target string) (path string, ok bool) {
 		return "", false
 	}
 	path = target[1:]
-	escapes, plain := 0, true
+	escaped, plain := false, true
 	after := byte('/') // the byte before the one that is looked at
 scan:
 	for i := 0; i < len(path); i++ {
@@ -33,7 +33,7 @@ scan:
 				return "", false
 			}
 		case pathPercent:
-			escapes++
+			escaped = true
 		case pathHigh:
 			plain = false
 		case pathQuery:
@@ -51,8 +51,8 @@ scan:
 	if !plain && !utf8.ValidString(path) {
 		return "", false
 	}
-	if escapes > 0 {
-		return unescape(path, escapes)
+	if escaped {
+		return unescape(path)
 	}
 	return path, true
 }
@@ -88,9 +88,9 @@ func dotSegment(rest string) bool {
 }
 
 // unescape decodes the percent escapes of a path once, or refuses it.
-func unescape(path string, escapes int) (string, bool) {
+func unescape(path string) (string, bool) {
 	var b strings.Builder
-	b.Grow(len(path) - 2*escapes)
+	b.Grow(len(path))
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		if c == '%' {
@@ -109,8 +109,10 @@ func unescape(path string, escapes int) (string, bool) {
 		}
 		b.WriteByte(c)
 	}
-	decoded := b.String()
-	return decoded, utf8.ValidString(decoded)
+	if decoded := b.String(); utf8.ValidString(decoded) {
+		return decoded, true
+	}
+	return "", false
 }
 
 // unhex is the value of a hexadecimal digit of either case, or 0xff.

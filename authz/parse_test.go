@@ -1,0 +1,484 @@
+package authz
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"barong/session"
+)
+
+func TestCanonical(t *testing.T) {
+	for _, tc := range []struct {
+		target, path string
+		refused      bool
+	}{
+		{target: "/api/v2/ranger/private/?stream=a.b", path: "api/v2/ranger/private"},
+		{target: "/api/v2/peatio/public/markets.json", path: "api/v2/peatio/public/markets.json"},
+		{target: "/a.b.c", path: "a.b.c"},
+		{target: "/API/x%20y", path: "API/x y"},
+		{target: "/a?path=zzz", path: "a"},
+		{target: "/a?x=/../%2e;\\", path: "a"},
+		{target: "/", path: ""},
+		{target: "/?x", path: ""},
+		{target: "/a/", path: "a"},
+		{target: "/a/?x", path: "a"},
+		{target: "/%41%62/~_-!$&'()*+,=:@", path: "Ab/~_-!$&'()*+,=:@"},
+		{target: "/caf%C3%A9", path: "café"},
+		{target: "/café", path: "café"},
+		{target: "/.well-known/x", path: ".well-known/x"},
+		{target: "/...", path: "..."},
+		{target: "/..a/a..", path: "..a/a.."},
+
+		{target: "", refused: true},
+		{target: "a", refused: true},
+		{target: "*", refused: true},
+		{target: "http://host/a", refused: true},
+		{target: "//", refused: true},
+		{target: "//a", refused: true},
+		{target: "/a//b", refused: true},
+		{target: "/a//", refused: true},
+		{target: "/a//?x", refused: true},
+		{target: "/.", refused: true},
+		{target: "/..", refused: true},
+		{target: "/./a", refused: true},
+		{target: "/a/../b", refused: true},
+		{target: "/a/..", refused: true},
+		{target: "/a/.?x", refused: true},
+		{target: "/a/..?x", refused: true},
+		{target: "/a/../", refused: true},
+		{target: `/a\b`, refused: true},
+		{target: "/a;b", refused: true},
+		{target: "/a;x=1/../b", refused: true},
+		{target: "/a#b", refused: true},
+		{target: "/a?x#b", refused: true},
+		{target: "/a\x00", refused: true},
+		{target: "/a\x1f", refused: true},
+		{target: "/a\tb", refused: true},
+		{target: "/a\x7f", refused: true},
+		{target: "/a\xff", refused: true},
+		{target: "/a\xc0\xaf", refused: true},
+		{target: "/%ff", refused: true},
+		{target: "/%c0%af", refused: true},
+		{target: "/\xc3%a9", refused: true},
+		{target: "/%c3\xa9", refused: true},
+		{target: "/%2e%2e/a", refused: true},
+		{target: "/a%2Eb", refused: true},
+		{target: "/a%2fb", refused: true},
+		{target: "/a%2Fb", refused: true},
+		{target: "/a%5cb", refused: true},
+		{target: "/a%5Cb", refused: true},
+		{target: "/a%25b", refused: true},
+		{target: "/a%252e", refused: true},
+		{target: "/a%00", refused: true},
+		{target: "/a%0a", refused: true},
+		{target: "/a%7f", refused: true},
+		{target: "/a%3b", refused: true},
+		{target: "/a%3B", refused: true},
+		{target: "/a%23", refused: true},
+		{target: "/a%3f", refused: true},
+		{target: "/a%", refused: true},
+		{target: "/a%4", refused: true},
+		{target: "/a%4?1", refused: true},
+		{target: "/a%zz", refused: true},
+		{target: "/a%u0041", refused: true},
+	} {
+		path, ok := Canonical(tc.target)
+		if ok == tc.refused || path != tc.path {
+			t.Errorf("Canonical(%q) = %q, %v; want %q, %v", tc.target, path, ok, tc.path, !tc.refused)
+		}
+	}
+}
+
+// checkCanonical checks what holds of every target, and returns its path.
+func checkCanonical(t interface{ Fatalf(string, ...any) }, target string) (string, bool) {
+	path, ok := Canonical(target)
+	if !ok {
+		if path != "" {
+			t.Fatalf("a refused target %q has the path %q", target, path)
+		}
+		return "", false
+	}
+	if strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.Contains(path, "//") ||
+		strings.ContainsAny(path, "\\;#?%\x00") || !utf8.ValidString(path) ||
+		strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		t.Fatalf("Canonical(%q) = %q", target, path)
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			t.Fatalf("Canonical(%q) = %q has a dot segment", target, path)
+		}
+	}
+	if again, ok := Canonical("/" + path); !ok || again != path {
+		t.Fatalf("Canonical(%q) = %q, whose own is %q, %v", target, path, again, ok)
+	}
+	for _, spelling := range []string{target + "?x=1", strings.TrimSuffix(target, "/")} {
+		if strings.Contains(target, "?") || spelling == "" {
+			continue
+		}
+		if other, ok := Canonical(spelling); !ok || other != path {
+			t.Fatalf("Canonical(%q) = %q, and of %q it is %q, %v", target, path, spelling, other, ok)
+		}
+	}
+	return path, true
+}
+
+// Whatever escapes spell a path, there is one canonical form of it or none.
+func TestSpellingsNeverDiffer(t *testing.T) {
+	piece := rapid.SampledFrom([]string{
+		"a", "b", "api", "v2", "é", " ", "/", "/", ".", "..", "//", ";", "\\", "#", "?", "%", "%2f", "%2e", "%5C", "%3b", "%41", "\x00", "\xff",
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		plain := "/" + strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(t, "pieces"), "")
+		path, ok := checkCanonical(t, plain)
+		var escaped strings.Builder // the same path with some bytes escaped
+		for i := range len(plain) {
+			if c := plain[i]; i > 0 && c != '/' && c != '%' && rapid.Bool().Draw(t, "escape") {
+				fmt.Fprintf(&escaped, "%%%02x", c)
+			} else {
+				escaped.WriteByte(c)
+			}
+		}
+		if other, otherOK := Canonical(escaped.String()); ok && otherOK && other != path && !strings.Contains(plain, "?") {
+			t.Fatalf("%q is %q, and %q is %q", plain, path, escaped.String(), other)
+		}
+	})
+}
+
+func FuzzCanonical(f *testing.F) {
+	for _, s := range []string{
+		"/api/v2/x?y=1", "/a%20b/", "/..%2f", "/%2e%2e/", "//", "/a;b", "/caf%C3%A9", "/\xff", "/a%", "/.well-known/x", "/a#b", `/\`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, target string) { checkCanonical(t, target) })
+}
+
+func TestClient(t *testing.T) {
+	for _, tc := range []struct {
+		trusted, peer, forwarded, want string // several lines are parted by |
+	}{
+		{"loopback", "127.0.0.1", "203.0.113.7", "203.0.113.7"},
+		{"loopback", "127.0.0.1", "", "127.0.0.1"},
+		{"loopback", "::1", "203.0.113.7", "203.0.113.7"},
+		{"loopback", "::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"},
+		{"loopback", "10.0.0.1", "203.0.113.7", "10.0.0.1"},
+		{"", "127.0.0.1", "203.0.113.7", "127.0.0.1"},
+		{"private", "10.0.0.1", "6.6.6.6, 203.0.113.7, 192.168.1.1", "203.0.113.7"},
+		{"private", "10.0.0.1", "6.6.6.6|203.0.113.7|192.168.1.1,172.16.9.9", "203.0.113.7"},
+		{"private", "10.0.0.1", "10.1.1.1, 192.168.1.1", "10.0.0.1"},
+		{"private", "fd00::1", "2001:db8::1", "2001:db8::1"},
+		{"cloudflare", "162.158.1.1", "6.6.6.6, 2001:db8::7", "2001:db8::7"},
+		{"cloudflare", "2606:4700::1", "203.0.113.7, 104.16.0.1", "203.0.113.7"},
+		{"192.0.2.0/24,198.51.100.7", "198.51.100.7", "203.0.113.7,192.0.2.9", "203.0.113.7"},
+		{"192.0.2.0/24 198.51.100.7", "198.51.100.8", "203.0.113.7", "198.51.100.8"},
+		{"::ffff:10.0.0.0/104", "10.9.9.9", "203.0.113.7", "203.0.113.7"},
+
+		{"loopback", "", "203.0.113.7", "203.0.113.7"},
+		{"unix", "", "203.0.113.7", "203.0.113.7"},
+		{"unix", "127.0.0.1", "203.0.113.7", "127.0.0.1"},
+		{"loopback", "", "127.0.0.5", "127.0.0.5"},
+		{"loopback", "", "", "none"},
+		{"private", "", "203.0.113.7", "none"},
+
+		{"loopback", "127.0.0.1", "203.0.113.7:1234", "203.0.113.7"},
+		{"loopback", "127.0.0.1", "[2001:db8::7]:443", "2001:db8::7"},
+		{"loopback", "127.0.0.1", "[2001:db8::7]", "2001:db8::7"},
+		{"loopback", "127.0.0.1", "fe80::7%eth0", "fe80::7"},
+		{"loopback", "127.0.0.1", "[fe80::7%25eth0]:1", "fe80::7"},
+		{"loopback", "127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7"},
+		{"loopback", "127.0.0.1", "  203.0.113.7\t", "203.0.113.7"},
+
+		{"loopback", "127.0.0.1", "unknown", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7, unknown", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7,", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7, , 127.0.0.1", "none"},
+		{"loopback", "127.0.0.1", "_hidden", "none"},
+		{"loopback", "127.0.0.1", "203.0.113", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.07", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7:", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7:x", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7:123456", "none"},
+		{"loopback", "127.0.0.1", "203.0.113.7%eth0", "none"},
+		{"loopback", "127.0.0.1", "[203.0.113.7]", "none"},
+		{"loopback", "127.0.0.1", "[2001:db8::7", "none"},
+		{"loopback", "127.0.0.1", "[2001:db8::7]x", "none"},
+		{"loopback", "127.0.0.1", "fe80::7%", "none"},
+		{"loopback", "127.0.0.1", `"203.0.113.7"`, "none"},
+		{"loopback", "127.0.0.1", strings.Repeat("1", 65), "none"},
+	} {
+		p, err := ParseProxies(tc.trusted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var peer netip.Addr
+		if tc.peer != "" {
+			peer = netip.MustParseAddr(tc.peer)
+		}
+		var lines [][]byte
+		if tc.forwarded != "" {
+			lines = bytes.Split([]byte(tc.forwarded), []byte{'|'})
+		}
+		got := p.Client(peer, []byte("192.0.2.99"), lines...)
+		if want := tc.want; want == "none" && got.IsValid() || want != "none" && got.String() != want {
+			t.Errorf("trusting %q, peer %q, forwarded %q: client %v, want %s", tc.trusted, tc.peer, tc.forwarded, got, want)
+		}
+	}
+}
+
+func TestTrueClientIP(t *testing.T) {
+	loopback, err := ParseProxies("loopback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := loopback.WithTrueClientIP()
+	for _, tc := range []struct{ peer, sent, want string }{
+		{"127.0.0.1", "198.51.100.1", "198.51.100.1"},
+		{"127.0.0.1", " 198.51.100.1 ", "198.51.100.1"},
+		{"127.0.0.1", "127.0.0.9", "127.0.0.9"},
+		{"127.0.0.1", "", "203.0.113.7"},
+		{"127.0.0.1", " ", "203.0.113.7"},
+		{"127.0.0.1", "garbage", "none"},
+		{"127.0.0.1", "198.51.100.1, 198.51.100.2", "none"},
+		{"192.0.2.1", "198.51.100.1", "192.0.2.1"},
+	} {
+		got := p.Client(netip.MustParseAddr(tc.peer), []byte(tc.sent), []byte("203.0.113.7"))
+		if want := tc.want; want == "none" && got.IsValid() || want != "none" && got.String() != want {
+			t.Errorf("peer %s, True-Client-IP %q: client %v, want %s", tc.peer, tc.sent, got, want)
+		}
+	}
+	if loopback.akamai {
+		t.Error("WithTrueClientIP changed what it was called on")
+	}
+}
+
+func TestParseProxies(t *testing.T) {
+	for _, bad := range []string{"nonsense", "10.0.0.0/33", "fe80::1%eth0", "10.0.0.0/8;", "loopback,privat", "fe80::1%eth0/64"} {
+		if _, err := ParseProxies(bad); err == nil || !strings.Contains(err.Error(), "trusted proxy") {
+			t.Errorf("ParseProxies(%q) = %v", bad, err)
+		}
+	}
+	p, err := ParseProxies("Cloudflare")
+	if err != nil || len(p.v4) != 15 || len(p.v6) != 7 {
+		t.Errorf("cloudflare: %d IPv4 and %d IPv6 networks, error %v; want 15 and 7", len(p.v4), len(p.v6), err)
+	}
+	if p, err = ParseProxies(" , "); err != nil || p.Trusted(netip.MustParseAddr("127.0.0.1")) || p.Trusted(netip.Addr{}) {
+		t.Errorf("an empty list trusts somebody, error %v", err)
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	p, err := ParseProxies("loopback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		peer, proto string
+		want        bool
+	}{
+		{"127.0.0.1", "https", true},
+		{"127.0.0.1", "HTTPS , http", true},
+		{"127.0.0.1", "http,https", false},
+		{"127.0.0.1", "", false},
+		{"192.0.2.1", "https", false},
+	} {
+		if got := p.HTTPS(netip.MustParseAddr(tc.peer), []byte(tc.proto)); got != tc.want {
+			t.Errorf("HTTPS(%s, %q) = %v", tc.peer, tc.proto, got)
+		}
+	}
+}
+
+// What a stranger writes before the last trusted hop's own item never matters.
+func FuzzClient(f *testing.F) {
+	for _, s := range []string{"", "6.6.6.6", "unknown, 10.0.0.1", "[::1]:80", "fe80::1%a,", ",,,", "1.2.3.4:99999"} {
+		f.Add([]byte(s))
+	}
+	p, err := ParseProxies("loopback 10.0.0.0/8")
+	if err != nil {
+		f.Fatal(err)
+	}
+	peer, client := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("203.0.113.7")
+	f.Fuzz(func(t *testing.T, forged []byte) {
+		if got := p.Client(peer, nil, append(bytes.Clone(forged), ", 203.0.113.7, 10.0.0.3"...)); got != client {
+			t.Errorf("forged %q: client %v", forged, got)
+		}
+		if got := p.Client(peer, nil, forged, []byte("203.0.113.7")); got != client {
+			t.Errorf("forged %q in a line of its own: client %v", forged, got)
+		}
+		got := p.Client(peer, nil, forged)
+		if got.IsValid() && got != peer && p.Trusted(got) || got.Is4In6() || got.Zone() != "" {
+			t.Errorf("forged %q alone: client %v", forged, got)
+		}
+	})
+}
+
+func TestSessionID(t *testing.T) {
+	c, err := NewCookies(CookieSettings{Name: "sid"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := testID(1)
+	v := id.String()
+	for _, tc := range []struct {
+		lines    string // parted by |
+		sent, ok bool
+	}{
+		{"", false, true},
+		{"sid=" + v, true, true},
+		{"a=b; sid=" + v + "; c=d", true, true},
+		{"a=b;sid=" + v, true, true},
+		{"a=b|sid=" + v, true, true},
+		{"sid = " + v + " ", true, true},
+		{"; ; sid=" + v + ";", true, true},
+		{"xsid=" + v + "; sidx=" + v + "; SID=" + v, false, true},
+		{"sid", false, true},
+		{"sid=", false, true},
+		{`sid="` + v + `"`, false, true},
+		{"sid=" + strings.ToUpper(v), false, true},
+		{"sid=" + v + "0", false, true},
+		{"a=sid=" + v, false, true},
+		{"sid=x; sid=" + v, false, false},
+		{"sid=" + v + "|sid=" + v, false, false},
+		{"sid =x; sid=" + v, false, false},
+		{strings.Repeat("a=b;", maxCookies) + "sid=" + v, false, false},
+	} {
+		got, sent, ok := c.SessionID(bytes.Split([]byte(tc.lines), []byte{'|'})...)
+		if sent != tc.sent || ok != tc.ok || sent && got != id {
+			t.Errorf("cookies %.80q: id %v, sent %v, ok %v; want %v, %v", tc.lines, got, sent, ok, tc.sent, tc.ok)
+		}
+	}
+}
+
+func FuzzSessionID(f *testing.F) {
+	v := testID(1).String()
+	for _, s := range []string{"", "sid=" + v, "a=b; sid=" + v, "sid=" + v + "; sid=" + v, "=;==", "sid", ";;sid =" + v} {
+		f.Add([]byte(s))
+	}
+	c, err := NewCookies(CookieSettings{Name: "sid"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		id, sent, ok := c.SessionID(line)
+		if !sent {
+			return
+		}
+		if !ok || !bytes.Contains(line, []byte(id.String())) {
+			t.Errorf("cookies %q: id %v that was not sent, ok %v", line, id, ok)
+		}
+		if _, _, ok = c.SessionID(line, []byte("sid=x")); ok {
+			t.Errorf("cookies %q: a second session cookie was not noticed", line)
+		}
+		if again, _, _ := c.SessionID([]byte("sid=" + id.String())); again != id {
+			t.Errorf("cookies %q: id %v reads as %v", line, id, again)
+		}
+	})
+}
+
+func TestCookies(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
+	id := session.ID{}
+	for _, tc := range []struct {
+		set        CookieSettings
+		https      bool
+		attributes string
+	}{
+		{CookieSettings{Name: "s"}, false, "; Path=/; HttpOnly; SameSite=Lax; Expires=Mon, 02 Mar 2026 11:00:00 GMT; Max-Age=86400"},
+		{CookieSettings{Name: "s"}, true, "; Path=/; HttpOnly; SameSite=Lax; Expires=Mon, 02 Mar 2026 11:00:00 GMT; Max-Age=86400; Secure"},
+		{
+			CookieSettings{Name: "s", Secure: "never", SameSite: "Strict", Domain: "example.com"},
+			true,
+			"; Path=/; Domain=example.com; HttpOnly; SameSite=Strict; Expires=Mon, 02 Mar 2026 11:00:00 GMT; Max-Age=86400",
+		},
+		{
+			CookieSettings{Name: "__Host-s", Secure: "always", SameSite: "none"},
+			false,
+			"; Path=/; HttpOnly; SameSite=None; Expires=Mon, 02 Mar 2026 11:00:00 GMT; Max-Age=86400; Secure",
+		},
+	} {
+		c, err := NewCookies(tc.set)
+		if err != nil {
+			t.Errorf("%+v: %v", tc.set, err)
+			continue
+		}
+		if got, want := c.Set(id, now.Add(24*time.Hour), now, tc.https), tc.set.Name+"="+id.String()+tc.attributes; got != want {
+			t.Errorf("%+v: %q, want %q", tc.set, got, want)
+		}
+		if got := c.Clear(tc.https); !strings.HasPrefix(got, tc.set.Name+"=; ") ||
+			!strings.Contains(got, "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0") {
+			t.Errorf("Clear of %+v: %q", tc.set, got)
+		}
+	}
+	for _, bad := range []CookieSettings{
+		{},
+		{Name: "a b"},
+		{Name: "a;b"},
+		{Name: "s", Secure: "maybe"},
+		{Name: "s", SameSite: "loose"},
+		{Name: "s", SameSite: "none"},
+		{Name: "s", Domain: "a; Secure"},
+		{Name: "__Host-s", Secure: "always", Domain: "example.com"},
+		{Name: "__Secure-s"},
+	} {
+		if _, err := NewCookies(bad); err == nil {
+			t.Errorf("NewCookies(%+v) says nothing", bad)
+		}
+	}
+}
+
+func TestAddHeader(t *testing.T) {
+	add := func(r *Request, lines ...string) {
+		for _, line := range lines {
+			name, value, _ := strings.Cut(line, ": ")
+			r.AddHeader([]byte(name), []byte(value))
+		}
+	}
+	for i, h := range singleHeaders {
+		var r Request
+		add(&r, strings.ToUpper(h.name)+": v")
+		if string(r.headers.single[i]) != "v" || r.headers.has != 1<<i || r.headers.malformed {
+			t.Errorf("%s was not kept", h.name)
+		}
+		add(&r, h.name+": ")
+		if !r.headers.malformed {
+			t.Errorf("%s may be there twice", h.name)
+		}
+		r.Reset()
+		add(&r, h.name+": "+strings.Repeat("x", h.max))
+		if r.headers.malformed {
+			t.Errorf("%s of %d bytes is refused", h.name, h.max)
+		}
+		r.Reset()
+		add(&r, h.name+": "+strings.Repeat("x", h.max+1))
+		if !r.headers.malformed {
+			t.Errorf("%s may have more than %d bytes", h.name, h.max)
+		}
+	}
+	for name, lines := range map[string][]string{
+		"many headers": strings.Split(strings.TrimSuffix(strings.Repeat("a: b\n", maxHeaders+1), "\n"), "\n"),
+		"large header": {"a: " + strings.Repeat("x", maxHeaderBytes)},
+		"many cookies": strings.Split(strings.TrimSuffix(strings.Repeat("Cookie: b\n", maxLines+1), "\n"), "\n"),
+		"many hops":    strings.Split(strings.TrimSuffix(strings.Repeat("X-Forwarded-For: b\n", maxLines+1), "\n"), "\n"),
+	} {
+		var r Request
+		add(&r, lines[:len(lines)-1]...)
+		if r.headers.malformed {
+			t.Errorf("%s: refused one too early", name)
+		}
+		add(&r, lines[len(lines)-1])
+		if !r.headers.malformed {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+	var r Request
+	add(&r, "Cookie2: x", "X-Auth-Apikez: x", "authorizatioN2: x", "X_CSRF_TOKEN: x", "Origin: x", "X-Forwarded-Foo: x", "User_Agent: x")
+	if r.headers.has != 0 || r.headers.cookies != 0 || r.headers.forwards != 0 || r.headers.count != 7 {
+		t.Errorf("headers with other names were kept: %+v", r.headers)
+	}
+}
