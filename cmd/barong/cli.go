@@ -16,7 +16,9 @@ import (
 type cli struct {
 	Serve       serveCommand       `cmd:"" help:"Run everything: the check endpoints, the REST API, gRPC ext_authz and the operations listener."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show its state."`
+	Seed        seedCommand        `cmd:"" help:"Put users, levels, permissions and restrictions into the database, unless they are there."`
 	Keys        keysCommand        `cmd:"" help:"Make, list or rotate the keys that sign tokens."`
+	Audit       auditCommand       `cmd:"" help:"Export the audit trail."`
 	Secrets     secretsCommand     `cmd:"" help:"Look after what is sealed in the database."`
 	Config      configCommand      `cmd:"" help:"Print the effective configuration, and where each value comes from."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Exit with 0 when the server beside it is ready, for health checks of containers."`

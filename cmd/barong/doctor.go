@@ -129,11 +129,18 @@ func writable(folder string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
+// noSecretKey reports that the first start has still to make the secret key.
+func noSecretKey(c *config.Config) bool {
+	if c.SecretKey != "" || c.Production() {
+		return false
+	}
+	_, err := os.Stat(config.SecretKeyFile)
+	return errors.Is(err, os.ErrNotExist)
+}
+
 func lookAtSecretKey(c *config.Config) (string, error) {
-	if c.SecretKey == "" {
-		if _, err := os.Stat(config.SecretKeyFile); errors.Is(err, os.ErrNotExist) {
-			return "the first start makes " + config.SecretKeyFile, nil
-		}
+	if noSecretKey(c) {
+		return "the first start makes " + config.SecretKeyFile, nil
 	}
 	box, _, err := openBox(c)
 	if err != nil {
@@ -162,7 +169,11 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 	}
 	var d *db.DB
 	look("database", func(context.Context) (detail string, err error) {
-		d, _, err = p.openDB(c)
+		if noSecretKey(c) {
+			d, err = p.openRows(c)
+		} else {
+			d, _, err = p.openDB(c)
+		}
 		return c.DatabaseURL.String(), err
 	})
 	if d == nil {
@@ -187,7 +198,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 		current = true
 		return fmt.Sprintf("version %d", all[len(all)-1].Version), nil
 	})
-	if current {
+	if current && !noSecretKey(c) {
 		look("sealed columns", func(ctx context.Context) (string, error) {
 			return "the newest rows open, and their indexes fit", d.CheckSeals(ctx)
 		})

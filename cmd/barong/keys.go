@@ -63,8 +63,8 @@ func (p *program) listKeys(c *config.Config) error {
 	return w.Flush()
 }
 
-// Run rotates. A server beside it watches the files, and reads them at once when it sees a token of a key that it does
-// not know.
+// Run rotates, and lets running servers know. They watch the files, too, and read them at once when they see a token of a
+// key that they do not know.
 func (keysRotate) Run(p *program) error {
 	c, err := p.config()
 	if err != nil {
@@ -76,6 +76,7 @@ func (keysRotate) Run(p *program) error {
 	if err != nil {
 		return missingKeys(c, err)
 	}
+	p.tellOfKeys(c)
 	fmt.Fprintf(p.stdout, "rotated: %s signs from now on, the key before it verifies until %s\n", id, keep.UTC().Format(time.RFC3339))
 	return p.listKeys(c)
 }

@@ -14,6 +14,8 @@ import (
 	"barong/internal/config"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 func main() {
@@ -33,8 +35,14 @@ const (
 // errFailed ends a command with status 1 that has said already what is wrong.
 var errFailed = errors.New("failed")
 
+// A usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
 // run runs one command to its end and returns the exit status. environ is as os.Environ returns it.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) (status int) {
+	redis.SetLogger(&logging.VoidLogger{}) // it writes lines of its own to standard error; every error also comes back
 	p := &program{ctx: ctx, environ: environ, stdout: stdout, stderr: stderr}
 	var c cli
 	c.settings()
@@ -101,6 +109,10 @@ func (p *program) report(err error) int {
 		return statusInvalid
 	case errors.Is(err, errFailed):
 		return statusFailed
+	}
+	if _, usage := errors.AsType[*usageError](err); usage {
+		fmt.Fprintln(p.stderr, "barong:", err)
+		return statusInvalid
 	}
 	fmt.Fprintln(p.stderr, "barong:", err)
 	return statusFailed

@@ -69,15 +69,11 @@ func (migrateStatus) Run(p *program) error {
 	return w.Flush()
 }
 
-// schema opens the database for work on its schema alone, which needs no keys.
+// schema opens the database for work on its schema.
 func (p *program) schema() (*db.DB, error) {
 	c, err := p.config()
 	if err != nil {
 		return nil, err
 	}
-	d, err := db.Open(p.ctx, db.Options{URL: c.DatabaseURL.Reveal()})
-	if err != nil {
-		return nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
-	}
-	return d, nil
+	return p.openRows(c)
 }

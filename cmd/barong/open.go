@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,14 +37,22 @@ func (p *program) openDB(c *config.Config) (*db.DB, *secret.Box, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := db.Open(p.ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: box})
-	if err != nil {
-		return nil, nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
-	}
-	return d, box, nil
+	d, err := openDatabase(p.ctx, c, box)
+	return d, box, err
 }
 
-// keyPath is where the signing keys are. keys takes a path that ends in a slash for a folder, also before it exists.
+// openRows opens the database for work that touches no sealed column, and so needs no key.
+func (p *program) openRows(c *config.Config) (*db.DB, error) { return openDatabase(p.ctx, c, nil) }
+
+func openDatabase(ctx context.Context, c *config.Config, sealer db.Sealer) (*db.DB, error) {
+	d, err := db.Open(ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: sealer})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
+	}
+	return d, nil
+}
+
+// keyPath is where the signing keys are. A path that ends in a slash is a folder, also before it exists.
 func keyPath(c *config.Config) string { return c.JWTPrivateKeyPath }
 
 // openKeys reads the signing keys. In development, and only at the default place, the first key is made when there is

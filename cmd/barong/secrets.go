@@ -33,10 +33,8 @@ func (secretsRotate) Run(p *program) error {
 		return err
 	}
 	defer d.Close()
-	if pending, err := d.Pending(p.ctx); err != nil {
+	if err := p.current(d); err != nil {
 		return err
-	} else if pending {
-		return errors.New("the schema is behind; run \"barong migrate up\" first")
 	}
 	done, err := d.Reseal(p.ctx)
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)

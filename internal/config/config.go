@@ -69,6 +69,19 @@ func (c *Config) Source(name string) string {
 	return ""
 }
 
+// Lookup reads a variable for a template, such as those of a seeds file: the address and password of the first admin
+// wherever they were set, any other from the environment that Load was given.
+func (c *Config) Lookup(name string) (value string, ok bool) {
+	switch name {
+	case "ADMIN_EMAIL":
+		return c.AdminEmail, c.given(name)
+	case "ADMIN_PASSWORD":
+		return c.AdminPassword.Reveal(), c.given(name)
+	}
+	value, ok = c.env[name]
+	return value, ok
+}
+
 func (c *Config) given(name string) bool { return c.Source(name) != fromDefault }
 
 // Production reports BARONG_ENV=production.

@@ -409,6 +409,26 @@ func TestDatabaseOfTheOriginal(t *testing.T) {
 	}
 }
 
+func TestLookup(t *testing.T) {
+	inEmptyFolder(t)
+	write(t, "f.yml", "admin_email: file@a.test\n")
+	c, err := config.Load(map[string]string{"admin-password": "from flag"}, []string{"BARONG_CONFIG=f.yml", "ADMIN_PASSWORD=x", "OTHER=o", "EMPTY="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"ADMIN_EMAIL": "file@a.test", "ADMIN_PASSWORD": "from flag", "OTHER": "o", "EMPTY": ""} {
+		if got, ok := c.Lookup(name); !ok || got != want {
+			t.Errorf("%s = %q, %v, want %q", name, got, ok, want)
+		}
+	}
+	if _, ok := c.Lookup("ABSENT"); ok {
+		t.Error("a variable that is not set was found")
+	}
+	if _, ok := mustLoad(t).Lookup("ADMIN_EMAIL"); ok {
+		t.Error("a default counts as set")
+	}
+}
+
 func TestBroker(t *testing.T) {
 	inEmptyFolder(t)
 	for env, want := range map[string]string{

@@ -95,7 +95,8 @@ var declared = sync.OnceValue(func() []Setting {
 // Load reads the configuration. flags holds what was given on the command line by Setting.Flag; environ is as
 // os.Environ returns it. The error is an *Error with a line for every bad value.
 func Load(flags map[string]string, environ []string) (*Config, error) {
-	l := loader{c: new(Config), flags: flags, env: map[string]string{}}
+	l := loader{c: &Config{env: map[string]string{}}, flags: flags}
+	l.env = l.c.env
 	for _, kv := range environ {
 		if name, value, ok := strings.Cut(kv, "="); ok {
 			l.env[name] = value

@@ -278,8 +278,8 @@ type Config struct {
 
 	// ActivationRequirements are the private labels that make a pending user active, with the value each must have.
 	ActivationRequirements map[string]string `group:"File" file:"activation_requirements" default:"{email: verified}"`
-	// StateTriggers are the private labels that give a user another state, first match first. A trigger matches the whole
-	// key, or the key up to a dash or underscore.
+	// StateTriggers are the private labels that give a user another state; where several do, the last in the file wins. A
+	// trigger matches the whole key, or the key up to a dash or underscore.
 	StateTriggers []StateTrigger `file:"state_triggers" default:"{banned: [ban, fraud], deleted: [delete], locked: [suspicious, lock]}"`
 	// DocumentTypes are the types a document may have.
 	DocumentTypes []string `file:"document_types" default:"[Passport, Identity card, Driver license, Utility Bill, Residental, Institutional]"`
@@ -291,6 +291,7 @@ type Config struct {
 
 	values   []Value
 	warnings []string
+	env      map[string]string
 }
 
 // A StateTrigger gives users a state once they have a private label of one of these keys.

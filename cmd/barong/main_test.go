@@ -1,0 +1,405 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"barong/db"
+	"barong/internal/config"
+	"barong/internal/secret"
+	"barong/internal/testkit"
+)
+
+// A step is one call of the real program and what it must do. out and errs are regular expressions; an empty one means
+// that nothing may be written there, "." that anything may.
+type step struct {
+	call   string // arguments, separated by spaces
+	env    []string
+	status int
+	out    string
+	errs   string
+	not    string // what may stand in neither
+}
+
+// play runs steps one after the other in an empty folder with nothing in the environment, and returns the folder.
+func play(t *testing.T, dir string, steps ...step) {
+	t.Helper()
+	for _, s := range steps {
+		out, errs, status := call(t, dir, s.env, strings.Fields(s.call)...)
+		ok := status == s.status && fits(s.out, out) && fits(s.errs, errs)
+		if s.not != "" && regexp.MustCompile("(?s)"+s.not).MatchString(out+errs) {
+			ok = false
+		}
+		if !ok {
+			t.Errorf("%v barong %s\nstatus %d, want %d\nstdout, want %q:\n%s\nstderr, want %q:\n%s\nmust not hold %q",
+				s.env, s.call, status, s.status, s.out, out, s.errs, errs, s.not)
+		}
+	}
+}
+
+func fits(want, got string) bool {
+	if want == "" {
+		return got == ""
+	}
+	return want == "." || regexp.MustCompile("(?ms)"+want).MatchString(got)
+}
+
+func call(t *testing.T, dir string, env []string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testkit.Barong(t), args...)
+	cmd.Dir, cmd.Env = dir, append([]string{"HOME=" + dir, "PATH=/nowhere"}, env...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestUsage(t *testing.T) {
+	play(t, t.TempDir(),
+		step{call: "--help", out: "serve.*migrate.*seed.*keys.*audit.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
+		step{call: "keys --help", out: "generate.*list.*rotate", not: "--http-addr"},
+		step{call: "secrets rotate --help", out: "BARONG_SECRET_KEY", not: "--http-addr"},
+		step{call: "", status: 2, errs: "expected one of"},
+		step{call: "serv", status: 2, errs: `unexpected argument serv`},
+		step{call: "config --no-such-flag", status: 2, errs: "unknown flag"},
+		step{call: "config --http-addr", status: 2, errs: "."},
+		step{call: "migrate sideways", status: 2, errs: "."},
+		step{call: "version", out: `\Abarong \S+\ncommit \S+\nbuilt \d{4}-\d\d-\d\dT\S+\ngo1\.\S+\n\z`},
+	)
+}
+
+// TestServeHelpListsEverySetting: the flags come from the same declaration as the variables.
+func TestServeHelpListsEverySetting(t *testing.T) {
+	out, _, status := call(t, t.TempDir(), nil, "serve", "--help")
+	if status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	for _, s := range config.Settings() {
+		if s.Flag != "" && !strings.Contains(out, "--"+s.Flag+"=") {
+			t.Errorf("--%s is missing", s.Flag)
+		}
+		if !strings.Contains(out, "\n"+s.Group+"\n") && s.Group != "File" {
+			t.Errorf("group %s is missing", s.Group)
+		}
+	}
+	if !strings.Contains(out, "--migrate") {
+		t.Error("--migrate is missing")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "b.yml"), []byte("domain: file.test\nodd_key: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := secret.NewKey().Reveal()
+	play(t, dir,
+		step{call: "config", out: `^BARONG_HTTP_ADDR +127\.0\.0\.1:8080 +default$.*^BARONG_REDIS_URL +- +default$.*^state_triggers +banned: ban fraud, `},
+		step{
+			call: "--config b.yml config --app-name=Mine", env: []string{
+				"BARONG_HTTP_ADDR=127.0.0.1:1", "BARONG_SECRET_KEY=" + key, "BARONG_REDIS_URL=redis://:hunter2@h", "ADMIN_PASSWORD=hunter2",
+				"JWT_ISSUER=other", "BARONG_UNKNOWN=1",
+			},
+			out: `^BARONG_APP_NAME +Mine +flag \(--app-name\)$.*^BARONG_DOMAIN +file\.test +file \(b\.yml\)$.*^BARONG_HTTP_ADDR +127\.0\.0\.1:1 +env$.*` +
+				`^BARONG_REDIS_URL +redis://:\*\*\*@h +env$.*^BARONG_SECRET_KEY +\*\*\* +env$.*^BARONG_JWT_ISSUER +other +env \(JWT_ISSUER\)$`,
+			errs: `warning: BARONG_UNKNOWN.*warning: "odd_key"`,
+			not:  "hunter2|" + regexp.QuoteMeta(key),
+		},
+		step{
+			call: "config", env: []string{"BARONG_ENV=production"}, out: "^BARONG_ENV +production +env$",
+			errs: "refused by serve: .*BARONG_JWT_PRIVATE_KEY_PATH.*BARONG_SECRET_KEY.*BARONG_PHONE_VERIFICATION",
+		},
+		step{
+			call: "config", env: []string{"BARONG_JWT_EXPIRE_TIME=soon"}, status: 2,
+			errs: `\Abarong: BARONG_JWT_EXPIRE_TIME="soon" is not allowed: a whole number of seconds of at least 1\n\z`,
+		},
+		step{
+			call: "config --jwt-reuse=2", env: []string{"BARONG_SECRET_KEY=hunter2"}, status: 2,
+			errs: `\Abarong: BARONG_SECRET_KEY="\*\*\*" is not allowed: [^\n]*\nbarong: BARONG_JWT_REUSE="2" is not allowed: [^\n]*\n\z`, not: "hunter2",
+		},
+		step{call: "config", env: []string{"BARONG_CONFIG=absent.yml"}, status: 2, errs: `BARONG_CONFIG="absent.yml"`},
+	)
+	// Looking changes nothing.
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
+
+// everyEngine runs f with the variables for each database engine.
+func everyEngine(t *testing.T, f func(t *testing.T, env []string)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, nil) })
+	t.Run("postgres", func(t *testing.T) { f(t, []string{"BARONG_DATABASE_URL=" + testkit.Postgres(t)}) })
+}
+
+func TestMigrate(t *testing.T) {
+	everyEngine(t, func(t *testing.T, env []string) {
+		dir := t.TempDir()
+		play(t, dir,
+			step{call: "migrate status", env: env, out: `^1 +pending +00001_initial\.sql$`, not: "applied"},
+			step{call: "seed", env: env, status: 1, errs: "barong migrate up"},
+			step{call: "audit export", env: env, status: 1, errs: "barong migrate up"},
+			step{call: "secrets rotate", env: env, status: 1, errs: "barong migrate up"},
+			step{call: "doctor", env: env, status: 1, out: `schema +FAILED +\d+ migrations are missing`},
+			step{call: "migrate up", env: env, out: `\Aapplied 00001_initial\.sql\n`},
+			step{call: "migrate up", env: env, out: `\Athe schema is up to date\n\z`},
+			step{call: "migrate status", env: env, out: `^1 +applied +`, not: "pending"},
+			step{call: "migrate down", env: env, out: `\Ataken back \d+_\S+\.sql\n\z`},
+			step{call: "migrate status", env: env, out: `pending`},
+			step{call: "migrate up", env: env, out: `\Aapplied `},
+		)
+	})
+	play(t, t.TempDir(), step{
+		call: "migrate up", env: []string{"BARONG_DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/d"}, status: 1,
+		errs: `BARONG_DATABASE_URL=postgres://u:\*\*\*@127\.0\.0\.1:1/d: `, not: "hunter2",
+	})
+}
+
+func TestSeedAndAudit(t *testing.T) {
+	everyEngine(t, func(t *testing.T, env []string) {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "seeds.yml")
+		text := "users:\n  - {email: 'a@b.test', password: 'Tr0ub4dor&3xyz', role: member, state: active, level: 0}\n" +
+			"  - {email: '<%= ENV.fetch(\"SECOND\", \"x\") %>', role: member, state: active, level: 0}\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		bad := filepath.Join(dir, "bad.yml")
+		if err := os.WriteFile(bad, []byte("users:\n  - {level: 1}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		admin := append([]string{"ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz"}, env...)
+		second := append([]string{"SECOND=c@d.test"}, env...)
+		play(t, dir,
+			step{call: "migrate up", env: env, out: "."},
+			step{call: "seed", env: admin, out: `^created +level .*^created +permission .*^created +user +root@b\.test.*^\d+ created, 0 changed, 0 left alone$`, not: "Tr0ub4dor"},
+			step{call: "seed", env: admin, out: `^0 created, 0 changed, \d+ left alone$`, not: `^created`},
+			step{call: "seed --file seeds.yml", env: second, out: `created +user +a@b\.test +member$.*created +user +c@d\.test +password: \S{20,} member$`, not: "Tr0ub4dor"},
+			step{call: "seed --seeds-file seeds.yml", env: second, out: `^0 created, 0 changed, 2 left alone$`},
+			step{call: "seed --file bad.yml", env: env, status: 1, errs: `line 2: .*Email missing in users seed`},
+			step{call: "seed --file absent.yml", env: env, status: 1, errs: "absent.yml"},
+			step{call: "audit export", env: env, errs: `\A0 activities\n\z`},
+			step{call: "audit export --from yesterday", env: env, status: 2, errs: `--from: "yesterday" is no time`},
+			step{call: "audit export --category both", env: env, status: 2, errs: "."},
+		)
+		record(t, dir, env)
+		play(t, dir,
+			step{call: "audit export", env: env, out: `\A\{"id":.*"topic":"session".*\n\{.*"topic":"otp".*\n\z`, errs: "2 activities"},
+			step{call: "audit export --topic otp", env: env, out: `"topic":"otp"`, errs: "1 activities", not: `"session"`},
+			step{call: "audit export --from 2026-01-02 --to 2026-01-02", env: env, out: `"topic":"otp"`, errs: "1 activities", not: `"session"`},
+			step{call: "audit export --email a@b.test --result succeed --target none", env: env, errs: "0 activities"},
+			step{call: "audit export -o out.jsonl", env: env, errs: "2 activities"},
+			step{call: "audit export -o out.jsonl", env: env, status: 1, errs: "out.jsonl"},
+		)
+		lines, err := os.ReadFile(filepath.Join(dir, "out.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(lines)) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("no JSON: %s", line)
+			}
+		}
+	})
+}
+
+// open opens the database that the commands used in dir, with the key that they generated unless one is given.
+func open(t *testing.T, dir string, env []string, keys ...secret.Text) *db.DB {
+	t.Helper()
+	url := "sqlite://" + filepath.Join(dir, "data", "barong.db")
+	for _, kv := range env {
+		if u, ok := strings.CutPrefix(kv, "BARONG_DATABASE_URL="); ok {
+			url = u
+		}
+	}
+	if len(keys) == 0 {
+		list, created, err := secret.LoadOrCreate(filepath.Join(dir, config.SecretKeyFile))
+		if err != nil || created {
+			t.Fatalf("the commands left no key: created %v, %v", created, err)
+		}
+		keys = append(keys, list)
+	}
+	box, err := secret.New(keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// record writes two activities of the seeded a@b.test.
+func record(t *testing.T, dir string, env []string) {
+	t.Helper()
+	d := open(t, dir, env)
+	err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		u, err := tx.UserByEmail(ctx, "a@b.test")
+		if err != nil {
+			return err
+		}
+		return tx.InsertActivities(ctx,
+			db.Activity{UserID: u.ID, Category: "user", UserIP: "192.0.2.1", UserAgent: "x", Topic: "session", Action: "login", Result: "succeed", CreatedAt: time.Date(2026, 1, 1, 23, 59, 59, 0, time.UTC)},
+			db.Activity{UserID: u.ID, Category: "user", UserIP: "192.0.2.1", UserAgent: "x", Topic: "otp", Action: "enable", Result: "succeed", CreatedAt: time.Date(2026, 1, 2, 23, 59, 59, 0, time.UTC)},
+		)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	kid := `[A-Za-z0-9_-]{43}`
+	for _, named := range [][]string{nil, {"JWT_PRIVATE_KEY_PATH=signing.pem"}, {"BARONG_JWT_PRIVATE_KEY_PATH=keys/"}} {
+		dir := t.TempDir()
+		env := append([]string{"BARONG_JWT_ALGORITHM=ES256"}, named...)
+		eddsa := append([]string{"BARONG_JWT_ALGORITHM=EdDSA", "BARONG_MAIL_TOKEN_EXPIRE_TIME=7200"}, named...)
+		play(t, dir,
+			step{call: "keys list", env: env, status: 1, errs: "barong keys generate"},
+			step{call: "keys rotate", env: env, status: 1, errs: "barong keys generate"},
+			step{call: "keys generate", env: env, out: `\Agenerated ` + kid + ` ES256 in `},
+			step{call: "keys generate", env: env, status: 1, errs: "barong keys rotate"},
+			step{call: "keys list", env: env, out: `\AKID +ALGORITHM +STATE +FILE\n` + kid + ` +ES256 +active +\S+\n\z`},
+			step{call: "keys rotate", env: eddsa, out: `\Arotated: .*^` + kid + ` +EdDSA +active`},
+			step{call: "keys list", env: eddsa, out: `^` + kid + ` +ES256 +retired until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ +`},
+			step{call: "doctor", env: eddsa, out: `signing keys +ok +EdDSA `},
+			step{call: "doctor", env: env, status: 1, out: `signing keys +FAILED .*BARONG_JWT_ALGORITHM=ES256 does not fit`},
+		)
+		// The old key outlives the longest token that it can have signed: here that of a mail, two hours.
+		out, _, _ := call(t, dir, eddsa, "keys", "list")
+		until, err := time.Parse(time.RFC3339, regexp.MustCompile(`until (\S+)`).FindStringSubmatch(out)[1])
+		if left := time.Until(until); err != nil || left < 2*time.Hour-time.Minute || left > 2*time.Hour+time.Minute {
+			t.Errorf("the old key retires in %s, %v, want two hours", left, err)
+		}
+	}
+}
+
+func TestHealthcheck(t *testing.T) {
+	dir := t.TempDir()
+	status := http.StatusOK
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"status":"not ready"}`)
+	})
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "ops.sock")
+	unix, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ln := range []net.Listener{tcp, unix} {
+		srv := &http.Server{Handler: handler}
+		go func() { _ = srv.Serve(ln) }()
+		t.Cleanup(func() { srv.Close() })
+	}
+	_, port, err := net.SplitHostPort(tcp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs := []string{"127.0.0.1:" + port, "0.0.0.0:" + port, ":" + port, "localhost:" + port, "unix:" + socket}
+	for _, addr := range addrs {
+		play(t, dir, step{call: "healthcheck --ops-addr " + addr, out: `\Aready\n\z`})
+	}
+	status = http.StatusServiceUnavailable
+	play(t, dir,
+		step{call: "healthcheck --ops-addr " + addrs[0], status: 1, errs: `status 503: \{"status":"not ready"\}`},
+		step{call: "healthcheck", env: []string{"BARONG_OPS_ADDR="}, status: 1, errs: "is off"},
+		step{call: fmt.Sprintf("healthcheck --ops-addr 127.0.0.1:%d", testkit.FreePort(t)), status: 1, errs: "no server at BARONG_OPS_ADDR="},
+	)
+}
+
+func TestSecretsRotate(t *testing.T) {
+	everyEngine(t, func(t *testing.T, env []string) {
+		dir := t.TempDir()
+		old, fresh := secret.NewKey(), secret.NewKey()
+		with := func(list string) []string { return append([]string{"BARONG_SECRET_KEY=" + list}, env...) }
+		play(t, dir, step{call: "migrate up", env: env, out: "."})
+		d := open(t, dir, env, old)
+		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			u := &db.User{UID: "ID1", Email: "a@b.test", PasswordDigest: "x", Role: "member", State: "active"}
+			if err := tx.InsertUser(ctx, u); err != nil {
+				return err
+			}
+			return tx.InsertPhone(ctx, &db.Phone{UserID: u.ID, Country: "DE", Number: "49151"})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		play(t, dir,
+			step{call: "secrets rotate", env: with(fresh.Reveal()), status: 1, out: `^phones +1 +0 +0 +1$`, errs: "phones: 1 rows were left as they are"},
+			step{call: "doctor", env: with(fresh.Reveal()), status: 1, out: "sealed columns +FAILED"},
+			step{call: "secrets rotate", env: with(fresh.Reveal() + "," + old.Reveal()), out: `^phones +1 +1 +0 +0$.*^everything is sealed under key [0-9a-f]{8}$`},
+			step{call: "secrets rotate", env: with(fresh.Reveal() + "," + old.Reveal()), out: `^phones +1 +0 +0 +0$`},
+			step{call: "doctor", env: with(fresh.Reveal()), status: 1, out: `sealed columns +FAILED +phones\.number_index .*barong secrets rotate`},
+			step{call: "secrets rotate", env: with(fresh.Reveal()), out: `^phones +1 +0 +1 +0$`},
+			step{call: "doctor", env: with(fresh.Reveal()), out: `sealed columns +ok`},
+		)
+	})
+}
+
+func TestDoctor(t *testing.T) {
+	dir := t.TempDir()
+	play(t, dir, step{call: "doctor", out: `configuration +ok.*folder data +ok.*secret key +ok +the first start.*signing keys +ok +the first start.*database +ok +the first start`, not: "FAILED"})
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("looking left %v behind, %v", entries, err)
+	}
+
+	smtp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer smtp.Close()
+	go func() {
+		for {
+			conn, err := smtp.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "220 mail.test ESMTP\r\n")
+			conn.Close()
+		}
+	}()
+	_, port, err := net.SplitHostPort(smtp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := testkit.FreePort(t)
+	valkey, postgres := testkit.Valkey(t), testkit.Postgres(t)
+	play(t, dir,
+		step{call: "migrate up", env: []string{"BARONG_DATABASE_URL=" + postgres}, out: "."},
+		step{
+			call: "doctor", env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_REDIS_URL=" + valkey, "BARONG_SMTP_HOST=127.0.0.1", "BARONG_SMTP_PORT=" + port},
+			out: `database +ok .*schema +ok +version \d+.*clock +ok.*redis +ok.*smtp +ok +127\.0\.0\.1:\d+: "220 mail\.test ESMTP"`, not: "FAILED",
+		},
+		step{
+			call: "doctor", status: 1, env: []string{
+				fmt.Sprintf("BARONG_DATABASE_URL=postgres://u:hunter2@127.0.0.1:%d/d", dead), fmt.Sprintf("BARONG_REDIS_URL=redis://:hunter2@127.0.0.1:%d", dead),
+				"BARONG_SMTP_HOST=127.0.0.1", fmt.Sprintf("BARONG_SMTP_PORT=%d", dead), "BARONG_API_CORS_ALLOW_CREDENTIALS=true", "BARONG_ODD=1",
+			},
+			out: `configuration +warning +BARONG_ODD.*configuration +FAILED +BARONG_API_CORS.*database +FAILED.*redis +FAILED.*smtp +FAILED`, not: "hunter2",
+		},
+		step{call: "doctor", env: []string{"BARONG_DOC_NUM_LIMIT=x"}, status: 2, errs: "BARONG_DOC_NUM_LIMIT"},
+		step{call: "doctor", env: []string{"BARONG_DATABASE_URL=sqlite:///proc/nowhere/x.db"}, status: 1, out: `folder /proc/nowhere +FAILED`},
+	)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"barong/api/account"
+	"barong/db"
+	"barong/internal/bus"
+	"barong/internal/config"
+	"barong/internal/password"
+)
+
+// A seedCommand puts users, levels, permissions and restrictions into the database.
+type seedCommand struct {
+	File string `help:"A seeds file in YAML. Without it BARONG_SEEDS_FILE, and without that the built-in seeds." placeholder:"FILE"`
+}
+
+// Help is shown below the command's usage.
+func (seedCommand) Help() string {
+	return "Prints what was created, what was changed and what was left alone. What is there already stays as admins have made " +
+		"it, so that it may be run again, and beside a running server. The password of a new user who has none is made up and " +
+		"printed, this once. The built-in seeds make the first superadmin from ADMIN_EMAIL and ADMIN_PASSWORD."
+}
+
+// Run seeds.
+func (s seedCommand) Run(p *program) error {
+	c, err := p.config()
+	if err != nil {
+		return err
+	}
+	d, _, err := p.openDB(c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := p.current(d); err != nil {
+		return err
+	}
+	var notices []bus.Notice
+	d.PublishTo(func(_ context.Context, n ...bus.Notice) error {
+		notices = append(notices, n...)
+		return nil
+	})
+	report, err := runSeeds(p.ctx, d, c, s.File)
+	if err != nil {
+		return err
+	}
+	if len(notices) > 0 {
+		p.tell(c, d, notices...)
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	for _, item := range report.Items {
+		note := item.Note
+		if item.Password != "" {
+			note = strings.TrimSpace("password: " + item.Password.Reveal() + " " + note)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", item.Outcome, item.Kind, item.Name, note)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "%d created, %d changed, %d left alone\n",
+		report.Count("", db.SeedCreated), report.Count("", db.SeedChanged), report.Count("", db.SeedLeftAlone))
+	return err
+}
+
+// seed seeds a new database and says on out, which must be no log, whom it made with a password of its own making.
+func seed(ctx context.Context, d *db.DB, c *config.Config, file string, out io.Writer) error {
+	report, err := runSeeds(ctx, d, c, file)
+	if err != nil {
+		return err
+	}
+	for _, item := range report.Items {
+		if item.Password != "" {
+			fmt.Fprintf(out, "created %s %s with the password %s (it is not shown again)\n", item.Kind, item.Name, item.Password.Reveal())
+		}
+	}
+	return nil
+}
+
+// runSeeds puts the seeds of file, or of BARONG_SEEDS_FILE, or else the built-in ones into the database.
+func runSeeds(ctx context.Context, d *db.DB, c *config.Config, file string) (*db.SeedReport, error) {
+	seeds, err := readSeeds(c, file)
+	if err != nil {
+		return nil, err
+	}
+	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}
+	hasher := password.NewHasher(password.HasherOptions{})
+	report, err := d.Seed(ctx, seeds, db.SeedOptions{
+		UIDPrefix: c.UIDPrefix, State: rules.StateOf,
+		Hash: func(text string) (string, error) { return hasher.Hash(ctx, text) },
+	})
+	return report, seedError(err)
+}
+
+func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
+	if file == "" {
+		file = c.SeedsFile
+	}
+	if file == "" {
+		return db.DefaultSeeds(c.Lookup)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	seeds, err := db.ParseSeeds(text, c.Lookup)
+	if err != nil {
+		return nil, seedError(fmt.Errorf("%s: %w", file, err))
+	}
+	return seeds, nil
+}
+
+// seedError adds the line to what is wrong with an entry.
+func seedError(err error) error {
+	if wrong, ok := errors.AsType[*db.SeedError](err); ok && wrong.Line > 0 {
+		return fmt.Errorf("line %d: %w", wrong.Line, err)
+	}
+	return err
+}
+
+// triggers are the state triggers as package account takes them.
+func triggers(c *config.Config) []account.Trigger {
+	out := make([]account.Trigger, len(c.StateTriggers))
+	for i, t := range c.StateTriggers {
+		out[i] = account.Trigger{State: t.State, Keys: t.Keys}
+	}
+	return out
+}
+
+// current reports that the schema is behind, and what to do about it.
+func (p *program) current(d *db.DB) error {
+	pending, err := d.Pending(p.ctx)
+	if err == nil && pending {
+		return errors.New("the schema is behind; run \"barong migrate up\" first")
+	}
+	return err
+}
