@@ -18,6 +18,7 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/fault"
+	"barong/internal/limit"
 	"barong/session"
 )
 
@@ -53,7 +54,7 @@ type Options struct {
 	Keys      Signer
 	Passwords Passwords
 	Policy    PasswordPolicy
-	Limits    Limiter
+	Limits    limit.Limiter
 	Letters   Letters
 	FileURL   func(key string) string // signed address of a stored file, for events
 

@@ -18,6 +18,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/keys"
+	"barong/internal/limit"
 	"barong/internal/mail"
 	"barong/internal/password"
 	"barong/internal/secret"
@@ -90,7 +91,7 @@ func newBench(t *testing.T, url string) *bench {
 			},
 		},
 		DB: d, Sessions: b.store, Keys: b.ring, Passwords: password.NewHasher(password.HasherOptions{}), Policy: policy,
-		Limits: newLimiter(t, d, b.clock), Letters: letters,
+		Limits: limit.SQL(d, limit.Options{Hash: box.Index, Now: b.clock}), Letters: letters,
 		FileURL: func(key string) string { return "https://files.example/" + key + "?a=b" },
 		Publish: func(_ context.Context, _ *db.Tx, e account.Event) error {
 			b.mu.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/limit"
 )
 
 // Passwords hashes and verifies passwords. Both are slow on purpose, and bounded in how many run at once.
@@ -22,25 +23,6 @@ type Passwords interface {
 type PasswordPolicy interface {
 	Codes(password string) []fault.Code
 }
-
-// A Limiter counts attempts by key in windows of time. A wait above zero means that the limit is reached, for so long.
-type Limiter interface {
-	// Take counts one attempt unless the limit is reached already.
-	Take(ctx context.Context, key string, limit int, window time.Duration) (wait time.Duration, err error)
-	// Peek is Take without counting.
-	Peek(ctx context.Context, key string, limit int, window time.Duration) (wait time.Duration, err error)
-	// Reset forgets what was counted.
-	Reset(ctx context.Context, key string) error
-}
-
-// Limits of guessing: three mistakes never block anybody.
-const (
-	wrongPasswordsAccount = 20
-	wrongPasswordsAddress = 30
-	passwordWindow        = 15 * time.Minute
-	wrongCodes            = 5
-	codeWindow            = 15 * time.Minute
-)
 
 // HashPassword makes the digest of a new password, or a 422 that lists the rules it breaks.
 func (s *Service) HashPassword(ctx context.Context, password string) (string, error) {
@@ -92,7 +74,7 @@ type Tries struct {
 
 // PasswordTries are the counters for guessing the password of an address, known or not, from a client.
 func (s *Service) PasswordTries(email string, ip netip.Addr) *Tries {
-	return &Tries{s: s, account: "password:account:" + db.NormalEmail(email), address: "password:address:" + network(ip)}
+	return &Tries{s: s, account: db.NormalEmail(email), address: network(ip)}
 }
 
 // network is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one household or machine
@@ -113,23 +95,32 @@ func network(ip netip.Addr) string {
 }
 
 // Begin counts one try before the password is looked at, so that parallel guesses cannot pass the limit together. The
-// error is request.rate_limited when account or client have used up theirs.
+// error is request.rate_limited when account or client have used up theirs. Wrong, Right or Undecided must follow.
 func (t *Tries) Begin(ctx context.Context) error {
-	if err := t.s.limited(t.s.Limits.Peek(ctx, t.address, wrongPasswordsAddress, passwordWindow)); err != nil {
+	if err := t.s.limited(limit.WrongPasswordAddress.Peek(ctx, t.s.Limits, t.address)); err != nil {
 		return err
 	}
-	return t.s.limited(t.s.Limits.Take(ctx, t.account, wrongPasswordsAccount, passwordWindow))
+	return t.s.limited(limit.WrongPassword.Take(ctx, t.s.Limits, t.account))
 }
 
 // Wrong counts a wrong password against the client too.
 func (t *Tries) Wrong(ctx context.Context) error {
-	_, err := t.s.Limits.Take(ctx, t.address, wrongPasswordsAddress, passwordWindow)
+	_, err := limit.WrongPasswordAddress.Take(ctx, t.s.Limits, t.address)
 	return unlimited(err)
 }
 
 // Right forgets the account's wrong tries: its owner is back. The client's stay, or guessing other accounts could be
 // washed clean by signing in to one's own.
-func (t *Tries) Right(ctx context.Context) error { return unlimited(t.s.Limits.Reset(ctx, t.account)) }
+func (t *Tries) Right(ctx context.Context) error {
+	return unlimited(limit.WrongPassword.Reset(ctx, t.s.Limits, t.account))
+}
+
+// Undecided takes the try back: the password could not be looked at.
+func (t *Tries) Undecided(ctx context.Context) {
+	if err := limit.WrongPassword.Refund(context.WithoutCancel(ctx), t.s.Limits, t.account); err != nil {
+		t.s.Log.WarnContext(ctx, "take back a password try", "error", err)
+	}
+}
 
 func (s *Service) limited(wait time.Duration, err error) error {
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/limit"
 
 	"github.com/pquerna/otp"
 	"github.com/pquerna/otp/totp"
@@ -92,9 +93,8 @@ func (s *Service) CheckSignInCode(ctx context.Context, user *db.User, code strin
 }
 
 func (s *Service) checkCode(ctx context.Context, user *db.User, code string, recovery bool) error {
-	limit := "totp:" + user.UID
 	// Counted before the code is looked at, so that parallel guesses cannot pass the limit together.
-	if err := s.limited(s.Limits.Take(ctx, limit, wrongCodes, codeWindow)); err != nil {
+	if err := s.limited(limit.WrongTOTP.Take(ctx, s.Limits, user.UID)); err != nil {
 		return err
 	}
 	err := s.useTOTP(ctx, user, strings.TrimSpace(code))
@@ -104,7 +104,7 @@ func (s *Service) checkCode(ctx context.Context, user *db.User, code string, rec
 	if err != nil {
 		return err
 	}
-	return unlimited(s.Limits.Reset(ctx, limit))
+	return unlimited(limit.WrongTOTP.Reset(ctx, s.Limits, user.UID))
 }
 
 func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error {

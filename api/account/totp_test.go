@@ -15,6 +15,7 @@ import (
 	"barong/api/account"
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/limit"
 
 	"github.com/pquerna/otp/totp"
 )
@@ -132,7 +133,7 @@ func TestCodeWorksOnce(t *testing.T) {
 			if accepted != 1 {
 				t.Fatalf("one code was accepted %d times", accepted)
 			}
-			must(t, b.Limits.Reset(t.Context(), "totp:"+u.UID))
+			must(t, limit.WrongTOTP.Reset(t.Context(), b.Limits, u.UID))
 			b.advance(30 * time.Second)
 		}
 	})
