@@ -45,6 +45,9 @@ func (k *APIKey) writeScope() error {
 
 // APIKey is a key as a check needs it; session.ErrNotFound when there is none of that id.
 func (q queries) APIKey(ctx context.Context, kid string) (*session.APIKey, error) {
+	if !storable(kid) {
+		return nil, session.ErrNotFound
+	}
 	var row struct {
 		APIKey
 		UID string
@@ -81,6 +84,9 @@ func (q queries) UserAPIKeys(ctx context.Context, userID int64, p Page) ([]APIKe
 
 // UserAPIKey finds one of a user's keys, or ErrNotFound.
 func (q queries) UserAPIKey(ctx context.Context, userID int64, kid string) (*APIKey, error) {
+	if !storable(kid) {
+		return nil, ErrNotFound
+	}
 	k := new(APIKey)
 	if err := q.idb.NewSelect().Model(k).Where("user_id = ?", userID).Where("kid = ?", kid).Scan(ctx); err != nil {
 		return nil, Translate(err)

@@ -19,6 +19,9 @@ func (q queries) Labels(ctx context.Context, userIDs ...int64) ([]Label, error) 
 
 // Label finds one of a user's labels, or ErrNotFound.
 func (q queries) Label(ctx context.Context, userID int64, key, scope string) (*Label, error) {
+	if !storable(key, scope) {
+		return nil, ErrNotFound
+	}
 	l := new(Label)
 	err := q.idb.NewSelect().Model(l).Where("user_id = ?", userID).Where("key = ?", key).Where("scope = ?", scope).Scan(ctx)
 	if err != nil {
@@ -72,6 +75,9 @@ func (q queries) DataStorages(ctx context.Context, userIDs ...int64) ([]DataStor
 
 // DataStorage finds one of a user's data storages by title without regard to case, or ErrNotFound.
 func (q queries) DataStorage(ctx context.Context, userID int64, title string) (*DataStorage, error) {
+	if !storable(title) {
+		return nil, ErrNotFound
+	}
 	d := new(DataStorage)
 	err := q.idb.NewSelect().Model(d).Where("user_id = ?", userID).Where("lower(title) = lower(?)", title).Scan(ctx)
 	if err != nil {

@@ -26,8 +26,8 @@ func (d *DB) goose() (*goose.Provider, error) {
 	if d.sqlite {
 		dialect, folder = goose.DialectSQLite3, "migrations/sqlite"
 	} else {
-		// Replicas may start together: one migrates, the others wait.
-		locker, err := lock.NewPostgresSessionLocker()
+		// Replicas may start together: one migrates, the others wait, asking each second for five minutes.
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 		if err != nil {
 			return nil, fmt.Errorf("migrations: %w", err)
 		}

@@ -255,15 +255,19 @@ func (tx *Tx) InsertDocument(ctx context.Context, d *Document) error {
 	return nil
 }
 
-// SetDocumentUpload stores the file's key, which holds the document's id and so is known only after the insert.
-func (tx *Tx) SetDocumentUpload(ctx context.Context, d *Document, key string) error {
-	d.Upload = &key
-	_, err := tx.NewUpdate().Model(d).Column("upload").WherePK().Exec(ctx)
+// SetDocumentUpload stores the file's key, which holds the document's id and so is known only after the insert, and the
+// type of its content.
+func (tx *Tx) SetDocumentUpload(ctx context.Context, d *Document, key, contentType string) error {
+	d.Upload, d.ContentType = &key, &contentType
+	_, err := tx.NewUpdate().Model(d).Column("upload", "content_type").WherePK().Exec(ctx)
 	return Translate(err)
 }
 
 // DocumentByUpload finds the document whose file has that key, or ErrNotFound.
 func (q queries) DocumentByUpload(ctx context.Context, key string) (*Document, error) {
+	if !storable(key) {
+		return nil, ErrNotFound
+	}
 	d := new(Document)
 	if err := q.idb.NewSelect().Model(d).Where("upload = ?", key).Limit(1).Scan(ctx); err != nil {
 		return nil, Translate(err)
@@ -273,6 +277,10 @@ func (q queries) DocumentByUpload(ctx context.Context, key string) (*Document, e
 
 // InsertMailToken makes jti the latest one-time token of its kind for a user: older ones of the kind are spent.
 func (tx *Tx) InsertMailToken(ctx context.Context, jti string, userID int64, kind string, expires time.Time) error {
+	// One at a time for a user: two deletes at once would each miss the other's token, and both would stay usable.
+	if _, err := tx.LockUser(ctx, userID); err != nil {
+		return fmt.Errorf("insert mail token: %w", err)
+	}
 	if _, err := tx.NewDelete().Table("mail_tokens").Where("user_id = ?", userID).Where("kind = ?", kind).Exec(ctx); err != nil {
 		return Translate(err)
 	}

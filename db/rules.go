@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"barong/internal/bus"
 )
@@ -33,6 +34,9 @@ func (q queries) Permission(ctx context.Context, id int64) (*Permission, error) 
 
 // RoleExists reports whether any permission names the role.
 func (q queries) RoleExists(ctx context.Context, role string) (bool, error) {
+	if !storable(role) {
+		return false, nil
+	}
 	ok, err := q.idb.NewSelect().Model((*Permission)(nil)).Where("role = ?", role).Exists(ctx)
 	return ok, Translate(err)
 }
@@ -155,9 +159,14 @@ func (q queries) insertActivities(ctx context.Context, rows []Activity) error {
 		r := &rows[i]
 		r.UserAgent, r.UserIP = cut(r.UserAgent, 255), cut(r.UserIP, 64)
 		r.Topic, r.Action = cut(r.Topic, 255), cut(r.Action, 255)
-		if r.TargetUID != nil {
-			s := cut(*r.TargetUID, 255)
-			r.TargetUID = &s
+		for _, f := range []struct {
+			text **string
+			max  int
+		}{{&r.TargetUID, 255}, {&r.UserIPCountry, 255}, {&r.Data, math.MaxInt}} {
+			if *f.text != nil {
+				s := cut(**f.text, f.max)
+				*f.text = &s
+			}
 		}
 		if r.Count == 0 {
 			r.Count = 1

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"barong/internal/bus"
 	"barong/session"
@@ -15,7 +16,23 @@ import (
 // NormalEmail is the form in which addresses are stored and compared: trimmed, lower case.
 func NormalEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
 
+// storable reports whether texts can stand in a column: Postgres keeps valid UTF-8 alone, and neither engine gets a NUL
+// from us. What cannot be stored is not there: a look-up for it finds nothing, it does not fail.
+func storable(texts ...string) bool {
+	for _, s := range texts {
+		if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func (q queries) user(ctx context.Context, where string, args ...any) (*User, error) {
+	for _, arg := range args {
+		if s, ok := arg.(string); ok && !storable(s) {
+			return nil, ErrNotFound
+		}
+	}
 	u := new(User)
 	if err := q.idb.NewSelect().Model(u).Where(where, args...).Limit(1).Scan(ctx); err != nil {
 		return nil, Translate(err)
