@@ -19,8 +19,8 @@ type Nonces interface {
 // errNoncesFull says that the memory of nonces has no room: forgetting one would let it be used again.
 var errNoncesFull = errors.New("authz: the memory of nonces is full")
 
-// DefaultMaxNonces is how many nonces a LocalNonces remembers when it is not told otherwise: with the default lifetime,
-// 100,000 requests a second.
+// DefaultMaxNonces is how many nonces a LocalNonces remembers when it is not told otherwise. A nonce takes its place for up
+// to four lifetimes: with the default one, there is room for 50,000 requests a second.
 const DefaultMaxNonces = 1 << 20
 
 const nonceShards = 64
