@@ -11,18 +11,18 @@ import (
 
 // AllowAddress counts one use by a client under a rule, and is request.rate_limited when the rule's limit is reached.
 func (s *Service) AllowAddress(ctx context.Context, r limit.Rule, ip netip.Addr) error {
-	return s.limited(s.Limits.Take(ctx, r.Name+":"+network(ip), r.Max, r.Window))
+	return s.limited(r.Take(ctx, s.Limits, network(ip)))
 }
 
 // PeekAddress is AllowAddress without counting.
 func (s *Service) PeekAddress(ctx context.Context, r limit.Rule, ip netip.Addr) error {
-	return s.limited(s.Limits.Peek(ctx, r.Name+":"+network(ip), r.Max, r.Window))
+	return s.limited(r.Peek(ctx, s.Limits, network(ip)))
 }
 
 // AllowEmail counts one use for an e-mail address, known or not, under a rule, and is request.rate_limited when the
 // rule's limit is reached.
 func (s *Service) AllowEmail(ctx context.Context, r limit.Rule, email string) error {
-	return s.limited(s.Limits.Take(ctx, r.Name+":"+db.NormalEmail(email), r.Max, r.Window))
+	return s.limited(r.Take(ctx, s.Limits, db.NormalEmail(email)))
 }
 
 // PasswordReason is the sentence in an activity for a new password that HashPassword refused; ok is false for any other

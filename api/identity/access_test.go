@@ -15,6 +15,7 @@ import (
 )
 
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		root := e.NewStaff(t, "superadmin")
@@ -91,6 +92,7 @@ func TestAccess(t *testing.T) {
 }
 
 func TestAccessOfRelease(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil, apitest.Legacy)
 	token := strings.Repeat("1", 64)
@@ -104,6 +106,7 @@ func TestAccessOfRelease(t *testing.T) {
 }
 
 func TestAccessLimits(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	try := func(ip string) *apitest.Answer {
@@ -121,6 +124,7 @@ func TestAccessLimits(t *testing.T) {
 
 // TestAccessThatCannotReload holds that nobody is told of a change that is not in force.
 func TestAccessThatCannotReload(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, func(o *identity.Options) {
 		o.Reload = func(context.Context) error { return errors.New("no database") }

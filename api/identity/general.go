@@ -29,11 +29,6 @@ func (m *Module) version(_ context.Context, c *rest.Call) error {
 }
 
 func (m *Module) configs(_ context.Context, c *rest.Call) error {
-	id := ""
-	switch m.Configs.Captcha {
-	case "recaptcha", "hcaptcha", "turnstile": // GeeTest's comes with its challenge
-		id = m.Configs.CaptchaID
-	}
 	return c.Answer(struct {
 		SessionExpireTime     int64  `json:"session_expire_time"`
 		CaptchaType           string `json:"captcha_type"`
@@ -42,7 +37,7 @@ func (m *Module) configs(_ context.Context, c *rest.Call) error {
 		PasswordMinEntropy    int    `json:"password_min_entropy"`
 		PasswordRegexp        string `json:"password_regexp"`
 	}{
-		int64(m.Configs.SessionTTL.Seconds()), m.Configs.Captcha, id, m.Configs.PhoneVerification, m.Configs.MinEntropy,
+		int64(m.Configs.SessionTTL.Seconds()), m.Captcha.Kind(), m.Captcha.SiteKey(), m.Configs.PhoneVerification, m.Configs.MinEntropy,
 		"(?-mix:" + m.Configs.PasswordRegexp + ")",
 	})
 }
@@ -82,16 +77,9 @@ func (m *Module) validatePassword(_ context.Context, c *rest.Call) error {
 
 // registerCaptcha answers GET /identity/users/register_geetest.
 func (m *Module) registerCaptcha(ctx context.Context, c *rest.Call) error {
-	r, ok := m.Captcha.(Registrar)
-	if !ok {
-		return fault.New(fault.NotFound)
-	}
-	id, challenge, err := r.Register(ctx)
+	begun, err := m.Captcha.Register(ctx)
 	if err != nil {
-		return fault.New(fault.Unavailable).Because(err)
+		return err
 	}
-	return c.Answer(struct {
-		GT        string `json:"gt"`
-		Challenge string `json:"challenge"`
-	}{id, challenge})
+	return c.Answer(begun)
 }

@@ -16,6 +16,7 @@ import (
 	"barong/api/view"
 	"barong/authz"
 	"barong/db"
+	"barong/internal/captcha"
 	"barong/internal/fault"
 	"barong/internal/keys"
 	"barong/session"
@@ -33,7 +34,7 @@ type Options struct {
 	MailToken keys.Expect
 	JWKS      func() []byte // the public signing keys
 
-	Captcha Captcha  // nil: none
+	Captcha *captcha.Captcha
 	Guarded []string // names of the operations that the captcha guards: see the constants
 
 	// Reload puts changed restrictions in force in this process; the other replicas follow a notice.
@@ -52,18 +53,6 @@ type Verifier interface {
 	Verify(token string, want keys.Expect) (keys.Claims, error)
 }
 
-// A Captcha checks that a person sits in front of a browser.
-type Captcha interface {
-	// Verify accepts what the widget sent: nil, a string or an object. The error is a fault: identity.captcha.required,
-	// identity.captcha.mandatory_fields or identity.captcha.verification_failed.
-	Verify(ctx context.Context, response any) error
-}
-
-// A Registrar is a Captcha whose widget needs a challenge from its provider first. GeeTest is one.
-type Registrar interface {
-	Register(ctx context.Context) (id, challenge string, err error)
-}
-
 // The operations that a captcha can guard, as the configuration file names them.
 const (
 	userCreate        = "user_create"
@@ -75,8 +64,6 @@ const (
 // Configs are the settings that clients may know.
 type Configs struct {
 	SessionTTL        time.Duration
-	Captcha           string // "none", "recaptcha", "geetest", "hcaptcha" or "turnstile"
-	CaptchaID         string // the provider's public site key
 	PhoneVerification string // "mock", "twilio_sms" or "twilio_verify"
 	MinEntropy        int
 	PasswordRegexp    string
@@ -107,11 +94,11 @@ func New(o Options) *Module {
 var (
 	email = rest.Param{Name: "email", Required: true, NotBlank: true, Doc: "E-mail address of the account."}
 	lang  = rest.Param{Name: "lang", Doc: "Language of the client, for the event: EN when absent."}
-	// captcha is nobody's business while no captcha guards the operation, but for its type.
-	captcha = rest.Param{Name: "captcha_response", Type: rest.Any, Doc: "What the captcha's widget answered: a string or an object."}
+	// captchaResponse is ignored, but for its type, while no captcha guards the operation.
+	captchaResponse = rest.Param{Name: "captcha_response", Type: rest.Any, Doc: "What the captcha's widget answered: a string or an object."}
 )
 
-// captchaCodes are what Captcha.Verify refuses with.
+// captchaCodes are the refusals of the captcha.
 var captchaCodes = []fault.Code{"identity.captcha.required", "identity.captcha.mandatory_fields", "identity.captcha.verification_failed"}
 
 // tokenCodes are the refusals of a mail token.
@@ -144,7 +131,7 @@ func (m *Module) Routes() []rest.Route {
 	newPassword := rest.Param{Name: "password", Required: true, NotBlank: true, Doc: "The new password."}
 	langNotBlank := lang
 	langNotBlank.NotBlank = true
-	sessionCaptcha := captcha
+	sessionCaptcha := captchaResponse
 	sessionCaptcha.BadType = "identity.session.invalid_captcha_format"
 	passwordCodes := []fault.Code{"password.too_long", "password.requirements", "password.weak"}
 	limited := []fault.Code{fault.TooMany, crossSite}
@@ -202,7 +189,7 @@ func (m *Module) Routes() []rest.Route {
 			Prefix: users, Params: []rest.Param{
 				email, newPassword,
 				{Name: "refid", Doc: "Uid of the user who recommended the service."},
-				lang, captcha,
+				lang, captchaResponse,
 				{Name: "data", Doc: "Any JSON text of the client, of at most 1024 characters."},
 			},
 			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signUp),
@@ -218,7 +205,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/identity/users/email/generate_code", Summary: "Sends the confirmation mail again.",
-			Prefix: users, Params: []rest.Param{email, lang, captcha},
+			Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
 			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.resendConfirmation),
 			Errors: codes(captchaCodes, limited),
 		},
@@ -236,7 +223,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/identity/users/password/generate_code", Summary: "Sends a mail with a token that allows a new password.",
-			Prefix: users, Params: []rest.Param{email, lang, captcha},
+			Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
 			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.requestReset),
 			Errors: codes(captchaCodes, limited),
 		},
@@ -270,10 +257,10 @@ func (m *Module) Routes() []rest.Route {
 
 // checkCaptcha is the captcha's verdict on an operation, if one guards it.
 func (m *Module) checkCaptcha(ctx context.Context, c *rest.Call, operation string) error {
-	if m.Captcha == nil || !m.guarded[operation] {
+	if !m.guarded[operation] {
 		return nil
 	}
-	return m.Captcha.Verify(ctx, c.Value(captcha.Name))
+	return m.Captcha.Verify(ctx, c.Value(captchaResponse.Name))
 }
 
 // client is who calls.

@@ -1,12 +1,15 @@
 package identity_test
 
 import (
-	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,49 +20,30 @@ import (
 	"barong/db"
 	"barong/internal/apitest"
 	"barong/internal/bus"
-	"barong/internal/fault"
+	"barong/internal/captcha"
 	"barong/session"
 )
 
 func TestMain(m *testing.M) {
-	apitest.Main(m, identity.New(identity.Options{}).Routes())// The store refuses a role that nobody permits; every Env permits member. See TestSignUpWithoutRole.
+	apitest.Main(m, identity.New(identity.Options{}).Routes()) // The store refuses a role that nobody permits; every Env permits member. See TestSignUpWithoutRole.
 	// A token's issuer and audience are checked before its subject, so that no token of ours can have a third one
 	// and still be ours; the cause is shown in TestTokenWords with a foreign subject.
-
 }
 
 const cookieName = "_barong_session"
 
-// captcha accepts the response "right" and refuses the rest as a provider would.
-type captcha struct{ mu sync.Mutex }
-
-func (c *captcha) Verify(_ context.Context, response any) error {
-	switch v := response.(type) {
-	case string:
-		if strings.TrimSpace(v) == "" {
-			return fault.New("identity.captcha.required")
-		}
-		if v == "right" {
-			return nil
-		}
-	case map[string]any:
-		if _, ok := v["geetest_seccode"].(string); !ok {
-			return fault.New("identity.captcha.mandatory_fields")
-		}
-	case nil:
-		return fault.New("identity.captcha.required")
+// provider is a stand-in for a captcha's provider, which confirms the response "right".
+func provider(t *testing.T, kind string) *captcha.Captcha {
+	t.Helper()
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]bool{"success": r.FormValue("response") == "right" && r.FormValue("secret") == "key"})
+	}))
+	t.Cleanup(up.Close)
+	c, err := captcha.New(captcha.Options{Kind: kind, SiteKey: "site", SecretKey: "key", GeeTestID: "gt-id", GeeTestKey: "gt-key", VerifyURL: up.URL})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return fault.New("identity.captcha.verification_failed")
-}
-
-// registrar is a captcha that hands out challenges.
-type registrar struct {
-	captcha
-	err error
-}
-
-func (r *registrar) Register(context.Context) (id, challenge string, err error) {
-	return "gt-id", "0123456789abcdef0123456789abcdef", r.err
+	return c
 }
 
 // start serves the module on the stores of e.
@@ -69,12 +53,17 @@ func start(t *testing.T, e *apitest.Env, change func(*identity.Options), options
 	if err != nil {
 		t.Fatal(err)
 	}
+	none, err := captcha.New(captcha.Options{Kind: captcha.None})
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := identity.Options{
+		Captcha:  none,
 		Accounts: e.Accounts, DB: e.DB, Cookies: cookies, FileURL: func(key string) string { return key },
 		Tokens: e.Keys, MailToken: apitest.Expect(), JWKS: e.Keys.JWKS, Reload: e.Reload,
 		Domain: "https://front.test/",
 		Configs: identity.Configs{
-			SessionTTL: 30 * time.Minute, Captcha: "none", PhoneVerification: "mock", MinEntropy: 14,
+			SessionTTL: 30 * time.Minute, PhoneVerification: "mock", MinEntropy: 14,
 			PasswordRegexp: apitest.PasswordPattern,
 		},
 		Build:   identity.Build{Tag: "2.4.0", Commit: "ad69add", Date: time.Date(2020, 3, 23, 18, 49, 39, 0, time.FixedZone("", 7200))},
@@ -162,6 +151,7 @@ func member[T any](t *testing.T, event account.Event, name string) T {
 }
 
 func TestGeneral(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	s.Get(t, "/identity/ping").WantBody(t, 200, `{"ping":"pong"}`)
@@ -173,7 +163,7 @@ func TestGeneral(t *testing.T) {
 	s.Get(t, "/identity/configs").WantBody(t, 200, `{"session_expire_time":1800,"captcha_type":"none","phone_verification_type":"mock",`+
 		`"password_min_entropy":14,"password_regexp":"(?-mix:^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$)"}`)
 	for kind, id := range map[string]any{"none": nil, "geetest": nil, "recaptcha": "site", "hcaptcha": "site", "turnstile": "site"} {
-		s := start(t, e, func(o *identity.Options) { o.Configs.Captcha, o.Configs.CaptchaID = kind, "site" })
+		s := start(t, e, func(o *identity.Options) { o.Captcha = provider(t, kind) })
 		if got := s.Get(t, "/identity/configs").Object(t); got["captcha_type"] != kind || got["captcha_id"] != id {
 			t.Errorf("%s: %v", kind, got)
 		}
@@ -188,6 +178,7 @@ func TestGeneral(t *testing.T) {
 }
 
 func TestValidatePassword(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	for password, want := range map[string]string{
@@ -204,9 +195,10 @@ func TestValidatePassword(t *testing.T) {
 }
 
 func TestCaptcha(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, func(o *identity.Options) {
-		o.Captcha, o.Guarded = new(captcha), []string{"user_create", "session_create", "password_reset", "email_confirmation"}
+		o.Captcha, o.Guarded = provider(t, captcha.ReCaptcha), []string{"user_create", "session_create", "password_reset", "email_confirmation"}
 	})
 	u := e.NewUser(t, nil)
 	ok := map[string]int{}
@@ -229,7 +221,7 @@ func TestCaptcha(t *testing.T) {
 		s.Post(t, c.path, apitest.JSON(c.form)).Want(t, 400, "identity.captcha.required")
 		with(" ").Want(t, 400, "identity.captcha.required")
 		with(nil).Want(t, 400, "identity.captcha.required")
-		with(map[string]any{"geetest_challenge": "x"}).Want(t, 400, "identity.captcha.mandatory_fields")
+		with(map[string]any{"a": "right"}).Want(t, 422, "identity.captcha.verification_failed")
 		with("wrong").Want(t, 422, "identity.captcha.verification_failed")
 		with([]string{"right"}).Want(t, 422, c.badType)
 		ok[c.path] = with("right").Want(t, 201).Status
@@ -240,19 +232,62 @@ func TestCaptcha(t *testing.T) {
 	if len(ok) != 4 {
 		t.Errorf("passed: %v", ok)
 	}
-	none := start(t, e, func(o *identity.Options) { o.Captcha = new(captcha) }) // active, and guards nothing
-	none.Post(t, "/identity/sessions", apitest.Form("email", u.Email, "password", apitest.Password)).Want(t, 201)
+	unguarded := start(t, e, func(o *identity.Options) { o.Captcha = provider(t, captcha.ReCaptcha) })
+	unguarded.Post(t, "/identity/sessions", apitest.Form("email", u.Email, "password", apitest.Password)).Want(t, 201)
+}
 
-	s.Get(t, "/identity/users/register_geetest").Want(t, 404, "record.not_found")
-	r := new(registrar)
-	s = start(t, e, func(o *identity.Options) { o.Captcha = r })
-	s.Get(t, "/identity/users/register_geetest").WantBody(t, 200, `{"gt":"gt-id","challenge":"0123456789abcdef0123456789abcdef"}`)
-	r.err = errors.New("provider down")
+func TestGeeTest(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	sum := func(text string) string {
+		s := md5.Sum([]byte(text))
+		return hex.EncodeToString(s[:])
+	}
+	challenge, down := strings.Repeat("0123456789abcdef", 2), false
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case down:
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/register.php":
+			_, _ = io.WriteString(w, challenge)
+		default:
+			_, _ = io.WriteString(w, sum(r.FormValue("seccode")))
+		}
+	}))
+	t.Cleanup(up.Close)
+	geetest, err := captcha.New(captcha.Options{
+		Kind: captcha.GeeTest, GeeTestID: "gt-id", GeeTestKey: "gt-key", VerifyURL: up.URL + "/validate.php",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, e, func(o *identity.Options) {
+		o.Captcha, o.Guarded = geetest, []string{"user_create", "session_create", "password_reset", "email_confirmation"}
+	})
+	s.Get(t, "/identity/users/register_geetest").WantBody(t, 200, `{"gt":"gt-id","challenge":"`+sum(challenge+"gt-key")+`"}`)
+	for path, form := range map[string]map[string]any{
+		"/identity/sessions":                     {"email": "x@barong.test", "password": "wrong"},
+		"/identity/users":                        {"email": "x@barong.test", "password": "simple"},
+		"/identity/users/email/generate_code":    {"email": "x@barong.test"},
+		"/identity/users/password/generate_code": {"email": "x@barong.test"},
+	} {
+		form["captcha_response"] = map[string]any{"geetest_challenge": "c", "geetest_validate": "v"}
+		s.Post(t, path, apitest.JSON(form)).Want(t, 400, "identity.captcha.mandatory_fields")
+		form["captcha_response"] = map[string]any{"geetest_challenge": "c", "geetest_validate": "v", "geetest_seccode": "s"}
+		s.Post(t, path, apitest.JSON(form)).Want(t, 422, "identity.captcha.verification_failed")
+		form["captcha_response"] = map[string]any{"geetest_challenge": "c", "geetest_validate": sum("gt-keygeetestc"), "geetest_seccode": "s"}
+		if a := s.Post(t, path, apitest.JSON(form)); slices.ContainsFunc(a.Codes(), func(c string) bool { return strings.Contains(c, "captcha") }) {
+			t.Errorf("%s: %d %s", path, a.Status, a.Body)
+		}
+	}
+	down = true
 	s.Get(t, "/identity/users/register_geetest").Want(t, 503, "authz.unavailable")
+	start(t, e, nil).Get(t, "/identity/users/register_geetest").Want(t, 404, "record.not_found")
 }
 
 // TestOwnSite holds which browsers' calls are taken for our own pages'.
 func TestOwnSite(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	const listed, evil = "https://app.test", "https://evil.test"
 	strict := start(t, e, func(o *identity.Options) { o.CORS = rest.CORS{Origins: []string{listed}} })

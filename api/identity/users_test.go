@@ -16,6 +16,7 @@ import (
 const otherPassword = "Wm3#kdPq81zRo"
 
 func TestSignUp(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		a := s.Post(t, "/identity/users", apitest.JSON(map[string]any{
@@ -75,6 +76,7 @@ func TestSignUp(t *testing.T) {
 }
 
 func TestSignUpRefusals(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		u := e.NewUser(t, nil)
@@ -121,6 +123,7 @@ func TestSignUpRefusals(t *testing.T) {
 }
 
 func TestSignUpWithoutRole(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	e.Update(t, func(ctx context.Context, tx *db.Tx) error {
@@ -143,6 +146,7 @@ func signUp(t *testing.T, e *apitest.Env, email string) (*db.User, string) {
 }
 
 func TestConfirmEmail(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		u, token := signUp(t, e, "confirm@barong.test")
@@ -169,6 +173,7 @@ func TestConfirmEmail(t *testing.T) {
 }
 
 func TestConfirmEmailParameters(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	path := "/identity/users/email/confirm_code"
@@ -181,6 +186,7 @@ func TestConfirmEmailParameters(t *testing.T) {
 
 // TestConfirmOnlyPending holds that a confirmation opens no account that staff has closed, and none twice.
 func TestConfirmOnlyPending(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		confirm := func(token string) *apitest.Answer {
@@ -240,6 +246,7 @@ func update(t *testing.T, e *apitest.Env, f func(ctx context.Context, u *account
 }
 
 func TestResendConfirmation(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		path := "/identity/users/email/generate_code"
@@ -272,6 +279,7 @@ func TestResendConfirmation(t *testing.T) {
 // TestMailLimits holds that strangers cannot have mails sent without end, and do not learn from the limit who has an
 // account.
 func TestMailLimits(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	u := e.NewUser(t, func(u *db.User) { u.State = "pending" })
@@ -295,6 +303,7 @@ func TestMailLimits(t *testing.T) {
 
 // TestTokenLimits holds that a client that tries tokens at random is stopped, and nobody else with it.
 func TestTokenLimits(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	confirm, reset := "/identity/users/email/confirm_code", "/identity/users/password/confirm_code"
@@ -315,6 +324,7 @@ func TestTokenLimits(t *testing.T) {
 }
 
 func TestSignUpLimits(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	bad := apitest.Form("email", "x", "password", "x", "refid", "XX")
@@ -325,6 +335,7 @@ func TestSignUpLimits(t *testing.T) {
 }
 
 func TestPasswordReset(t *testing.T) {
+	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		s := start(t, e, nil)
 		u := e.NewUser(t, nil)
@@ -434,6 +445,7 @@ func openSession(t *testing.T, e *apitest.Env, u *db.User) (cookie string) {
 }
 
 func TestPasswordResetParameters(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	generate, confirm := "/identity/users/password/generate_code", "/identity/users/password/confirm_code"
@@ -457,6 +469,7 @@ func TestPasswordResetParameters(t *testing.T) {
 
 // TestTokenWords holds what is told of a token that does not verify, for both kinds; and that none is taken for another.
 func TestTokenWords(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	u := e.NewUser(t, func(u *db.User) { u.State = "pending" })
@@ -547,6 +560,7 @@ func TestTokenWords(t *testing.T) {
 
 // TestTokensAreNotExchanged holds it for tokens that were really sent, and that neither signs anybody in by itself.
 func TestTokensAreNotExchanged(t *testing.T) {
+	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, nil)
 	u, confirmation := signUp(t, e, "kinds@barong.test")
