@@ -25,6 +25,7 @@ var models = map[string]reflect.Type{
 	"Phone":            reflect.TypeFor[view.Phone](),
 	"Profile":          reflect.TypeFor[view.Profile](),
 	"Restriction":      reflect.TypeFor[view.Restriction](),
+	"Session":          reflect.TypeFor[view.Session](),
 	"User":             reflect.TypeFor[view.User](),
 	"UserWithFullInfo": reflect.TypeFor[view.UserWithFullInfo](),
 	"UserWithKYC":      reflect.TypeFor[view.UserWithKYC](),

@@ -73,7 +73,7 @@ func people(t *testing.T, url string, n int) (*db.DB, []db.User) {
 					})
 				},
 				func() error { return tx.InsertDocument(ctx, doc) },
-				func() error { return tx.SetDocumentUpload(ctx, doc, "1/x.png") },
+				func() error { return tx.SetDocumentUpload(ctx, doc, "1/x.png", "image/png") },
 				func() error {
 					return tx.InsertDataStorage(ctx, &db.DataStorage{UserID: u.ID, Title: "personal", Data: `{"a":1}`})
 				},

@@ -1,0 +1,290 @@
+package resource
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"barong/api/account"
+	"barong/api/rest"
+	"barong/api/view"
+	"barong/db"
+	"barong/internal/fault"
+)
+
+// Reasons in the activities of the second factor.
+const (
+	alreadyEnabled = "2FA has been already enabled for this account"
+	notEnabled     = "2FA has not been enabled for this account"
+	wrongCode      = "OTP code is invalid"
+)
+
+// refuseOTP records a failed attempt and returns why.
+func (m *Module) refuseOTP(ctx context.Context, c *rest.Call, action, reason string, f *fault.Error) error {
+	if err := m.record(ctx, c, "otp", action, account.Failed, reason); err != nil {
+		return err
+	}
+	return f
+}
+
+// useCode uses up a code of the caller's second factor; a wrong one is recorded.
+func (m *Module) useCode(ctx context.Context, c *rest.Call, action string) error {
+	err := m.Accounts.CheckTOTP(ctx, c.User, c.String("code"))
+	if errors.Is(err, account.ErrWrongCode) {
+		return m.refuseOTP(ctx, c, action, wrongCode, fault.New("resource.otp.invalid"))
+	}
+	return err
+}
+
+// qrEnvelope is the answer of the secret store that the original passed on; front ends read data from it.
+type qrEnvelope struct {
+	Auth          any    `json:"auth"`
+	Data          qrData `json:"data"`
+	LeaseDuration int    `json:"lease_duration"`
+	LeaseID       string `json:"lease_id"`
+	Metadata      any    `json:"metadata"`
+	Renewable     bool   `json:"renewable"`
+	Warnings      any    `json:"warnings"`
+	WrapInfo      any    `json:"wrap_info"`
+}
+
+type qrData struct {
+	Barcode string `json:"barcode"` // PNG in base64
+	URL     string `json:"url"`     // otpauth://totp/…
+}
+
+// generateQRCode answers POST /resource/otp/generate_qrcode.
+func (m *Module) generateQRCode(ctx context.Context, c *rest.Call) error {
+	const action = "request QR code for 2FA"
+	refused := fault.New("resource.otp.already_enabled")
+	if c.User.OTP {
+		return m.refuseOTP(ctx, c, action, alreadyEnabled, refused)
+	}
+	t, err := m.Accounts.NewTOTP(c.User)
+	if err != nil {
+		return err
+	}
+	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.StoreTOTP(ctx, c.User, t); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
+	})
+	if errors.Is(err, refused) { // enabled a moment ago
+		return m.refuseOTP(ctx, c, action, alreadyEnabled, refused)
+	}
+	if err != nil {
+		return err
+	}
+	return c.Answer(qrEnvelope{Data: qrData{Barcode: t.Barcode, URL: t.URL}})
+}
+
+// enableOTP answers POST /resource/otp/enable.
+func (m *Module) enableOTP(ctx context.Context, c *rest.Call) error {
+	const action = "enable 2FA"
+	if c.User.OTP {
+		return m.refuseOTP(ctx, c, action, alreadyEnabled, fault.New("resource.otp.already_enabled"))
+	}
+	if err := m.useCode(ctx, c, action); err != nil {
+		return err
+	}
+	keep := m.current(ctx, c)
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.SetOTP(ctx, c.User, true, keep); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
+	})
+	if errors.Is(err, account.ErrWrongCode) { // the secret was replaced meanwhile
+		return m.refuseOTP(ctx, c, action, wrongCode, fault.New("resource.otp.invalid"))
+	}
+	if err != nil {
+		return err
+	}
+	return c.Answer(200)
+}
+
+// disableOTP answers POST /resource/otp/disable.
+func (m *Module) disableOTP(ctx context.Context, c *rest.Call) error {
+	const action = "disable 2FA"
+	if !c.User.OTP {
+		return m.refuseOTP(ctx, c, action, notEnabled, fault.New("resource.otp.not_enabled"))
+	}
+	if err := m.useCode(ctx, c, action); err != nil {
+		return err
+	}
+	keep := m.current(ctx, c)
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.SetOTP(ctx, c.User, false, keep); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
+	})
+	if err != nil {
+		return err
+	}
+	return c.Answer(200)
+}
+
+// verifyOTP answers POST /resource/otp/verify. The code of a second factor that is off is the original's misnomer.
+func (m *Module) verifyOTP(ctx context.Context, c *rest.Call) error {
+	const action = "verify 2FA code"
+	if !c.User.OTP {
+		return m.refuseOTP(ctx, c, action, notEnabled, fault.New("resource.otp.already_enabled"))
+	}
+	if err := m.useCode(ctx, c, action); err != nil {
+		return err
+	}
+	return c.Answer(nil)
+}
+
+// recoveryCodes answers POST /resource/otp/recovery_codes.
+func (m *Module) recoveryCodes(ctx context.Context, c *rest.Call) error {
+	const action = "request recovery codes"
+	if !c.User.OTP {
+		return m.refuseOTP(ctx, c, action, notEnabled, fault.New("resource.otp.not_enabled"))
+	}
+	if err := m.useCode(ctx, c, action); err != nil {
+		return err
+	}
+	var list []string
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+		if list, err = u.NewRecoveryCodes(ctx, c.User); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
+	})
+	if err != nil {
+		return err
+	}
+	return c.Answer(map[string][]string{"codes": list})
+}
+
+// guard lets a change of API keys through only with a code of the second factor.
+func (m *Module) guard(ctx context.Context, c *rest.Call) error {
+	if !c.User.OTP {
+		return fault.New("resource.api_key.2fa_disabled")
+	}
+	return m.proveCode(ctx, c, c.String("totp_code"), fault.New("resource.api_key.invalid_totp"))
+}
+
+// listAPIKeys answers GET /resource/api_keys.
+func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
+	rows, total, err := m.DB.UserAPIKeys(ctx, c.User.ID, c.Page())
+	if err != nil {
+		return err
+	}
+	return c.AnswerPage(view.APIKeys(rows), total)
+}
+
+// maxScope is the longest list of scopes as it is sent, in characters.
+const maxScope = 255
+
+// scopes splits a comma separated list, untrimmed as ever.
+func scopes(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+// createAPIKey answers POST /resource/api_keys.
+func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
+	if err := m.guard(ctx, c); err != nil {
+		return err
+	}
+	algorithm, scope := c.String("algorithm"), c.String("scope")
+	var wrong []fault.Code
+	if !strings.Contains(algorithm, "HS") && !c.Has("kid") {
+		wrong = append(wrong, "kid.blank")
+	}
+	if algorithm != "HS256" {
+		wrong = append(wrong, "algorithm.inclusion")
+	}
+	if utf8.RuneCountInString(scope) > maxScope {
+		wrong = append(wrong, "scope.too_long")
+	}
+	if len(wrong) > 0 {
+		return fault.Invalid(wrong...)
+	}
+	var k *db.APIKey
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.Lock(ctx, c.User); err != nil {
+			return err
+		}
+		if !c.User.OTP { // switched off since the code was given
+			return fault.New("resource.api_key.2fa_disabled")
+		}
+		k = &db.APIKey{
+			UserID: c.User.ID, KID: randomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active", Secret: randomHex(16),
+		}
+		if err := u.InsertAPIKey(ctx, k); err != nil {
+			return err
+		}
+		return u.APIKeyCreated(ctx, c.User, k.KID)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Answer(m.view().NewAPIKeyWithSecret(k))
+}
+
+// randomHex is 2n lower-case hexadecimal digits.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails since Go 1.24
+	return hex.EncodeToString(b)
+}
+
+// updateAPIKey answers PATCH /resource/api_keys/{kid}. What is not sent stays.
+func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
+	if err := m.guard(ctx, c); err != nil {
+		return err
+	}
+	var k *db.APIKey
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+		if err := u.Lock(ctx, c.User); err != nil {
+			return err
+		}
+		if k, err = u.UserAPIKey(ctx, c.User.ID, c.String("kid")); err != nil {
+			return notFound(err)
+		}
+		if c.Has("scope") {
+			if utf8.RuneCountInString(c.String("scope")) > maxScope {
+				return fault.Invalid("scope.too_long")
+			}
+			k.Scope = scopes(c.String("scope"))
+		}
+		if c.Has("state") {
+			if k.State = c.String("state"); k.State != "active" && k.State != "inactive" && !m.Legacy {
+				return fault.Invalid("state.inclusion")
+			}
+		}
+		return u.UpdateAPIKey(ctx, k)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Answer(view.NewAPIKey(k))
+}
+
+// deleteAPIKey answers DELETE /resource/api_keys/{kid}.
+func (m *Module) deleteAPIKey(ctx context.Context, c *rest.Call) error {
+	if err := m.guard(ctx, c); err != nil {
+		return err
+	}
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		k, err := u.UserAPIKey(ctx, c.User.ID, c.String("kid"))
+		if err != nil {
+			return notFound(err)
+		}
+		return u.DeleteAPIKey(ctx, k)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Done()
+}

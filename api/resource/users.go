@@ -1,0 +1,274 @@
+package resource
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"barong/api/account"
+	"barong/api/rest"
+	"barong/db"
+	"barong/internal/fault"
+	"barong/session"
+)
+
+// me answers GET /resource/users/me.
+func (m *Module) me(ctx context.Context, c *rest.Call) error { return m.answerMe(ctx, c, c.User) }
+
+// setData answers PUT /resource/users/me.
+func (m *Module) setData(ctx context.Context, c *rest.Call) error {
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		return u.SetData(ctx, c.User, c.String("data"))
+	})
+	if err != nil {
+		return err
+	}
+	return m.answerMe(ctx, c, c.User)
+}
+
+// deleteMe answers DELETE /resource/users/me. The second factor is asked for after the password, so that a code is not
+// used up by a wrong one.
+func (m *Module) deleteMe(ctx context.Context, c *rest.Call) error {
+	if err := m.provePassword(ctx, c, c.String("password"), fault.New("resource.user.invalid_password")); err != nil {
+		return err
+	}
+	if c.User.OTP {
+		if !c.Has("otp_code") {
+			return fault.Invalid("resource.user.missing_otp_code")
+		}
+		if err := m.proveCode(ctx, c, c.String("otp_code"), fault.New("resource.user.invalid_otp")); err != nil {
+			return err
+		}
+	}
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.DeleteAccount(ctx, c.User); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "account", "delete", account.Succeed, "")
+	})
+	if err != nil {
+		return err
+	}
+	c.SetCookie(m.Cookies.Clear(c.HTTPS))
+	return c.Done()
+}
+
+// provePassword checks the caller's password, with the same limits as a sign-in: a stolen session must not be a way to
+// guess it.
+func (m *Module) provePassword(ctx context.Context, c *rest.Call, password string, wrong *fault.Error) error {
+	tries := m.Accounts.PasswordTries(c.User.Email, c.Client)
+	if err := tries.Begin(ctx); err != nil {
+		return err
+	}
+	right, err := m.Accounts.CheckPassword(ctx, c.User, password)
+	if err != nil {
+		return err
+	}
+	if !right {
+		if err := tries.Wrong(ctx); err != nil {
+			return err
+		}
+		return wrong
+	}
+	return tries.Right(ctx)
+}
+
+// proveCode uses up a code of the caller's second factor.
+func (m *Module) proveCode(ctx context.Context, c *rest.Call, code string, wrong *fault.Error) error {
+	err := m.Accounts.CheckTOTP(ctx, c.User, code)
+	if errors.Is(err, account.ErrWrongCode) {
+		return wrong.Because(err)
+	}
+	return err
+}
+
+// activity answers GET /resource/users/activity/{topic}.
+func (m *Module) activity(ctx context.Context, c *rest.Call) error {
+	filter := db.ActivityFilter{UserID: c.User.ID}
+	switch topic := c.String("topic"); topic {
+	case "all":
+	case "password", "session", "otp", "account":
+		filter.Topic = &topic
+	default:
+		return fault.Invalid("resource.user.wrong_topic")
+	}
+	filter.Result = c.Optional("result")
+	if c.Has("time_from") {
+		from := c.Int("time_from")
+		filter.From = &from
+	}
+	if c.Has("time_to") {
+		to := c.Int("time_to")
+		filter.To = &to
+	}
+	rows, total, err := m.DB.Activities(ctx, filter, c.Page())
+	if err != nil {
+		return err
+	}
+	if total == 0 {
+		return fault.Invalid("resource.user.no_activity")
+	}
+	return c.AnswerPage(m.view().Activities(rows), total)
+}
+
+// changePassword answers PUT /resource/users/password.
+func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
+	const topic, action = "password", "password change"
+	failed := func(reason string, f *fault.Error) error {
+		if err := m.record(ctx, c, topic, action, account.Failed, reason); err != nil {
+			return err
+		}
+		return f
+	}
+	fresh, old := c.String("new_password"), c.String("old_password")
+	if fresh != c.String("confirm_password") {
+		return failed("New passwords don't match", fault.Invalid("resource.password.doesnt_match"))
+	}
+	wrong := fault.New("resource.password.prev_pass_not_correct")
+	if err := m.provePassword(ctx, c, old, wrong); errors.Is(err, wrong) {
+		return failed("Previous password is not correct", wrong)
+	} else if err != nil {
+		return err
+	}
+	if fresh == old {
+		return failed("New password cant be the same, as old one", fault.New("resource.password.no_change_provided"))
+	}
+	digest, err := m.Accounts.HashPassword(ctx, fresh)
+	if reason, ok := account.PasswordReason(err); ok {
+		if err := m.record(ctx, c, topic, action, account.Failed, reason); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	keep := m.current(ctx, c)
+	before := c.User.PasswordDigest
+	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.Lock(ctx, c.User); err != nil {
+			return err
+		}
+		if c.User.PasswordDigest != before { // somebody else was faster: what was proved is no longer the password
+			return wrong
+		}
+		if err := u.SetPassword(ctx, c.User, digest, keep); err != nil {
+			return err
+		}
+		if err := u.Record(ctx, c.User, m.client(c), topic, action, account.Succeed, ""); err != nil {
+			return err
+		}
+		return u.PasswordChanged(ctx, c.User, c.String("lang"))
+	})
+	if err != nil {
+		return err
+	}
+	return c.Done()
+}
+
+// listSessions answers GET /resource/sessions.
+func (m *Module) listSessions(ctx context.Context, c *rest.Call) error {
+	list, err := m.Accounts.ListSessions(ctx, c.User)
+	if err != nil {
+		return err
+	}
+	return c.Answer(m.view().Sessions(list, m.current(ctx, c)))
+}
+
+// endSession answers DELETE /resource/sessions/{id}.
+func (m *Module) endSession(ctx context.Context, c *rest.Call) error {
+	key, ok := session.ParseKey(c.String("id"))
+	if !ok {
+		return fault.New(fault.NotFound)
+	}
+	if err := m.Accounts.EndOwn(ctx, c.User, key); err != nil {
+		return notFound(err)
+	}
+	return c.Done()
+}
+
+// endSessions answers DELETE /resource/sessions. A caller without a session of their own, such as an API key, ends all.
+func (m *Module) endSessions(ctx context.Context, c *rest.Call) error {
+	keep := m.current(ctx, c)
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		return u.EndSessions(ctx, c.User, keep)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Done()
+}
+
+// store answers POST /resource/data_storage.
+func (m *Module) store(ctx context.Context, c *rest.Call) error {
+	d := &db.DataStorage{UserID: c.User.ID, Title: c.String("title"), Data: c.String("data")}
+	wrong := m.checkStorage(d)
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.Lock(ctx, c.User); err != nil {
+			return err
+		}
+		_, err := u.DataStorage(ctx, c.User.ID, d.Title)
+		taken := err == nil
+		if err != nil && !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+		if found := wrong.with(taken); len(found) > 0 {
+			return fault.Invalid(found...)
+		}
+		if err := u.InsertDataStorage(ctx, d); err != nil {
+			return err
+		}
+		if key := account.NormalLabel(d.Title); len(account.CheckLabel(key, "recorded", account.Private)) == 0 {
+			if err := u.PutLabel(ctx, c.User, key, "recorded"); err != nil {
+				return err
+			}
+		}
+		return u.DataStorageCreated(ctx, c.User, d)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Done()
+}
+
+// maxTitle is the width of the column.
+const maxTitle = 64
+
+// storageFaults are the rules that a data storage breaks, of its data and of its title.
+type storageFaults struct{ data, title []fault.Code }
+
+// with lists the codes; a taken title comes before what else is wrong with it.
+func (f storageFaults) with(taken bool) []fault.Code {
+	if !taken {
+		return codes(f.data, f.title)
+	}
+	return codes(f.data, []fault.Code{"title.taken"}, f.title)
+}
+
+func (m *Module) checkStorage(d *db.DataStorage) (f storageFaults) {
+	if len([]rune(d.Data)) > 5120 {
+		f.data = append(f.data, "data.too_long")
+	}
+	if !json.Valid([]byte(d.Data)) {
+		f.data = append(f.data, "data.invalid_format")
+	}
+	listed := false
+	for _, title := range m.StorageTitles {
+		listed = listed || title == d.Title
+	}
+	if !listed {
+		f.title = append(f.title, "title.inclusion")
+	}
+	switch strings.ToLower(d.Title) {
+	case "document", "label", "profile", "phone", "user":
+		f.title = append(f.title, "title.exclusion")
+	}
+	if len([]rune(d.Title)) > maxTitle {
+		f.title = append(f.title, "title.too_long")
+	}
+	return f
+}
+
+// today is the current day, UTC.
+func (m *Module) today() string { return m.Now().UTC().Format(time.DateOnly) }
