@@ -61,9 +61,10 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			store := open(t) // which may have to wait for its turn
 			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			t.Cleanup(cancel)
-			c.test(t, &suite{Store: open(t), ctx: ctx, now: time.Now().UTC().Truncate(time.Millisecond)})
+			c.test(t, &suite{Store: store, ctx: ctx, now: time.Now().UTC().Truncate(time.Millisecond)})
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package sqlstore_test
 
 import (
+	"sync"
 	"testing"
 
 	"barong/db"
@@ -30,5 +31,15 @@ func TestSQLite(t *testing.T) {
 
 func TestPostgres(t *testing.T) {
 	t.Parallel()
-	sessiontest.Run(t, func(t *testing.T) session.Store { return open(t, testkit.Postgres(t)) })
+	// One database for all, in turns: making thirty takes longer than everything else.
+	store := open(t, testkit.Postgres(t))
+	var turn sync.Mutex
+	sessiontest.Run(t, func(t *testing.T) session.Store {
+		turn.Lock()
+		t.Cleanup(turn.Unlock)
+		if _, err := store.DeleteAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return store
+	})
 }

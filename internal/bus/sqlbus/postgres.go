@@ -29,7 +29,7 @@ func newNotify(url string) (*notify, error) {
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 5 * time.Second
+		config.ConnectTimeout = 2 * time.Second // a server that hung is soon asked again
 	}
 	return &notify{config: config}, nil
 }
