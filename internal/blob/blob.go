@@ -1,0 +1,444 @@
+// Package blob keeps the files of documents: in a folder, in S3 and what speaks its language (Google and Alibaba Cloud
+// among them), or in Azure.
+//
+// What is kept is private, and handed out by addresses that are signed and live for minutes. A file's type is judged by
+// its content and must fit its extension; what a browser would run (HTML, SVG) is never accepted. The client's file name
+// is in no key: see Key and Name.
+package blob
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"barong/internal/fault"
+
+	"github.com/gabriel-vasile/mimetype"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	"gocloud.dev/gcerrors"
+)
+
+// Providers.
+const (
+	Local    = "local"
+	AWS      = "aws"
+	Google   = "google"
+	AliCloud = "alicloud"
+	Azure    = "azure"
+)
+
+// ErrNotFound says that there is no such file.
+var ErrNotFound = errors.New("blob: not found")
+
+// PathPrefix is where local files are served; what follows is the key.
+const PathPrefix = "/api/v2/files/"
+
+// Options are what Open needs.
+type Options struct {
+	Provider string // in any case
+
+	Folder string // Local: where files lie; made if it is absent
+	Key    []byte // Local: signs addresses; at least 32 bytes
+
+	// Cloud providers. Google and AliCloud are reached by their S3 interfaces, so their keys are those of that interface
+	// (HMAC keys at Google). With AWS, empty keys mean those of the environment or the machine. Azure takes the name of
+	// the storage account, its key, and the container.
+	Bucket, AccessKey, SecretKey string
+	// Endpoint replaces the provider's address. AliCloud without one is found by its region.
+	Endpoint, Region string
+	PathStyle        bool // the bucket in the path instead of the host name
+
+	Extensions       []string // accepted, without a dot
+	MinSize, MaxSize int64    // bytes, both accepted
+	URLLife          time.Duration
+
+	Now func() time.Time // default time.Now
+	Log *slog.Logger     // default slog.Default()
+}
+
+// A Store keeps files. Safe for concurrent use; Close it.
+type Store struct {
+	o      Options
+	bucket *blob.Bucket
+}
+
+// A File is what was stored.
+type File struct {
+	Key         string // <document id>/<random>.<extension>
+	ContentType string
+	Size        int64
+}
+
+// Open opens a store. It contacts nobody but, for keys of the machine, the machine's own service.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o.Provider = strings.ToLower(o.Provider)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	o.Extensions = slices.Clone(o.Extensions)
+	for i, e := range o.Extensions {
+		e = strings.ToLower(strings.TrimPrefix(strings.TrimSpace(e), "."))
+		if !plainExtension.MatchString(e) || slices.Contains(active, e) {
+			return nil, fmt.Errorf("files: the extension %q cannot be accepted", e)
+		}
+		o.Extensions[i] = e
+	}
+	if o.MaxSize <= 0 || o.MinSize > o.MaxSize || o.URLLife <= 0 {
+		return nil, errors.New("files: sizes or the life of addresses make no sense")
+	}
+	s := &Store{o: o}
+	var err error
+	switch o.Provider {
+	case Local:
+		s.bucket, err = openFolder(o)
+	case AWS, Google, AliCloud:
+		s.bucket, err = openS3(ctx, o)
+	case Azure:
+		s.bucket, err = openAzure(ctx, o)
+	default:
+		err = fmt.Errorf("no provider %q", o.Provider)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("files: %w", err)
+	}
+	return s, nil
+}
+
+func openFolder(o Options) (*blob.Bucket, error) {
+	if len(o.Key) < sha256.Size {
+		return nil, errors.New("no key to sign addresses with")
+	}
+	if err := os.MkdirAll(o.Folder, 0o700); err != nil {
+		return nil, err
+	}
+	return fileblob.OpenBucket(o.Folder, &fileblob.Options{
+		NoTempDir: true, DirFileMode: 0o700, Metadata: fileblob.MetadataDontWrite,
+	})
+}
+
+// Close lets go of the store's connections.
+func (s *Store) Close() error { return s.bucket.Close() }
+
+// Local reports whether this process itself serves the files.
+func (s *Store) Local() bool { return s.o.Provider == Local }
+
+// Codes of a file that is refused, beside the original's sentences.
+const (
+	blank        fault.Code = "upload.blank"
+	wrongContent fault.Code = "upload.invalid_extension"
+)
+
+// sniffed is how much of a file its type is judged by.
+const sniffed = 3072
+
+// Inspect judges a file by its client's name, its size and its beginning (3,072 bytes, or all of it), before anything is
+// stored. It returns the type, or the codes of a refusal.
+func (s *Store) Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code) {
+	extension := extensionOf(name)
+	if !slices.Contains(s.o.Extensions, extension) {
+		return "", []fault.Code{fault.Code(fmt.Sprintf("upload.You are not allowed to upload %q files, allowed types: %s",
+			extension, strings.Join(s.o.Extensions, ", "))), blank}
+	}
+	switch {
+	case size < s.o.MinSize:
+		return "", s.tooSmall()
+	case size > s.o.MaxSize:
+		return "", s.tooLarge()
+	}
+	contentType, ok := typeOf(extension, head)
+	if !ok {
+		return "", []fault.Code{wrongContent, blank}
+	}
+	return contentType, nil
+}
+
+func (s *Store) tooSmall() []fault.Code {
+	return []fault.Code{fault.Code("upload.File size should be greater than " + humanSize(s.o.MinSize)), blank}
+}
+
+func (s *Store) tooLarge() []fault.Code {
+	return []fault.Code{fault.Code("upload.File size should be less than " + humanSize(s.o.MaxSize)), blank}
+}
+
+// Put stores a file of a document, reading no more of it than may be stored. The error is the fault of a refusal (see
+// Inspect), or 422 "Connection error" when the store cannot be reached; nothing is stored then.
+func (s *Store) Put(ctx context.Context, documentID int64, name string, r io.Reader) (File, error) {
+	if documentID <= 0 {
+		return File{}, fmt.Errorf("store file: document %d", documentID)
+	}
+	head := make([]byte, sniffed)
+	n, err := io.ReadFull(r, head)
+	whole := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	if err != nil && !whole {
+		return File{}, fmt.Errorf("read upload: %w", err)
+	}
+	head = head[:n]
+	size := int64(n)
+	if !whole {
+		size = max(size, s.o.MinSize) // not known yet: judged at the end
+	}
+	contentType, codes := s.Inspect(name, size, head)
+	if codes != nil {
+		return File{}, fault.Invalid(codes...)
+	}
+	random := make([]byte, 16)
+	rand.Read(random)
+	f := File{Key: fmt.Sprintf("%d/%x.%s", documentID, random, extensionOf(name)), ContentType: contentType}
+
+	ctx, abort := context.WithCancel(ctx)
+	defer abort()
+	source := &source{r: io.MultiReader(bytes.NewReader(head), r), least: s.o.MinSize, most: s.o.MaxSize, abort: abort}
+	err = s.bucket.Upload(ctx, f.Key, source, &blob.WriterOptions{
+		ContentType: contentType, ContentDisposition: "attachment", CacheControl: "private, no-store",
+		// One part for most files: not every store that speaks S3 takes several.
+		BufferSize: int(min(s.o.MaxSize+1, 16<<20)),
+	})
+	switch {
+	case errors.Is(source.err, errTooLarge):
+		return File{}, fault.Invalid(s.tooLarge()...)
+	case errors.Is(source.err, errTooSmall):
+		return File{}, fault.Invalid(s.tooSmall()...)
+	case source.err != nil:
+		return File{}, fmt.Errorf("read upload: %w", source.err)
+	case err != nil:
+		return File{}, unreachable(err)
+	}
+	f.Size = source.n
+	return f, nil
+}
+
+var errTooLarge, errTooSmall = errors.New("blob: too large"), errors.New("blob: too small")
+
+// A source reads an upload for a store. When it fails, by itself or for its size, it ends the context of the storing:
+// that is what keeps every kind of store from keeping half a file.
+type source struct {
+	r           io.Reader
+	n           int64
+	least, most int64
+	abort       func()
+	err         error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.r.Read(p)
+	s.n += int64(n)
+	switch {
+	case s.n > s.most:
+		s.err = errTooLarge
+	case err == io.EOF && s.n < s.least:
+		s.err = errTooSmall
+	case err != nil && err != io.EOF:
+		s.err = err
+	}
+	if s.err != nil {
+		s.abort()
+		return 0, s.err
+	}
+	return n, err
+}
+
+func unreachable(err error) error {
+	return fault.Plain(http.StatusUnprocessableEntity, "Connection error").Because(err)
+}
+
+// Delete removes a file. That there is none is no error.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if !validKey.MatchString(key) {
+		return ErrNotFound
+	}
+	if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("delete file: %w", err)
+	}
+	return nil
+}
+
+// Open reads a file back. Close the reader. ErrNotFound says that there is none.
+func (s *Store) Open(ctx context.Context, key string) (File, io.ReadCloser, error) {
+	if !validKey.MatchString(key) {
+		return File{}, nil, ErrNotFound
+	}
+	r, err := s.bucket.NewReader(ctx, key, nil)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return File{}, nil, ErrNotFound
+	}
+	if err != nil {
+		return File{}, nil, fmt.Errorf("open file: %w", err)
+	}
+	return File{Key: key, ContentType: contentTypes(extensionOf(key)), Size: r.Size()}, r, nil
+}
+
+// URL is an address that hands the file out until its life is over: the provider's own, or a path below PathPrefix that
+// Verify checks. It is empty for a key that is none.
+func (s *Store) URL(key string) string {
+	if !validKey.MatchString(key) {
+		return ""
+	}
+	if s.Local() {
+		expires := s.o.Now().Add(s.o.URLLife).Unix()
+		return fmt.Sprintf("%s%s?expires=%d&signature=%s", PathPrefix, key, expires, s.sign(key, expires))
+	}
+	address, err := s.bucket.SignedURL(context.Background(), key, &blob.SignedURLOptions{Expiry: s.o.URLLife})
+	if err != nil { // signing calls nobody: only a broken key can be the reason
+		s.o.Log.Error("a file's address cannot be signed", "error", err)
+		return ""
+	}
+	return address
+}
+
+// Verify reports whether this address of a local file was signed here and is still alive. Cloud stores verify their own.
+func (s *Store) Verify(key, expires, signature string) bool {
+	until, err := strconv.ParseInt(expires, 10, 64)
+	if err != nil || !s.Local() || !validKey.MatchString(key) {
+		return false
+	}
+	return hmac.Equal([]byte(signature), []byte(s.sign(key, until))) && s.o.Now().Unix() < until
+}
+
+func (s *Store) sign(key string, expires int64) string {
+	mac := hmac.New(sha256.New, s.o.Key)
+	fmt.Fprintf(mac, "GET %s%s\n%d", PathPrefix, key, expires)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+var (
+	validKey       = regexp.MustCompile(`^[1-9][0-9]{0,18}/[0-9a-f]{32}\.[a-z0-9]{1,10}$`)
+	plainExtension = regexp.MustCompile(`^[a-z0-9]{1,10}$`)
+)
+
+// active are the extensions of what a browser runs or a program opens as more than a picture of paper.
+var active = []string{"svg", "svgz", "html", "htm", "xhtml", "shtml", "xml", "xsl", "xslt", "js", "mjs", "css", "swf", "php", "exe"}
+
+// activeTypes are the same by content.
+var activeTypes = []string{
+	"image/svg+xml", "text/html", "application/xhtml+xml", "text/xml", "text/javascript", "text/x-php",
+	"application/x-shockwave-flash", "application/vnd.microsoft.portable-executable", "application/x-elf",
+}
+
+// alike maps the extensions that stand for one type to the one that the detector names.
+var alike = map[string]string{"jpeg": "jpg", "jpe": "jpg", "tif": "tiff", "heif": "heic"}
+
+// typeOf judges a file's beginning: its type, and whether that is what the extension says.
+func typeOf(extension string, head []byte) (string, bool) {
+	detected := mimetype.Detect(head)
+	if slices.ContainsFunc(activeTypes, detected.Is) {
+		return "", false
+	}
+	want := extension
+	if other, ok := alike[extension]; ok {
+		want = other
+	}
+	got := strings.TrimPrefix(detected.Extension(), ".")
+	if other, ok := alike[got]; ok {
+		got = other
+	}
+	if got != want {
+		return "", false
+	}
+	kind, _, _ := strings.Cut(detected.String(), ";")
+	return kind, true
+}
+
+// contentTypes is the type that a stored file's extension stands for.
+func contentTypes(extension string) string {
+	switch extension {
+	case "jpg", "jpeg", "jpe":
+		return "image/jpeg"
+	case "png", "gif", "webp", "tiff", "bmp", "heic":
+		return "image/" + extension
+	case "pdf":
+		return "application/pdf"
+	}
+	return "application/octet-stream"
+}
+
+func extensionOf(name string) string {
+	return strings.ToLower(strings.TrimPrefix(path.Ext(strings.ReplaceAll(name, `\`, "/")), "."))
+}
+
+// Name makes a client's file name fit to be shown: without folders, every character but letters, digits, "_", ".", "-"
+// and "+" replaced, at most 255 bytes.
+func Name(client string) string {
+	name := path.Base(strings.ReplaceAll(client, `\`, "/"))
+	if name == "/" || client == "" {
+		name = ""
+	}
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || strings.ContainsRune("_.-+", r) {
+			return r
+		}
+		return '_'
+	}, strings.ToValidUTF8(name, "_"))
+	if name == "" {
+		return "unnamed"
+	}
+	if strings.Trim(name, ".") == "" {
+		name = "_" + name
+	}
+	if len(name) > 255 { // keep the end, where the extension is
+		name = strings.ToValidUTF8(name[len(name)-255:], "")
+	}
+	return name
+}
+
+// humanSize writes a size as the original's messages do: "1 Byte", "10 MB", "1.5 KB".
+func humanSize(n int64) string {
+	if n == 1 {
+		return "1 Byte"
+	}
+	if n < 1024 {
+		return fmt.Sprintf("%d Bytes", n)
+	}
+	value, unit := float64(n), ""
+	for _, u := range []string{"KB", "MB", "GB", "TB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, u
+	}
+	digits := 2
+	for limit := 10.0; digits > 0 && value >= limit; limit *= 10 {
+		digits-- // three significant ones
+	}
+	text := strconv.FormatFloat(value, 'f', digits, 64)
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text + " " + unit
+}
+
+// endpoint reads an address of a provider's; "example.com" is https.
+func endpoint(address string) (*url.URL, error) {
+	if !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" {
+		return nil, fmt.Errorf("%q is no address of a store", address)
+	}
+	u.Path = strings.TrimRight(u.Path, "/")
+	return u, nil
+}
