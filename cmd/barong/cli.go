@@ -18,6 +18,7 @@ type cli struct {
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show its state."`
 	Seed        seedCommand        `cmd:"" help:"Put users, levels, permissions and restrictions into the database, unless they are there."`
 	Keys        keysCommand        `cmd:"" help:"Make, list or rotate the keys that sign tokens."`
+	Policy      policyCommand      `cmd:"" help:"Explain the permission rules, or rehearse changes of them."`
 	Audit       auditCommand       `cmd:"" help:"Export the audit trail."`
 	Secrets     secretsCommand     `cmd:"" help:"Look after what is sealed in the database."`
 	Config      configCommand      `cmd:"" help:"Print the effective configuration, and where each value comes from."`

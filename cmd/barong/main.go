@@ -20,7 +20,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	status := run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
@@ -41,9 +41,9 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 
 // run runs one command to its end and returns the exit status. environ is as os.Environ returns it.
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) (status int) {
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) (status int) {
 	redis.SetLogger(&logging.VoidLogger{}) // it writes lines of its own to standard error; every error also comes back
-	p := &program{ctx: ctx, environ: environ, stdout: stdout, stderr: stderr}
+	p := &program{ctx: ctx, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	var c cli
 	c.settings()
 	exited := -1
@@ -81,6 +81,7 @@ type program struct {
 	ctx            context.Context // ends with SIGINT and SIGTERM
 	flags          map[string]string
 	environ        []string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 

@@ -70,7 +70,7 @@ func call(t *testing.T, dir string, env []string, args ...string) (stdout, stder
 
 func TestUsage(t *testing.T) {
 	play(t, t.TempDir(),
-		step{call: "--help", out: "serve.*migrate.*seed.*keys.*audit.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
+		step{call: "--help", out: "serve.*migrate.*seed.*keys.*policy.*audit.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
 		step{call: "keys --help", out: "generate.*list.*rotate", not: "--http-addr"},
 		step{call: "secrets rotate --help", out: "BARONG_SECRET_KEY", not: "--http-addr"},
 		step{call: "", status: 2, errs: "expected one of"},
@@ -213,6 +213,60 @@ func TestSeedAndAudit(t *testing.T) {
 				t.Errorf("no JSON: %s", line)
 			}
 		}
+	})
+}
+
+func TestPolicy(t *testing.T) {
+	everyEngine(t, func(t *testing.T, env []string) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "lists.yml"), []byte("rules:\n  pass: [api/v2/open]\n  block: [api/v2/shut]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		changes := `[{"op":"create","role":"member","verb":"get","path":"api/v2/trade","action":"drop"}]`
+		if err := os.WriteFile(filepath.Join(dir, "changes.json"), []byte(changes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lists := append([]string{"BARONG_AUTHZ_RULES_FILE=lists.yml"}, env...)
+		play(t, dir, step{call: "policy check --role r --method GET a", env: env, status: 1, errs: "barong migrate up"},
+			step{call: "migrate up", env: env, out: "."})
+		d := open(t, dir, env, secret.NewKey())
+		var ids []int64
+		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			ids = nil
+			for _, r := range []*db.Permission{
+				{Role: "member", Verb: "GET", Path: "api/v2/trade", Action: "ACCEPT"},
+				{Role: "member", Verb: "ALL", Path: "api/v2/trade/secret", Action: "DROP"},
+			} {
+				if err := tx.InsertPermission(ctx, db.Who{}, r); err != nil {
+					return err
+				}
+				ids = append(ids, r.ID)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples := []db.DecisionSample{{Role: "member", Verb: "GET", Path: "api/v2/trade/x", Allowed: true, Count: 7, SeenAt: time.Now().UnixMilli()}}
+		if err := d.AddSamples(t.Context(), samples, 100); err != nil {
+			t.Fatal(err)
+		}
+		play(t, dir,
+			step{call: "policy check --role member --method get api/v2/trade/x", env: lists, out: `\ARULE +ROLE.*^` + fmt.Sprint(ids[0]) + ` +member +GET +api/v2/trade +ACCEPT +grants, decides$.*^ALLOWED\n\z`},
+			step{call: "policy check --role member --method GET /api/v2/trade/secret/y", env: lists, status: 1, out: `ACCEPT +overruled$.*DROP +refuses, decides$.*^DENIED\n\z`},
+			step{call: "policy check --role member --method POST api/v2/trade", env: lists, status: 1, out: `no rule matches\nDENIED\n\z`},
+			step{call: "policy check --role nobody --method GET api/v2/open/x", env: lists, out: `pass list: api/v2/open .*^ALLOWED\n\z`},
+			step{call: "policy check --role member --method GET api/v2/shut", env: lists, status: 1, out: `block list: api/v2/shut .*^DENIED\n\z`},
+			step{call: "policy check --role member --method GET api/v2/../trade", env: lists, status: 1, out: `authz\.ambiguous_path\nDENIED\n\z`},
+			step{call: "policy check --role member api/v2/trade", env: lists, status: 2, errs: "--method"},
+			step{call: "policy preview", env: env, status: 2, errs: "nothing to rehearse"},
+			step{call: "policy preview --file changes.json", env: env, out: `^member +GET +api/v2/trade/x +allowed +refused +.* +7 +.*^0 newly allowed, 1 newly refused\n\z`},
+			step{call: fmt.Sprintf("policy preview --delete %d", ids[0]), env: env, out: `no rule.*^0 newly allowed, 1 newly refused\n\z`},
+			step{call: "policy preview --create member:GET:api/v2/other:ACCEPT", env: env, out: `^0 newly allowed, 0 newly refused\n\z`},
+			step{call: "policy preview --create member:GET", env: env, status: 2, errs: "role:verb:path:action"},
+			step{call: "policy preview --delete 999", env: env, status: 1, errs: "change 1: there is no rule 999"},
+			step{call: "policy preview --create member:GET:x:MAYBE", env: env, status: 1, errs: "change 1: "},
+		)
 	})
 }
 
