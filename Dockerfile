@@ -5,9 +5,9 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG TAG= COMMIT=
+ARG TAG= COMMIT= DATE=
 RUN CGO_ENABLED=0 go build -trimpath -o /out/barong \
-      -ldflags "-s -w -X barong/internal/obs.tag=${TAG} -X barong/internal/obs.commit=${COMMIT} -X barong/internal/obs.date=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+      -ldflags "-s -w -X barong/internal/obs.tag=${TAG} -X barong/internal/obs.commit=${COMMIT} -X barong/internal/obs.date=${DATE}" \
       ./cmd/barong \
  && mkdir -p /out/root/data /out/root/tmp && chmod 700 /out/root/data && chmod 1777 /out/root/tmp
 

@@ -4,9 +4,11 @@ FUZZTIME ?= 10s
 
 TAG    := $(shell git describe --tags --exact-match 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+# Of the commit, so that the same source gives the same binary.
+DATE   := $(shell TZ=UTC git log -1 --date=iso-strict-local --format=%cd 2>/dev/null)
 BUILD  := barong/internal/obs
 LDFLAGS := -s -w $(if $(TAG),-X $(BUILD).tag=$(TAG)) $(if $(COMMIT),-X $(BUILD).commit=$(COMMIT)) \
-           -X $(BUILD).date=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+           $(if $(DATE),-X $(BUILD).date=$(DATE))
 
 # The race detector needs a C compiler; without one the tests run plain.
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
@@ -59,7 +61,7 @@ vuln: ## Known vulnerabilities of what is built in. Needs the network.
 	$(GO) tool govulncheck ./...
 
 image: ## Build the container image.
-	docker build --build-arg TAG=$(TAG) --build-arg COMMIT=$(COMMIT) -t barong .
+	docker build --build-arg TAG=$(TAG) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) -t barong .
 
 clean: ## Remove what was built.
 	rm -rf bin

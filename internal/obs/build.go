@@ -20,7 +20,7 @@ type Build struct {
 	Version string // the tag without its leading v, or "0.0.0"
 	Tag     string // git tag, or "0.0.0"
 	Commit  string // git commit, or "unknown"
-	Date    string // RFC 3339: of the build, or of the commit, or else the start of this process
+	Date    string // RFC 3339: of the commit, or else the start of this process
 	Go      string // version of Go
 }
 
