@@ -75,7 +75,9 @@ func (d *DB) OnEnqueue(f func(kind string)) { d.enqueued.Store(&f) }
 // LeaseOutbox takes up to limit due items of a kind out of the reach of other workers, oldest first, for the duration of
 // the lease. Ordered items are leased only from the head of the queue, and only while nobody else holds any of that
 // kind: what waits for another attempt holds back what was queued after it.
-func (d *DB) LeaseOutbox(ctx context.Context, kind string, limit int, lease time.Duration, ordered bool) ([]OutboxItem, error) {
+func (d *DB) LeaseOutbox(
+	ctx context.Context, kind string, limit int, lease time.Duration, ordered bool,
+) ([]OutboxItem, error) {
 	now := d.now().UnixMilli()
 	// Most calls find nothing; a read tells without queueing for the one writer of SQLite.
 	due, err := d.idb.NewSelect().Model((*outboxRow)(nil)).

@@ -330,7 +330,9 @@ var (
 )
 
 // active are the extensions of what a browser runs or a program opens as more than a picture of paper.
-var active = []string{"svg", "svgz", "html", "htm", "xhtml", "shtml", "xml", "xsl", "xslt", "js", "mjs", "css", "swf", "php", "exe"}
+var active = []string{
+	"svg", "svgz", "html", "htm", "xhtml", "shtml", "xml", "xsl", "xslt", "js", "mjs", "css", "swf", "php", "exe",
+}
 
 // activeTypes are the same by content.
 var activeTypes = []string{

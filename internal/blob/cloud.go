@@ -131,7 +131,8 @@ func openAzure(ctx context.Context, o Options) (*blob.Bucket, error) {
 	if err != nil {
 		return nil, errors.New("the secret key of azure is not base64") // the cause may show the key
 	}
-	client, err := container.NewClientWithSharedKeyCredential(u.String()+"/"+url.PathEscape(o.Bucket), credential, &container.ClientOptions{
+	address = u.String() + "/" + url.PathEscape(o.Bucket)
+	client, err := container.NewClientWithSharedKeyCredential(address, credential, &container.ClientOptions{
 		ClientOptions: azcore.ClientOptions{
 			Retry:     policy.RetryOptions{MaxRetries: 1, RetryDelay: 200 * time.Millisecond, TryTimeout: callTimeout},
 			Transport: &http.Client{Timeout: callTimeout},

@@ -236,7 +236,8 @@ func baseURL(domain string) (string, error) {
 		base = "https://" + base
 	}
 	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" ||
+		u.Fragment != "" {
 		return "", fmt.Errorf("mail: links cannot lead to %q", domain)
 	}
 	return strings.TrimRight(u.String(), "/"), nil

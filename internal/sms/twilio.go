@@ -147,9 +147,8 @@ func (t *twilioVerify) Send(ctx context.Context, number, channel, _ string) erro
 }
 
 func (t *twilioVerify) Check(ctx context.Context, number, code string) (bool, error) {
-	check, err := verify.NewApiService(t.client(ctx)).CreateVerificationCheck(t.ServiceSID, &verify.CreateVerificationCheckParams{
-		To: ptr("+" + number), Code: ptr(code),
-	})
+	params := &verify.CreateVerificationCheckParams{To: ptr("+" + number), Code: ptr(code)}
+	check, err := verify.NewApiService(t.client(ctx)).CreateVerificationCheck(t.ServiceSID, params)
 	switch errorCode(err) {
 	case verifyNotFound, verifyMaxChecked:
 		return false, nil
