@@ -428,7 +428,7 @@ func TestThroughTheOutbox(t *testing.T) {
 	if err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error { return Enqueue(ctx, tx, m) }); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); len(s.got()) == 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); len(s.got()) == 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if err := b.Close(t.Context()); err != nil {

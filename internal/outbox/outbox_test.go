@@ -133,7 +133,7 @@ func TestDeliversAtOnceWhatIsCommitted(t *testing.T) {
 		}
 		enqueue(t, d, "mail", "one", "two")
 		enqueue(t, d, "other", "left alone")
-		testkit.Eventually(t, 5*time.Second, func() bool { return len(s.list()) == 2 })
+		testkit.Eventually(t, time.Minute, func() bool { return len(s.list()) == 2 })
 		if err := b.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestPayloadIsSealedInTheRow(t *testing.T) {
 		}
 		var s sink
 		start(t, outbox.Options{Store: d, Kinds: map[string]outbox.Kind{"event": {Handler: s.take}}})
-		testkit.Eventually(t, 5*time.Second, func() bool { return depth(t, d).Dead == 1 })
+		testkit.Eventually(t, time.Minute, func() bool { return depth(t, d).Dead == 1 })
 		if got := s.list(); len(got) != 0 {
 			t.Errorf("delivered %v", got)
 		}
@@ -172,7 +172,7 @@ func TestPayloadIsSealedInTheRow(t *testing.T) {
 
 func TestReplicasNeverDeliverTwice(t *testing.T) {
 	engines(t, func(t *testing.T, open func() *db.DB) {
-		const n = 150
+		const n = 40
 		var mu sync.Mutex
 		times := map[string]int{}
 		handler := func(_ context.Context, _ string, payload []byte) error {
@@ -190,7 +190,7 @@ func TestReplicasNeverDeliverTwice(t *testing.T) {
 			start(t, outbox.Options{Store: d, Poll: 10 * time.Millisecond, Kinds: map[string]outbox.Kind{"mail": {Handler: handler}}})
 		}
 		enqueue(t, first, "mail", want...)
-		testkit.Eventually(t, 20*time.Second, func() bool { return depth(t, first).Waiting == 0 })
+		testkit.Eventually(t, time.Minute, func() bool { return depth(t, first).Waiting == 0 })
 		mu.Lock()
 		defer mu.Unlock()
 		if len(times) != n {
@@ -206,7 +206,7 @@ func TestReplicasNeverDeliverTwice(t *testing.T) {
 
 func TestOrderedItemsKeepTheirOrderOverReplicas(t *testing.T) {
 	engines(t, func(t *testing.T, open func() *db.DB) {
-		const n = 60
+		const n = 40
 		var s sink
 		var fails atomic.Int64
 		handler := func(ctx context.Context, topic string, payload []byte) error {
@@ -227,7 +227,7 @@ func TestOrderedItemsKeepTheirOrderOverReplicas(t *testing.T) {
 			want = append(want, fmt.Sprint(i))
 			enqueue(t, first, "event", want[i])
 		}
-		testkit.Eventually(t, 20*time.Second, func() bool { return depth(t, first).Waiting == 0 })
+		testkit.Eventually(t, time.Minute, func() bool { return depth(t, first).Waiting == 0 })
 		if got := s.list(); !slices.Equal(got, want) {
 			t.Errorf("got %v", got)
 		}
@@ -268,7 +268,7 @@ func TestFailuresAreTriedAgainAndThenGivenUp(t *testing.T) {
 		enqueue(t, d, "mail", "mended")
 		enqueue(t, d, "bad", "hopeless")
 		enqueue(t, d, "old", "panics")
-		testkit.Eventually(t, 10*time.Second, func() bool {
+		testkit.Eventually(t, time.Minute, func() bool {
 			waiting, _ := b.Depth("mail")
 			_, bad := b.Depth("bad")
 			_, old := b.Depth("old")
