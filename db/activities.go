@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -274,6 +275,17 @@ func (f *ActivityFilter) whereDays(s *bun.SelectQuery, first, last time.Time) *b
 		}
 	}
 	return s
+}
+
+// AddToActivities adds to the counts of rows, by id: refusals like them that were not given rows of their own.
+func (tx *Tx) AddToActivities(ctx context.Context, more map[int64]int) error {
+	for _, id := range slices.Sorted(maps.Keys(more)) { // in one order everywhere: two replicas never wait in a circle
+		_, err := tx.NewUpdate().Model((*Activity)(nil)).Set("count = count + ?", more[id]).Where("id = ?", id).Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("count activity %d: %w", id, Translate(err))
+		}
+	}
+	return nil
 }
 
 // Metrics are the figures of GET /admin/metrics. The maps go from a UTC day, "2006-01-02", to how many there were;

@@ -93,11 +93,9 @@ func (s *Sampler) Sample(role, verb, path string, allowed bool) {
 func (s *Sampler) take(now time.Time) []db.DecisionSample {
 	s.mu.Lock()
 	known := s.known
-	if len(known) > 0 {
-		s.known, s.kinds = make(map[sampleKey]*sample), [2]int{}
-		for i := range s.slots {
-			s.slots[i].Store(nil)
-		}
+	s.known, s.kinds = make(map[sampleKey]*sample), [2]int{}
+	for i := range s.slots {
+		s.slots[i].Store(nil)
 	}
 	s.mu.Unlock()
 	out := make([]db.DecisionSample, 0, len(known))
