@@ -94,7 +94,7 @@ func (s *standIn) last(t *testing.T) call {
 
 func (s *standIn) provider(t *testing.T, o Options) Provider {
 	t.Helper()
-	o.APIURL, o.AccountSID, o.AuthToken, o.From = s.URL, "AC42", "secret", "+15005550000"
+	o.APIURL, o.AccountSID, o.AuthToken, o.From = s.URL, "AC42", "se-cr:et", "+15005550000"
 	o.Template, o.AppName, o.Log = "Your code: {{code}} ({{code}})", "Barong", slog.New(slog.DiscardHandler)
 	p, err := New(t.Context(), o)
 	if err != nil {
@@ -113,7 +113,7 @@ func TestTwilioSMS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s.last(t)
-	if c.path != "POST /2010-04-01/Accounts/AC42/Messages.json" || c.user != "AC42" || c.password != "secret" ||
+	if c.path != "POST /2010-04-01/Accounts/AC42/Messages.json" || c.user != "AC42" || c.password != "se-cr:et" ||
 		c.form.Get("To") != "+14155552671" || c.form.Get("From") != "+15005550000" ||
 		c.form.Get("Body") != "Your code: 012345 (012345)" {
 		t.Errorf("%+v", c)
