@@ -910,13 +910,34 @@ func TestDocuments(t *testing.T) {
 	bothEngines(t, func(t *testing.T, d *db.DB) {
 		ctx := t.Context()
 		u := insertUser(t, d, "ID0000000001", "ann@example.com")
-		doc := &db.Document{UserID: u.ID, UploadName: ref("päss.png"), ContentType: ref("image/png"), DocType: ref("Passport"), Metadata: ref("{}")}
-		update(t, d, func(ctx context.Context, tx *db.Tx) error {
-			if err := tx.InsertDocument(ctx, doc); err != nil {
-				return err
+		drawn := map[int64]bool{}
+		for range 2 {
+			ids, err := d.NewDocumentIDs(ctx, 3)
+			if err != nil || len(ids) != 3 {
+				t.Fatalf("ids %v, %v", ids, err)
 			}
-			return tx.SetDocumentUpload(ctx, doc, fmt.Sprintf("%d/x.png", doc.ID), "image/png")
-		})
+			for _, id := range ids {
+				if id <= 0 || drawn[id] {
+					t.Errorf("id %d twice, or none", id)
+				}
+				drawn[id] = true
+			}
+		}
+		other := &db.Document{UserID: insertUser(t, d, "ID0000000002", "bob@example.com").ID}
+		update(t, d, func(ctx context.Context, tx *db.Tx) error { return tx.InsertDocument(ctx, other) })
+		if drawn[other.ID] {
+			t.Errorf("a document took the id %d that was drawn", other.ID)
+		}
+		ids, err := d.NewDocumentIDs(ctx, 1)
+		if err != nil || drawn[ids[0]] || ids[0] == other.ID {
+			t.Errorf("ids %v, %v", ids, err)
+		}
+		doc := &db.Document{ID: ids[0], UserID: u.ID, UploadName: ref("päss.png"), ContentType: ref("image/png"), DocType: ref("Passport"), Metadata: ref("{}")}
+		doc.Upload = ref(fmt.Sprintf("%d/x.png", doc.ID))
+		update(t, d, func(ctx context.Context, tx *db.Tx) error { return tx.InsertDocument(ctx, doc) })
+		if doc.ID != ids[0] {
+			t.Errorf("id %d, want %d", doc.ID, ids[0])
+		}
 		got, err := d.DocumentByUpload(ctx, fmt.Sprintf("%d/x.png", doc.ID))
 		if err != nil || got.ID != doc.ID || *got.UploadName != "päss.png" || *got.ContentType != "image/png" {
 			t.Errorf("document %+v, %v", got, err)
@@ -926,7 +947,7 @@ func TestDocuments(t *testing.T) {
 		if n, err := d.CountDocuments(ctx, u.ID); err != nil || n != 1 {
 			t.Errorf("%d documents, %v", n, err)
 		}
-		if n, err := d.CountDocuments(ctx, u.ID+1); err != nil || n != 0 {
+		if n, err := d.CountDocuments(ctx, u.ID+100); err != nil || n != 0 {
 			t.Errorf("%d documents of nobody, %v", n, err)
 		}
 	})

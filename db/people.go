@@ -244,7 +244,38 @@ func (q queries) CountDocuments(ctx context.Context, userID int64) (int, error) 
 	return int(n), Translate(err)
 }
 
-// InsertDocument stores a new document.
+// NewDocumentIDs draws n ids for documents that are to be inserted: a file's key holds its document's id, and files are
+// stored before the transaction that makes their documents, so that none waits for a file store. An id that is not used
+// stays a gap.
+func (d *DB) NewDocumentIDs(ctx context.Context, n int) ([]int64, error) {
+	var ids []int64
+	err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
+		ids = ids[:0]
+		if !d.sqlite {
+			return tx.NewRaw("SELECT nextval(pg_get_serial_sequence('documents', 'id')) FROM generate_series(1, ?)", n).Scan(ctx, &ids)
+		}
+		// The table behind AUTOINCREMENT, which has no row before the first insert.
+		var last []int64
+		err := tx.NewRaw("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'documents' RETURNING seq", n).Scan(ctx, &last)
+		if err == nil && len(last) == 0 {
+			last = []int64{int64(n)}
+			_, err = tx.NewRaw("INSERT INTO sqlite_sequence (name, seq) VALUES ('documents', ?)", n).Exec(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		for id := last[0] - int64(n) + 1; id <= last[0]; id++ {
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("draw document ids: %w", err)
+	}
+	return ids, nil
+}
+
+// InsertDocument stores a new document, under its ID if that is not zero.
 func (tx *Tx) InsertDocument(ctx context.Context, d *Document) error {
 	d.CreatedAt, d.UpdatedAt = tx.Now(), tx.Now()
 	d.SealedNumber = tx.seal(d.DocNumber, "documents", "doc_number", d.UserID)
@@ -253,14 +284,6 @@ func (tx *Tx) InsertDocument(ctx context.Context, d *Document) error {
 		return fmt.Errorf("insert document: %w", Translate(err))
 	}
 	return nil
-}
-
-// SetDocumentUpload stores the file's key, which holds the document's id and so is known only after the insert, and the
-// type of its content.
-func (tx *Tx) SetDocumentUpload(ctx context.Context, d *Document, key, contentType string) error {
-	d.Upload, d.ContentType = &key, &contentType
-	_, err := tx.NewUpdate().Model(d).Column("upload", "content_type").WherePK().Exec(ctx)
-	return Translate(err)
 }
 
 // DocumentByUpload finds the document whose file has that key, or ErrNotFound.

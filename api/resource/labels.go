@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -29,20 +30,28 @@ func (m *Module) listLabels(ctx context.Context, c *rest.Call) error {
 	return c.Answer(view.Labels(rows))
 }
 
+// A labelReader is a *db.DB, or a unit of work.
+type labelReader interface {
+	Label(ctx context.Context, userID int64, key, scope string) (*db.Label, error)
+}
+
 // findLabel finds the caller's label of a key. Where there is one of each scope the public one counts, which is the
 // caller's to change.
-func (m *Module) findLabel(ctx context.Context, c *rest.Call) (*db.Label, error) {
+func findLabel(ctx context.Context, c *rest.Call, from labelReader) (*db.Label, error) {
 	key := account.NormalLabel(c.String("key"))
-	l, err := m.DB.Label(ctx, c.User.ID, key, account.Public)
+	l, err := from.Label(ctx, c.User.ID, key, account.Public)
 	if errors.Is(err, db.ErrNotFound) {
-		l, err = m.DB.Label(ctx, c.User.ID, key, account.Private)
+		l, err = from.Label(ctx, c.User.ID, key, account.Private)
 	}
 	return l, notFound(err)
 }
 
-// ownLabel is findLabel for a change.
-func (m *Module) ownLabel(ctx context.Context, c *rest.Call) (*db.Label, error) {
-	l, err := m.findLabel(ctx, c)
+// ownLabel is findLabel for a change, of a locked user.
+func ownLabel(ctx context.Context, c *rest.Call, u *account.Unit) (*db.Label, error) {
+	if err := u.Lock(ctx, c.User); err != nil {
+		return nil, err
+	}
+	l, err := findLabel(ctx, c, u)
 	if err == nil && l.Scope != account.Public {
 		return nil, fault.New("resource.labels.private")
 	}
@@ -51,18 +60,32 @@ func (m *Module) ownLabel(ctx context.Context, c *rest.Call) (*db.Label, error) 
 
 // getLabel answers GET /resource/labels/{key}.
 func (m *Module) getLabel(ctx context.Context, c *rest.Call) error {
-	l, err := m.findLabel(ctx, c)
+	l, err := findLabel(ctx, c, m.DB)
 	if err != nil {
 		return err
 	}
 	return c.Answer(view.NewLabel(l))
 }
 
+// reserved reports whether a key belongs to the program's own labels. Nothing of ours reads a public label for a private
+// one, but staff and other services might. Release 2.4.17 reserved none.
+func (m *Module) reserved(key string) bool {
+	switch key = account.NormalLabel(key); key {
+	case "email", "phone", "profile", "document", "otp", "delete":
+		return !m.Legacy
+	}
+	return !m.Legacy && slices.ContainsFunc(m.StorageTitles, func(title string) bool { return account.NormalLabel(title) == key })
+}
+
 // createLabel answers POST /resource/labels.
 func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
+	key, value := c.String("key"), c.String("value")
+	if m.reserved(key) {
+		return fault.Invalid(codes([]fault.Code{"key.exclusion"}, account.CheckLabel(key, value, account.Public))...)
+	}
 	var l *db.Label
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		l, err = u.CreateLabel(ctx, c.User, c.String("key"), c.String("value"), account.Public, nil)
+		l, err = u.CreateLabel(ctx, c.User, key, value, account.Public, nil)
 		return err
 	})
 	if err != nil {
@@ -73,32 +96,32 @@ func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
 
 // updateLabel answers PATCH /resource/labels/{key}.
 func (m *Module) updateLabel(ctx context.Context, c *rest.Call) error {
-	own, err := m.ownLabel(ctx, c)
-	if err != nil {
-		return err
-	}
 	var l *db.Label
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		own, err := ownLabel(ctx, c, u)
+		if err != nil {
+			return err
+		}
 		l, err = u.UpdateLabel(ctx, c.User, own.Key, account.Public, c.String("value"), own.Description)
 		return err
 	})
 	if err != nil {
-		return notFound(err)
+		return err
 	}
 	return c.Answer(view.NewLabel(l))
 }
 
 // deleteLabel answers DELETE /resource/labels/{key}.
 func (m *Module) deleteLabel(ctx context.Context, c *rest.Call) error {
-	own, err := m.ownLabel(ctx, c)
-	if err != nil {
-		return err
-	}
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		own, err := ownLabel(ctx, c, u)
+		if err != nil {
+			return err
+		}
 		return u.DeleteLabel(ctx, c.User, own.Key, account.Public)
 	})
 	if err != nil {
-		return notFound(err)
+		return err
 	}
 	return c.Done()
 }

@@ -224,12 +224,20 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 		if err := u.InsertAPIKey(ctx, k); err != nil {
 			return err
 		}
+		if err := m.recordKey(ctx, c, u, "create"); err != nil {
+			return err
+		}
 		return u.APIKeyCreated(ctx, c.User, k.KID)
 	})
 	if err != nil {
 		return err
 	}
 	return c.Answer(m.view().NewAPIKeyWithSecret(k))
+}
+
+// recordKey records a change of API keys. The release that the other activities follow recorded none.
+func (m *Module) recordKey(ctx context.Context, c *rest.Call, u *account.Unit, action string) error {
+	return u.Record(ctx, c.User, m.client(c), "api_key", action, account.Succeed, "")
 }
 
 // randomHex is 2n lower-case hexadecimal digits.
@@ -263,7 +271,10 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 				return fault.Invalid("state.inclusion")
 			}
 		}
-		return u.UpdateAPIKey(ctx, k)
+		if err := u.UpdateAPIKey(ctx, k); err != nil {
+			return err
+		}
+		return m.recordKey(ctx, c, u, "update")
 	})
 	if err != nil {
 		return err
@@ -281,7 +292,10 @@ func (m *Module) deleteAPIKey(ctx context.Context, c *rest.Call) error {
 		if err != nil {
 			return notFound(err)
 		}
-		return u.DeleteAPIKey(ctx, k)
+		if err := u.DeleteAPIKey(ctx, k); err != nil {
+			return err
+		}
+		return m.recordKey(ctx, c, u, "delete")
 	})
 	if err != nil {
 		return err

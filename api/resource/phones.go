@@ -29,7 +29,8 @@ func (m *Module) listPhones(ctx context.Context, c *rest.Call) error {
 	return c.Answer(view.Phones(rows))
 }
 
-// readNumber reads the number of a call, which nobody may have verified yet.
+// readNumber reads the number of a call, which nobody may have verified yet. That somebody has is told as rarely as
+// messages are sent, so that nobody can ask through all numbers.
 func (m *Module) readNumber(ctx context.Context, c *rest.Call) (number, country string, err error) {
 	number, country, ok := phone.Parse(c.String("phone_number"))
 	if !ok {
@@ -40,23 +41,43 @@ func (m *Module) readNumber(ctx context.Context, c *rest.Call) (number, country 
 		return "", "", err
 	}
 	if verified {
+		if err := m.allow(ctx, c, limit.PhoneDaily); err != nil {
+			return "", "", err
+		}
 		return "", "", errNumberTaken
 	}
 	return number, country, nil
 }
 
+// A phoneReader is a *db.DB, or a unit of work.
+type phoneReader interface {
+	Phone(ctx context.Context, userID int64, number string) (*db.Phone, error)
+}
+
 // ownPhone is the caller's phone of a number.
-func (m *Module) ownPhone(ctx context.Context, c *rest.Call, number string) (*db.Phone, error) {
-	p, err := m.DB.Phone(ctx, c.User.ID, number)
+func ownPhone(ctx context.Context, c *rest.Call, from phoneReader, number string) (*db.Phone, error) {
+	p, err := from.Phone(ctx, c.User.ID, number)
 	if errors.Is(err, db.ErrNotFound) {
 		return nil, fault.New("resource.phone.doesnt_exist")
 	}
 	return p, err
 }
 
-// allowMessage counts one message to the caller's phones: they cost money, and annoy whoever else has the number.
-func (m *Module) allowMessage(ctx context.Context, c *rest.Call) error {
-	for _, rule := range []limit.Rule{limit.PhoneResend, limit.PhoneDaily} {
+// lockedPhone is ownPhone of a locked user; a phone that was verified meanwhile is refused.
+func lockedPhone(ctx context.Context, c *rest.Call, u *account.Unit, number string) (*db.Phone, error) {
+	if err := u.Lock(ctx, c.User); err != nil {
+		return nil, err
+	}
+	p, err := ownPhone(ctx, c, u, number)
+	if err == nil && p.ValidatedAt != nil {
+		return nil, errNumberTaken
+	}
+	return p, err
+}
+
+// allow counts one attempt of the caller under each rule.
+func (m *Module) allow(ctx context.Context, c *rest.Call, rules ...limit.Rule) error {
+	for _, rule := range rules {
 		wait, err := rule.Take(ctx, m.Limits, c.User.UID)
 		if err != nil {
 			return fault.New(fault.Unavailable).Because(err)
@@ -68,26 +89,55 @@ func (m *Module) allowMessage(ctx context.Context, c *rest.Call) error {
 	return nil
 }
 
-// freshCode puts the digest of a new code into the row, where the codes are made here, and returns the code.
+// allowMessage counts one message to the caller's phones: they cost money, and annoy whoever else has the number.
+func (m *Module) allowMessage(ctx context.Context, c *rest.Call) error {
+	return m.allow(ctx, c, limit.PhoneResend, limit.PhoneDaily)
+}
+
+// freshCode starts a new code: it puts its digest into the row, where the codes are made here, and returns the code.
+// CodeExpiresAt says in any case that a message was sent.
 func (m *Module) freshCode(p *db.Phone) (code string) {
-	p.CodeDigest, p.CodeExpiresAt, p.CodeAttempts = nil, nil, 0
+	until := m.DB.Now().Add(codeLife)
+	p.CodeDigest, p.CodeExpiresAt, p.CodeAttempts = nil, &until, 0
 	if !m.SMS.OwnCodes() {
 		return ""
 	}
 	code = sms.NewCode()
-	digest, until := sms.Digest(m.Codes, p.Number, code), m.DB.Now().Add(codeLife)
-	p.CodeDigest, p.CodeExpiresAt = &digest, &until
+	d := sms.Digest(m.Codes, p.Number, code)
+	p.CodeDigest = &d
 	return code
 }
 
-// send sends the code of a row that is stored. When it fails the row stays, and another code can be asked for.
-func (m *Module) send(ctx context.Context, c *rest.Call, p *db.Phone, code string) error {
+// send sends the code of a row that is stored, and answers. When it fails the row stays, marked as one to which nothing
+// was sent: it can be added again, or be sent another code.
+func (m *Module) send(ctx context.Context, c *rest.Call, sent *db.Phone, code string) error {
 	channel := c.String("channel")
-	if err := m.SMS.Send(ctx, p.Number, channel, code); err != nil {
-		return err
+	err := m.SMS.Send(ctx, sent.Number, channel, code)
+	if err == nil {
+		return c.Answer(map[string]string{"message": "Code was sent successfully via " + channel})
 	}
-	return c.Answer(map[string]string{"message": "Code was sent successfully via " + channel})
+	forget := m.Accounts.Update(context.WithoutCancel(ctx), func(ctx context.Context, u *account.Unit) error {
+		p, err := lockedPhone(ctx, c, u, sent.Number)
+		if err != nil || p.CodeExpiresAt == nil || !p.CodeExpiresAt.Equal(*sent.CodeExpiresAt) || digest(p) != digest(sent) {
+			return nil // verified, or another code was sent meanwhile
+		}
+		p.CodeDigest, p.CodeExpiresAt = nil, nil
+		return u.UpdatePhone(ctx, p)
+	})
+	if forget != nil {
+		m.Accounts.Log.WarnContext(ctx, "mark a phone to which no code was sent", "error", forget)
+	}
+	return err
 }
+
+func digest(p *db.Phone) string {
+	if p.CodeDigest == nil {
+		return ""
+	}
+	return *p.CodeDigest
+}
+
+var errPhoneExists = fault.New("resource.phone.exists")
 
 // addPhone answers POST /resource/phones.
 func (m *Module) addPhone(ctx context.Context, c *rest.Call) error {
@@ -95,22 +145,35 @@ func (m *Module) addPhone(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	exists := fault.New("resource.phone.exists")
-	if _, err := m.DB.Phone(ctx, c.User.ID, number); err == nil {
-		return exists
-	} else if !errors.Is(err, db.ErrNotFound) {
+	if p, err := m.DB.Phone(ctx, c.User.ID, number); err == nil && p.CodeExpiresAt != nil {
+		return errPhoneExists
+	} else if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return err
 	}
 	if err := m.allowMessage(ctx, c); err != nil {
 		return err
 	}
-	p := &db.Phone{UserID: c.User.ID, Number: number, Country: country}
-	code := m.freshCode(p)
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error { return u.InsertPhone(ctx, p) })
-	var taken *db.ErrTaken
-	if errors.As(err, &taken) {
-		return exists
-	}
+	var p *db.Phone
+	var code string
+	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		if err := u.Lock(ctx, c.User); err != nil {
+			return err
+		}
+		var err error
+		if p, err = u.Phone(ctx, c.User.ID, number); errors.Is(err, db.ErrNotFound) {
+			p = &db.Phone{UserID: c.User.ID, Number: number, Country: country}
+			code = m.freshCode(p)
+			return u.InsertPhone(ctx, p)
+		}
+		if err != nil {
+			return err
+		}
+		if p.CodeExpiresAt != nil || p.ValidatedAt != nil {
+			return errPhoneExists
+		}
+		code = m.freshCode(p)
+		return u.UpdatePhone(ctx, p)
+	})
 	if err != nil {
 		return err
 	}
@@ -123,15 +186,22 @@ func (m *Module) resendCode(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	p, err := m.ownPhone(ctx, c, number)
-	if err != nil {
+	if _, err := ownPhone(ctx, c, m.DB, number); err != nil {
 		return err
 	}
 	if err := m.allowMessage(ctx, c); err != nil {
 		return err
 	}
-	code := m.freshCode(p)
-	if err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error { return u.UpdatePhone(ctx, p) }); err != nil {
+	var p *db.Phone
+	var code string
+	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+		if p, err = lockedPhone(ctx, c, u, number); err != nil {
+			return err
+		}
+		code = m.freshCode(p)
+		return u.UpdatePhone(ctx, p)
+	})
+	if err != nil {
 		return err
 	}
 	return m.send(ctx, c, p, code)
@@ -143,39 +213,30 @@ func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	p, err := m.ownPhone(ctx, c, number)
+	if _, err := ownPhone(ctx, c, m.DB, number); err != nil {
+		return err
+	}
+	right, err := m.tryCode(ctx, c, number)
 	if err != nil {
 		return err
 	}
-	wrong := fault.New("resource.phone.verification_invalid")
-	right := false
-	if !m.SMS.OwnCodes() {
-		if right, err = m.SMS.Check(ctx, number, c.String("verification_code")); err != nil {
-			return err
-		}
-		if !right {
-			return wrong
-		}
+	if !right {
+		return fault.New("resource.phone.verification_invalid")
 	}
 	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, c.User); err != nil {
+		p, err := lockedPhone(ctx, c, u, number)
+		if err != nil {
 			return err
-		}
-		if p, err = u.Phone(ctx, c.User.ID, number); err != nil {
-			return err
-		}
-		if m.SMS.OwnCodes() {
-			if right = m.codeFits(p, c.String("verification_code")); !right {
-				p.CodeAttempts++ // kept although the call is refused, so that guesses count
-				return u.UpdatePhone(ctx, p)
-			}
 		}
 		now := u.Now()
 		p.ValidatedAt, p.CodeDigest, p.CodeExpiresAt = &now, nil, nil
 		if err := u.UpdatePhone(ctx, p); err != nil {
 			return err
 		}
-		return u.PutLabel(ctx, c.User, "phone", "verified")
+		if err := u.PutLabel(ctx, c.User, "phone", "verified"); err != nil {
+			return err
+		}
+		return u.Record(ctx, c.User, m.client(c), "phone", "verify", account.Succeed, "")
 	})
 	var taken *db.ErrTaken
 	if errors.As(err, &taken) { // somebody else verified it meanwhile
@@ -184,19 +245,28 @@ func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	if !right {
-		return wrong
-	}
 	return m.answerMe(ctx, c, c.User)
 }
 
-// codeFits reports whether a code is the one last sent to the phone, still good, and not guessed at too often.
-func (m *Module) codeFits(p *db.Phone, code string) bool {
-	if p.CodeDigest == nil || p.CodeExpiresAt == nil || !m.DB.Now().Before(*p.CodeExpiresAt) {
-		return false
+// tryCode reports whether a code is the one last sent to the number. The try is counted before the code is looked at, so
+// that parallel guesses cannot pass the limit together.
+func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool, error) {
+	var p *db.Phone
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+		if p, err = lockedPhone(ctx, c, u, number); err != nil {
+			return err
+		}
+		p.CodeAttempts++
+		return u.UpdatePhone(ctx, p)
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case p.CodeExpiresAt == nil || !m.DB.Now().Before(*p.CodeExpiresAt),
+		m.RateLimits && p.CodeAttempts > limit.WrongSMSCodes:
+		return false, nil
+	case !m.SMS.OwnCodes():
+		return m.SMS.Check(ctx, number, c.String("verification_code"))
 	}
-	if m.RateLimits && p.CodeAttempts >= limit.WrongSMSCodes {
-		return false
-	}
-	return sms.Matches(m.Codes, *p.CodeDigest, p.Number, code)
+	return sms.Matches(m.Codes, digest(p), number, c.String("verification_code")), nil
 }

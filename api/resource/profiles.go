@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"barong/api/account"
@@ -142,17 +143,11 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 	if wrong = append(wrong, m.checkDocument(c)...); len(wrong) > 0 {
 		return fault.Invalid(wrong...)
 	}
-	var keys []string
-	undo := func() {
-		for _, key := range keys {
-			if err := m.Files.Delete(context.WithoutCancel(ctx), key); err != nil {
-				m.Accounts.Log.Warn("a file of a refused upload is left in the store", "key", key, "error", err)
-			}
-		}
-		keys = nil
+	rows, err := m.storeFiles(ctx, c, uploads, expire)
+	if err != nil {
+		return err
 	}
 	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		undo() // of an earlier run that lost a race
 		if err := u.Lock(ctx, c.User); err != nil {
 			return err
 		}
@@ -163,19 +158,18 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 		if err := m.roomFor(stored, len(uploads)); err != nil {
 			return err
 		}
-		for _, file := range uploads {
-			key, err := m.uploadOne(ctx, c, u, file, expire)
-			if key != "" {
-				keys = append(keys, key)
+		for _, d := range rows {
+			if err := u.InsertDocument(ctx, d); err != nil {
+				return err
 			}
-			if err != nil {
+			if err := u.DocumentCreated(ctx, c.User, d); err != nil {
 				return err
 			}
 		}
 		return m.documentPending(ctx, c, u)
 	})
 	if err != nil {
-		undo()
+		m.dropFiles(ctx, rows)
 		return err
 	}
 	return c.Done()
@@ -213,34 +207,52 @@ func (m *Module) inspect(uploads []*multipart.FileHeader) ([]fault.Code, error) 
 	return nil, nil
 }
 
-// uploadOne stores one file and its row. The key comes back with an error, too, once the file is stored.
-func (m *Module) uploadOne(
-	ctx context.Context, c *rest.Call, u *account.Unit, file *multipart.FileHeader, expire string,
-) (string, error) {
-	name := blob.Name(file.Filename)
+// storeFiles stores the files of a call and returns the rows that are to be inserted for them. It stores all or none.
+func (m *Module) storeFiles(ctx context.Context, c *rest.Call, uploads []*multipart.FileHeader, expire string) ([]*db.Document, error) {
+	ids, err := m.DB.NewDocumentIDs(ctx, len(uploads))
+	if err != nil {
+		return nil, err
+	}
 	number, kind := c.String("doc_number"), c.String("doc_type")
-	d := &db.Document{
-		UserID: c.User.ID, DocType: &kind, DocNumber: &number, Metadata: c.Optional("metadata"), UploadName: &name,
+	rows := make([]*db.Document, 0, len(uploads))
+	for i, file := range uploads {
+		stored, name, err := m.storeFile(ctx, ids[i], file)
+		if err != nil {
+			m.dropFiles(ctx, rows)
+			return nil, err
+		}
+		d := &db.Document{
+			ID: ids[i], UserID: c.User.ID, DocType: &kind, DocNumber: &number, Metadata: c.Optional("metadata"),
+			Upload: &stored.Key, UploadName: &name, ContentType: &stored.ContentType,
+		}
+		if expire != "" {
+			d.DocExpire = &expire
+		}
+		rows = append(rows, d)
 	}
-	if expire != "" {
-		d.DocExpire = &expire
-	}
-	if err := u.InsertDocument(ctx, d); err != nil {
-		return "", err
-	}
+	return rows, nil
+}
+
+func (m *Module) storeFile(ctx context.Context, id int64, file *multipart.FileHeader) (stored blob.File, name string, err error) {
 	content, err := file.Open()
 	if err != nil {
-		return "", fmt.Errorf("read upload: %w", err)
+		return blob.File{}, "", fmt.Errorf("read upload: %w", err)
 	}
 	defer content.Close()
-	stored, err := m.Files.Put(ctx, d.ID, name, content)
-	if err != nil {
-		return "", err
+	name = blob.Name(file.Filename)
+	stored, err = m.Files.Put(ctx, id, name, content)
+	return stored, name, err
+}
+
+// dropFiles removes the files of rows that came to nothing, even when the caller has gone.
+func (m *Module) dropFiles(ctx context.Context, rows []*db.Document) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, d := range rows {
+		if err := m.Files.Delete(ctx, *d.Upload); err != nil {
+			m.Accounts.Log.WarnContext(ctx, "a file of a refused upload is left in the store", "key", *d.Upload, "error", err)
+		}
 	}
-	if err := u.SetDocumentUpload(ctx, d, stored.Key, stored.ContentType); err != nil {
-		return stored.Key, err
-	}
-	return stored.Key, u.DocumentCreated(ctx, c.User, d)
 }
 
 // documentPending has staff look at the documents, unless they are verified already.

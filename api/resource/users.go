@@ -46,7 +46,7 @@ func (m *Module) deleteMe(ctx context.Context, c *rest.Call) error {
 		if err := u.DeleteAccount(ctx, c.User); err != nil {
 			return err
 		}
-		return u.Record(ctx, c.User, m.client(c), "account", "delete", account.Succeed, "")
+		return u.Record(ctx, c.User, m.client(c), "user", "delete", account.Succeed, "")
 	})
 	if err != nil {
 		return err
@@ -64,6 +64,7 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call, password strin
 	}
 	right, err := m.Accounts.CheckPassword(ctx, c.User, password)
 	if err != nil {
+		tries.Undecided(ctx)
 		return err
 	}
 	if !right {
@@ -107,7 +108,8 @@ func (m *Module) activity(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	if total == 0 {
+	filtered := c.Has("result") || c.Has("time_from") || c.Has("time_to")
+	if total == 0 && !filtered { // a filter that fits nothing is no mistake
 		return fault.Invalid("resource.user.no_activity")
 	}
 	return c.AnswerPage(m.view().Activities(rows), total)
@@ -161,6 +163,9 @@ func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
 		}
 		return u.PasswordChanged(ctx, c.User, c.String("lang"))
 	})
+	if errors.Is(err, wrong) {
+		return failed("Previous password is not correct", wrong)
+	}
 	if err != nil {
 		return err
 	}
@@ -219,10 +224,8 @@ func (m *Module) store(ctx context.Context, c *rest.Call) error {
 		if err := u.InsertDataStorage(ctx, d); err != nil {
 			return err
 		}
-		if key := account.NormalLabel(d.Title); len(account.CheckLabel(key, "recorded", account.Private)) == 0 {
-			if err := u.PutLabel(ctx, c.User, key, "recorded"); err != nil {
-				return err
-			}
+		if err := m.recorded(ctx, c, u, d.Title); err != nil {
+			return err
 		}
 		return u.DataStorageCreated(ctx, c.User, d)
 	})
@@ -230,6 +233,20 @@ func (m *Module) store(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.Done()
+}
+
+// recorded labels a user with a title that they have stored something under, if it is fit for a label and they have none
+// of that key yet.
+func (m *Module) recorded(ctx context.Context, c *rest.Call, u *account.Unit, title string) error {
+	const value = "recorded"
+	key := account.NormalLabel(title)
+	if len(account.CheckLabel(key, value, account.Private)) > 0 {
+		return nil
+	}
+	if _, err := u.Label(ctx, c.User.ID, key, account.Private); !errors.Is(err, db.ErrNotFound) {
+		return err
+	}
+	return u.PutLabel(ctx, c.User, key, value)
 }
 
 // maxTitle is the width of the column.

@@ -59,7 +59,7 @@ func people(t *testing.T, url string, n int) (*db.DB, []db.User) {
 				return err
 			}
 			verified := tx.Now()
-			doc := &db.Document{UserID: u.ID, DocType: ptr("Passport"), DocNumber: ptr("AA1"), DocExpire: ptr("3020-01-22"), Metadata: ptr("{}")}
+			doc := &db.Document{UserID: u.ID, DocType: ptr("Passport"), DocNumber: ptr("AA1"), DocExpire: ptr("3020-01-22"), Metadata: ptr("{}"), Upload: ptr("1/x.png"), ContentType: ptr("image/png")}
 			for _, insert := range []func() error{
 				func() error {
 					return tx.InsertLabel(ctx, &db.Label{UserID: u.ID, Key: "email", Value: "verified", Scope: "private", Description: ptr("why")})
@@ -73,7 +73,6 @@ func people(t *testing.T, url string, n int) (*db.DB, []db.User) {
 					})
 				},
 				func() error { return tx.InsertDocument(ctx, doc) },
-				func() error { return tx.SetDocumentUpload(ctx, doc, "1/x.png", "image/png") },
 				func() error {
 					return tx.InsertDataStorage(ctx, &db.DataStorage{UserID: u.ID, Title: "personal", Data: `{"a":1}`})
 				},
