@@ -1,0 +1,150 @@
+// Package api is the REST API as a whole: the routes of its modules behind one server, the documents that describe
+// them, and the few addresses beside /api/v2 that belong to it. Each module stands in a package of its own (identity,
+// resource, admin), on the frame of package rest and the rules of package account.
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"slices"
+	"strings"
+
+	"github.com/swaggest/swgui/v5emb"
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
+
+	"barong/api/identity"
+	"barong/api/openapi"
+	"barong/api/resource"
+	"barong/api/rest"
+	"barong/db"
+	"barong/internal/blob"
+	"barong/internal/fault"
+)
+
+// Options are what New needs.
+type Options struct {
+	Rest     rest.Options // without Routes
+	Identity identity.Options
+	Resource resource.Options
+	Files    *blob.Store
+	Version  string // of the program, for the documents
+}
+
+// An API answers whatever is no check. It is safe for concurrent use.
+type API struct {
+	server *rest.Server
+	keys   func() identity.Document
+	page   fasthttp.RequestHandler
+	routes []rest.Route
+}
+
+// Addresses beside /api/v2.
+const (
+	jwksPath = "/.well-known/jwks.json" // RFC 8615
+	docsPath = "/docs"
+)
+
+// New assembles the API.
+func New(o Options) (*API, error) {
+	people := identity.New(o.Identity)
+	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), fileRoutes(o.Resource.DB, o.Files))
+	described := openapi.Options{Routes: routes, Version: o.Version, Prefix: o.Rest.Prefix, Legacy: o.Rest.Legacy}
+	document, err := openapi.Document(described)
+	if err != nil {
+		return nil, err
+	}
+	swagger, err := openapi.Swagger(described)
+	if err != nil {
+		return nil, err
+	}
+	o.Rest.Routes = append(routes, documentRoute("/openapi.json", "OpenAPI 3.1", document), documentRoute("/restful_api.json", "Swagger 2.0", swagger))
+	return &API{
+		server: rest.New(o.Rest), keys: people.JWKSDocument, routes: routes,
+		page: fasthttpadaptor.NewFastHTTPHandler(v5emb.New("Barong", rest.Base+"/openapi.json", docsPath+"/")),
+	}, nil
+}
+
+// Routes are the routes that the documents describe.
+func (a *API) Routes() []rest.Route { return a.routes }
+
+// Handle answers a request.
+func (a *API) Handle(rc *fasthttp.RequestCtx) {
+	target, _, _ := bytes.Cut(rc.Request.Header.RequestURI(), []byte("?"))
+	switch path := string(target); {
+	case path == jwksPath && (rc.IsGet() || rc.IsHead()):
+		d := a.keys()
+		rc.Response.Header.Set(fasthttp.HeaderCacheControl, d.CacheControl)
+		rc.Response.Header.SetContentType(d.ContentType)
+		rc.SetBody(d.Body)
+	case (path == docsPath || strings.HasPrefix(path, docsPath+"/")) && (rc.IsGet() || rc.IsHead()):
+		a.page(rc)
+	default:
+		a.server.Handle(rc)
+	}
+}
+
+// documentRoute serves one of the documents about the API.
+func documentRoute(path, kind string, document []byte) rest.Route {
+	return rest.Route{
+		Method: "GET", Path: path, Summary: "Describes the API as " + kind + ".", Success: 200, Output: "any", Added: true,
+		Handle: func(_ context.Context, c *rest.Call) error {
+			c.Bytes("application/json", document)
+			return nil
+		},
+	}
+}
+
+// fileRoutes hand out the files of documents that this process keeps itself, to whoever has a signed address.
+func fileRoutes(d *db.DB, files *blob.Store) []rest.Route {
+	if !files.Local() {
+		return nil
+	}
+	return []rest.Route{{
+		Method: "GET", Path: "/files/{document}/{name}", Summary: "Hands out the file of a document by its signed address.",
+		Access: rest.Public, Prefix: "files", Params: []rest.Param{
+			{Name: "document", In: rest.Path, Required: true, Doc: "Id of the document."},
+			{Name: "name", In: rest.Path, Required: true, Doc: "Name of the file in the store."},
+			{Name: "expires", In: rest.Query, Doc: "Until when the address is good, in seconds since 1970."},
+			{Name: "signature", In: rest.Query, Doc: "Signature of the address."},
+		},
+		Success: 200, Output: "file", Added: true, Errors: []fault.Code{fault.NotFound},
+		Handle: func(ctx context.Context, c *rest.Call) error {
+			key := c.String("document") + "/" + c.String("name")
+			if !files.Verify(key, c.String("expires"), c.String("signature")) {
+				return fault.New(fault.NotFound)
+			}
+			return sendFile(ctx, c, d, files, key)
+		},
+	}}
+}
+
+func sendFile(ctx context.Context, c *rest.Call, d *db.DB, files *blob.Store, key string) error {
+	file, content, err := files.Open(ctx, key)
+	if errors.Is(err, blob.ErrNotFound) {
+		return fault.New(fault.NotFound).Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	body, err := io.ReadAll(content)
+	if err != nil {
+		return fmt.Errorf("read file %s: %w", key, err)
+	}
+	// Nothing in a file may run in the API's origin, whatever a browser makes of its type.
+	c.SetHeader("X-Content-Type-Options", "nosniff")
+	c.SetHeader("Content-Security-Policy", "default-src 'none'; sandbox")
+	c.SetHeader("Cache-Control", "private, no-store")
+	disposition := "attachment"
+	if row, err := d.DocumentByUpload(ctx, key); err == nil && row.UploadName != nil {
+		disposition = mime.FormatMediaType("attachment", map[string]string{"filename": *row.UploadName})
+	}
+	c.SetHeader("Content-Disposition", disposition)
+	c.Bytes(file.ContentType, body)
+	return nil
+}

@@ -1,0 +1,742 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/valyala/fasthttp"
+
+	"barong/api"
+	"barong/api/account"
+	"barong/api/identity"
+	"barong/api/resource"
+	"barong/api/rest"
+	"barong/authz"
+	"barong/db"
+	"barong/envoy"
+	"barong/internal/audit"
+	"barong/internal/blob"
+	"barong/internal/bus"
+	"barong/internal/bus/redisbus"
+	"barong/internal/bus/sqlbus"
+	"barong/internal/captcha"
+	"barong/internal/config"
+	"barong/internal/geoip"
+	"barong/internal/keys"
+	"barong/internal/limit"
+	"barong/internal/mail"
+	"barong/internal/obs"
+	"barong/internal/outbox"
+	"barong/internal/password"
+	"barong/internal/rules"
+	"barong/internal/secret"
+	"barong/internal/sms"
+	"barong/session"
+	"barong/session/redisstore"
+	"barong/session/sqlstore"
+)
+
+// How long a stop may take: first checks and calls under way, then what they left to be written.
+const (
+	drainTime = 8 * time.Second
+	flushTime = 5 * time.Second
+)
+
+// Run serves until the context ends.
+func (s serveCommand) Run(p *program) error {
+	c, err := p.config()
+	if err != nil {
+		return err
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
+	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics()}
+	v.ops = obs.NewOps(v.metrics, log)
+	defer v.close()
+	if err := v.open(s.Migrate); err != nil {
+		return err
+	}
+	return v.serve()
+}
+
+// A server is a running program: what open has made, in the order in which close takes it apart again.
+type server struct {
+	*program
+	config  *config.Config
+	log     *slog.Logger
+	metrics *obs.Metrics
+	ops     *obs.Ops
+
+	box      *secret.Box
+	keys     *keys.Ring
+	db       *db.DB
+	redis    redis.UniversalClient // nil without Redis
+	bus      bus.Bus
+	sessions session.Store
+	cache    *session.Cache
+	geo      *geoip.Locator
+	rules    *rules.Rules
+	audit    *audit.Writer
+	proxies  *authz.Proxies
+	cookies  *authz.Cookies
+	engine   *authz.Engine
+	gateway  *envoy.Handler
+	api      *api.API
+
+	base    context.Context // of everything that runs in the background; ends last
+	work    sync.WaitGroup
+	closers []func()
+}
+
+// onClose has f called when the server stops, before what was registered earlier.
+func (v *server) onClose(f func()) { v.closers = append(v.closers, f) }
+
+// closing has an error of a part that stops logged.
+func (v *server) closing(part string, f func() error) {
+	v.onClose(func() {
+		if err := f(); err != nil {
+			v.log.Warn("a part did not stop in order", "part", part, "error", err)
+		}
+	})
+}
+
+func (v *server) close() {
+	for i := len(v.closers) - 1; i >= 0; i-- {
+		v.closers[i]()
+	}
+}
+
+// background runs f until the server stops.
+func (v *server) background(f func(ctx context.Context)) {
+	v.work.Add(1)
+	go func() {
+		defer v.work.Done()
+		f(v.base)
+	}()
+}
+
+// every runs f now and then until the server stops.
+func (v *server) every(pause time.Duration, f func(ctx context.Context)) {
+	v.background(func(ctx context.Context) {
+		t := time.NewTicker(pause)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				f(ctx)
+			}
+		}
+	})
+}
+
+// open makes every part, from the stores upwards.
+func (v *server) open(migrate bool) error {
+	base, stop := context.WithCancel(context.Background())
+	v.base = base
+	v.onClose(func() {
+		stop()
+		v.work.Wait()
+	})
+	for _, step := range []func() error{
+		v.openSecrets,
+		func() error { return v.openDatabase(migrate) },
+		v.openShared,
+		v.openRules,
+		v.openEngine,
+		v.openAPI,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *server) openSecrets() error {
+	c := v.config
+	var created bool
+	var err error
+	if v.box, created, err = openBox(c); err != nil {
+		return err
+	}
+	if created {
+		v.log.Info("a secret key was generated", "file", config.SecretKeyFile)
+	}
+	if v.keys, created, err = openKeys(c); err != nil {
+		return err
+	}
+	if created {
+		v.log.Info("a signing key was generated", "path", keyPath(c), "algorithm", c.JWTAlgorithm)
+	}
+	v.background(func(ctx context.Context) {
+		v.keys.Watch(ctx, time.Second, func(changed bool, err error) {
+			if err != nil {
+				v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
+			} else if changed {
+				v.log.Info("the signing keys changed", "kid", v.keys.Current().KeyID())
+			}
+		})
+	})
+	return nil
+}
+
+// openDatabase opens the database and sees to its schema. An embedded one is migrated and, when it is new, seeded; a
+// shared one is left to the operator.
+func (v *server) openDatabase(migrate bool) error {
+	c := v.config
+	var err error
+	if v.db, err = db.Open(v.ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: v.box}); err != nil {
+		return fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
+	}
+	v.closing("database", v.db.Close)
+	pending, err := v.db.Pending(v.ctx)
+	if err != nil {
+		return err
+	}
+	if pending && !v.db.SQLite() && !migrate {
+		return errors.New("the database's schema is behind this program: run \"barong migrate up\", or serve with --migrate")
+	}
+	if pending {
+		done, err := v.db.MigrateUp(v.ctx)
+		if err != nil {
+			return err
+		}
+		v.log.Info("the schema was brought up to date", "migrations", len(done))
+	}
+	if v.db.SQLite() {
+		users, err := v.db.CountUsers(v.ctx)
+		if err != nil {
+			return err
+		}
+		if users == 0 {
+			if err := seed(v.ctx, v.db, c, "", v.stderr); err != nil {
+				return err
+			}
+		}
+	}
+	v.ops.Part("database", true, v.db.Ping)
+	return nil
+}
+
+// openShared opens what replicas share beside the database: Redis, the bus, the sessions.
+func (v *server) openShared() error {
+	c := v.config
+	o := bus.Options{Log: v.log}
+	if c.RedisURL != "" {
+		client, err := redisstore.Connect(c.RedisURL.Reveal())
+		if err != nil {
+			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
+		}
+		v.redis = client
+		v.closing("redis", client.Close)
+		v.sessions = redisstore.New(client)
+		shared, err := redisbus.Open(v.ctx, client, o)
+		if err != nil {
+			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
+		}
+		v.bus = shared
+		v.ops.Part("redis", true, v.sessions.Ping)
+	} else {
+		v.sessions = sqlstore.New(v.db)
+		shared, err := sqlbus.Open(v.ctx, v.db, o)
+		if err != nil {
+			return fmt.Errorf("join the other replicas: %w", err)
+		}
+		v.bus = shared
+	}
+	v.closing("bus", v.bus.Close)
+	v.ops.Part("bus", false, func(context.Context) error { return v.bus.Healthy(time.Now()) })
+	v.db.PublishTo(v.bus.Publish)
+	v.every(time.Minute, func(ctx context.Context) {
+		if _, err := v.sessions.Purge(ctx, time.Now(), 10_000); err != nil {
+			v.log.Warn("expired sessions were not purged", "error", err)
+		}
+	})
+
+	v.cache = session.NewCache(session.CacheOptions{
+		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
+		Fresh: func(loaded, now time.Time) bool { return v.bus.Fresh(loaded, now, c.SessionCacheTTL) },
+		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
+		Log:   v.log,
+	})
+	v.onClose(v.cache.Close)
+	v.bus.Subscribe(v.forget)
+	for i, what := range []string{"sessions", "users", "api_keys"} {
+		v.metrics.Gauge("barong_cache_entries", func() float64 {
+			sessions, users, keys := v.cache.Len()
+			return float64([]int{sessions, users, keys}[i])
+		}, "kind", what)
+	}
+	return nil
+}
+
+// forget makes the near cache forget what a notice names.
+func (v *server) forget(n bus.Notice) {
+	switch n.Kind {
+	case bus.UserChanged:
+		v.cache.ForgetUser(n.Subject)
+	case bus.SessionGone:
+		if key, ok := session.ParseKey(n.Subject); ok {
+			v.cache.ForgetSession(key)
+		}
+	case bus.SessionsGone:
+		v.cache.ForgetSessions()
+	case bus.KeyChanged:
+		v.cache.ForgetKey(n.Subject)
+	case bus.Everything:
+		v.cache.ForgetAll()
+	case bus.SigningChanged:
+		if _, err := v.keys.Reload(); err != nil {
+			v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
+		}
+	case bus.PolicyChanged: // package rules listens for itself
+	}
+}
+
+// tell gives notices to every replica. An error is logged by the bus: the others find out within the cache's lifetime.
+func (v *server) tell(notices ...bus.Notice) {
+	ctx, cancel := context.WithTimeout(v.base, 2*time.Second)
+	defer cancel()
+	if err := v.bus.Publish(ctx, notices...); err != nil {
+		v.log.Warn("other replicas were not told", "error", err)
+	}
+}
+
+func (v *server) openRules() error {
+	c := v.config
+	v.geo = geoip.Embedded()
+	if c.MaxMindDBPath != "" {
+		geo, err := geoip.Open(c.MaxMindDBPath, c.GeoIPLang)
+		if err != nil {
+			return config.Bad("BARONG_MAXMINDDB_PATH", c.MaxMindDBPath, err.Error())
+		}
+		v.geo = geo
+	}
+	r, err := rules.New(rules.Options{
+		DB: v.db, Bus: v.bus, ListsFile: c.AuthzRulesFile, ListsRequired: c.Source("BARONG_AUTHZ_RULES_FILE") != "default",
+		ModelFile: c.CasbinModel, Locator: v.geo, Prefix: c.APIPrefix, Log: v.log,
+	})
+	if err != nil {
+		return err
+	}
+	v.rules = r
+	if err := r.Reload(v.ctx); err != nil {
+		return fmt.Errorf("the rules: %w", err)
+	}
+	v.background(r.Run)
+	v.background(func(ctx context.Context) {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				r.Poke()
+			}
+		}
+	})
+	v.ops.Part("policy", false, func(context.Context) error { return stale(r) })
+	v.metrics.Gauge("barong_policy_version", func() float64 { return float64(r.Status().Version) })
+	v.metrics.Gauge("barong_policy_stale", func() float64 {
+		if stale(r) != nil {
+			return 1
+		}
+		return 0
+	})
+	v.audit = audit.New(audit.Options{DB: v.db, Country: v.geo.Country, Log: v.log})
+	v.closing("audit", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return v.audit.Close(ctx)
+	})
+	if c.AuditKeep > 0 {
+		v.every(time.Hour, func(ctx context.Context) {
+			if n, err := v.db.PurgeActivities(ctx, time.Now().Add(-c.AuditKeep)); err != nil {
+				v.log.Warn("old activities were not purged", "error", err)
+			} else if n > 0 {
+				v.log.Info("old activities were purged", "rows", n)
+			}
+		})
+	}
+	return nil
+}
+
+// stale says why the rules in force are not those that are stored.
+func stale(r *rules.Rules) error {
+	if st := r.Status(); st.Error != "" {
+		return fmt.Errorf("the rules of version %d stay in force since %s: %s", st.Version, st.Since.UTC().Format(time.RFC3339), st.Error)
+	}
+	return nil
+}
+
+func (v *server) openEngine() error {
+	c := v.config
+	proxies, err := authz.ParseProxies(c.TrustedProxies.String())
+	if err != nil {
+		return config.Bad("BARONG_TRUSTED_PROXIES", c.TrustedProxies, err.Error())
+	}
+	if c.Gateway == "akamai" {
+		proxies = proxies.WithTrueClientIP()
+	}
+	v.proxies = proxies
+	if v.cookies, err = authz.NewCookies(authz.CookieSettings{
+		Name: c.SessionName, Secure: c.CookieSecure, SameSite: c.CookieSameSite, Domain: c.CookieDomain,
+	}); err != nil {
+		return config.Bad("BARONG_COOKIE_SAMESITE", c.CookieSameSite, err.Error())
+	}
+	var nonces authz.Nonces
+	switch c.APIKeyReplay {
+	case "local":
+		nonces = authz.NewLocalNonces(0, time.Now)
+	case "shared":
+		if v.redis == nil {
+			return config.Bad("BARONG_APIKEY_REPLAY", "shared", "needs BARONG_REDIS_URL")
+		}
+		nonces = redisstore.NewNonces(v.redis)
+	}
+	v.engine, err = authz.New(authz.Options{
+		Policy: v.rules.Snapshot, Cache: v.cache, Signer: func() authz.Signer { return v.keys.Current() },
+		Proxies: v.proxies, Cookies: v.cookies,
+		Token: authz.TokenSettings{
+			Life: c.JWTExpireTime, Reuse: c.JWTReuse, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		},
+		CSRF: c.CSRFProtection, Bind: authz.Binding{UserAgent: c.Binds("user_agent"), IP: c.Binds("ip")},
+		NonceLifetime: c.APIKeyNonceLifetime, Nonces: nonces, Auditor: v.audit, Sampler: v.rules.Sampler(), Compat: c.Original(),
+		Log: v.log,
+	})
+	if err != nil {
+		return err
+	}
+	v.onClose(v.engine.Close)
+	v.gateway = envoy.New(envoy.Options{
+		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Observer: v.metrics, Log: v.log, Base: v.base,
+	})
+	return nil
+}
+
+// outboxFolder is where mails and messages go when nothing else is configured.
+var outboxFolder = filepath.Join(config.DataFolder, "outbox")
+
+// openMail makes the letters, and the outbox by which they leave.
+func (v *server) openMail() (*mail.Renderer, error) {
+	c := v.config
+	letters, err := mail.NewRenderer(mail.RendererOptions{
+		Brand: c.AppName, Domain: c.Domain, DefaultLanguage: c.DefaultLanguage, Folder: c.MailTemplates,
+	})
+	if err != nil {
+		return nil, config.Bad("BARONG_MAIL_TEMPLATES", c.MailTemplates, err.Error())
+	}
+	port, err := strconv.Atoi(c.SMTPPort)
+	if err != nil {
+		return nil, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
+	}
+	sender, err := mail.NewSender(mail.SenderOptions{
+		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
+		Password: c.SMTPPassword.Reveal(), Folder: outboxFolder, Log: v.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.closing("mail", sender.Close)
+	queue, err := outbox.New(outbox.Options{
+		Store: v.db, Kinds: map[string]outbox.Kind{mail.OutboxKind: {Handler: mail.Handler(sender)}}, Log: v.log,
+		Observe: func(kind, outcome string) {
+			v.metrics.Counter("barong_outbox_attempts_total", "kind", kind, "outcome", outcome).Inc()
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.closing("outbox", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return queue.Close(ctx)
+	})
+	v.metrics.Gauge("barong_outbox_waiting", func() float64 { n, _ := queue.Depth(mail.OutboxKind); return float64(n) }, "kind", mail.OutboxKind)
+	v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(mail.OutboxKind); return float64(n) }, "kind", mail.OutboxKind)
+	return letters, nil
+}
+
+func (v *server) limits() limit.Limiter {
+	o := limit.Options{Hash: v.box.Index}
+	switch {
+	case v.config.RateLimits == "off":
+		return limit.Off
+	case v.redis != nil:
+		return limit.Redis(v.redis, o)
+	}
+	l := limit.SQL(v.db, o)
+	v.every(time.Minute, func(ctx context.Context) {
+		if _, err := l.Purge(ctx, 10_000); err != nil {
+			v.log.Warn("old counters were not purged", "error", err)
+		}
+	})
+	return l
+}
+
+func (v *server) openAPI() error {
+	c := v.config
+	letters, err := v.openMail()
+	if err != nil {
+		return err
+	}
+	strength, err := password.New(password.Options{
+		Regexp: c.PasswordRegexp, MinEntropy: float64(c.PasswordMinEntropy), UseDictionary: c.PasswordUseDictionary,
+	})
+	if err != nil {
+		return config.Bad("BARONG_PASSWORD_REGEXP", c.PasswordRegexp, err.Error())
+	}
+	files, err := v.openFiles()
+	if err != nil {
+		return err
+	}
+	texts, err := sms.New(v.ctx, sms.Options{
+		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
+		AccountSID: c.TwilioAccountSID, AuthToken: c.TwilioAuthToken.Reveal(), From: c.TwilioPhoneNumber,
+		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
+	})
+	if err != nil {
+		return fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+	}
+	puzzle, err := v.captcha()
+	if err != nil {
+		return err
+	}
+	limits := v.limits()
+	accounts := account.New(account.Options{
+		Settings: account.Settings{
+			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
+			SessionTTL: c.SessionExpireTime, SessionMaxAge: c.SessionMaxAge, MailTokenTTL: c.MailTokenExpireTime,
+			Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
+		},
+		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: password.NewHasher(password.HasherOptions{}),
+		Policy: strength, Limits: limits, Letters: letters, FileURL: files.URL, Notices: v.bus.Publish,
+		Country: v.geo.Country, UnknownBrowser: audit.UnknownBrowser, Now: time.Now, Log: v.log,
+	})
+	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
+	if err != nil {
+		return config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())
+	}
+	expect := keys.Expect{
+		Subject: keys.SubjectSession, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		ExpirationLeeway: c.JWTExpirationLeeway, NotBeforeLeeway: c.JWTNotBeforeLeeway, IssuedAtLeeway: c.JWTIssuedAtLeeway,
+	}
+	cors := rest.CORS{
+		Any: all, Origins: origins, MaxAge: int(c.CORSMaxAge / time.Second), Credentials: c.CORSAllowCredentials,
+	}
+	mailToken := expect
+	mailToken.Subject = "" // set where one is verified
+	build := obs.Built()
+	built, err := time.Parse(time.RFC3339, build.Date)
+	if err != nil {
+		return fmt.Errorf("date of the build: %w", err)
+	}
+	metrics := map[*rest.Route]*obs.Route{}
+	var lock sync.Mutex
+	v.api, err = api.New(api.Options{
+		Rest: rest.Options{
+			Users: v.db, Tokens: v.keys, Expect: expect, Policy: v.rules.Snapshot, Prefix: c.APIPrefix,
+			Gate: v.gateway.Gate, Client: v.client, Audit: v.audit, CORS: cors, Legacy: c.Original(), Base: v.base, Log: v.log,
+			Observe: func(r *rest.Route, status int, took time.Duration) {
+				lock.Lock()
+				m := metrics[r]
+				if m == nil {
+					m = v.metrics.Route(r.Method, r.Path)
+					metrics[r] = m
+				}
+				lock.Unlock()
+				m.Observe(status, took)
+			},
+		},
+		Identity: identity.Options{
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
+			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
+			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now,
+			Configs: identity.Configs{
+				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
+				PasswordRegexp: c.PasswordRegexp,
+			},
+			Build: identity.Build{Tag: build.Version, Commit: build.Commit, Date: built},
+		},
+		Resource: resource.Options{
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
+			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
+			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
+			RateLimits: c.RateLimits != "off",
+		},
+		Files: files, Version: build.Version,
+	})
+	return err
+}
+
+func (v *server) openFiles() (*blob.Store, error) {
+	c := v.config
+	files, err := blob.Open(v.ctx, blob.Options{
+		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
+		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
+		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Log: v.log,
+		Extensions: c.UploadExtensions, MinSize: int64(c.UploadSizeMin), MaxSize: int64(c.UploadSizeMax) << 20,
+		URLLife: c.UploadURLExpiration, Key: v.box.Derive("files"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_STORAGE_PROVIDER=%s: %w", c.StorageProvider, err)
+	}
+	v.closing("files", files.Close)
+	return files, nil
+}
+
+func (v *server) captcha() (*captcha.Captcha, error) {
+	c := v.config
+	o := captcha.Options{
+		Kind: c.Captcha, VerifyURL: c.CaptchaVerifyURL, GeeTestID: c.GeetestID, GeeTestKey: c.GeetestKey.Reveal(),
+	}
+	switch c.Captcha {
+	case captcha.ReCaptcha:
+		o.SiteKey, o.SecretKey = c.RecaptchaSiteKey, c.RecaptchaSecretKey.Reveal()
+	case captcha.HCaptcha:
+		o.SiteKey, o.SecretKey = c.HCaptchaSiteKey, c.HCaptchaSecretKey.Reveal()
+	case captcha.Turnstile:
+		o.SiteKey, o.SecretKey = c.TurnstileSiteKey, c.TurnstileSecretKey.Reveal()
+	}
+	puzzle, err := captcha.New(o)
+	if err != nil {
+		return nil, config.Bad("BARONG_CAPTCHA", c.Captcha, err.Error())
+	}
+	return puzzle, nil
+}
+
+// client is the address of whoever calls the REST API, and whether they came over https.
+func (v *server) client(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+	h := &rc.Request.Header
+	peer, _ := netip.AddrFromSlice(rc.RemoteIP())
+	peer = peer.Unmap()
+	if _, ok := rc.RemoteAddr().(*net.UnixAddr); ok {
+		peer = netip.Addr{}
+	}
+	forwarded := h.PeekAll("X-Forwarded-For")
+	return v.proxies.Client(peer, h.Peek("True-Client-Ip"), forwarded...), v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto"))
+}
+
+// handle is the main listener's handler: what is no check is the REST API.
+func (v *server) handle(rc *fasthttp.RequestCtx) {
+	if !v.gateway.Handle(rc) {
+		v.api.Handle(rc)
+	}
+}
+
+// handleWithoutChecks is the main listener's handler when the checks have one of their own.
+func (v *server) handleWithoutChecks(rc *fasthttp.RequestCtx) {
+	if !envoy.RefuseChecks(rc) {
+		v.api.Handle(rc)
+	}
+}
+
+// serve listens until the context ends or a listener fails, then drains.
+func (v *server) serve() error {
+	c := v.config
+	failed := make(chan error, 4)
+	var drains []func(context.Context) error
+	listeners := []struct {
+		name, addr string
+		handler    fasthttp.RequestHandler
+	}{{"http", c.HTTPAddr, v.handle}}
+	if c.CheckAddr != "" {
+		listeners[0].handler = v.handleWithoutChecks
+		listeners = append(listeners, struct {
+			name, addr string
+			handler    fasthttp.RequestHandler
+		}{"check", c.CheckAddr, v.gateway.ServeChecks})
+	}
+	var serving []any
+	for _, l := range listeners {
+		ln, err := listen(l.addr)
+		if err != nil {
+			return fmt.Errorf("listen for %s on %s: %w", l.name, l.addr, err)
+		}
+		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
+		drains = append(drains, srv.ShutdownWithContext)
+		serving = append(serving, l.name, ln.Addr().String())
+		go func() { failed <- srv.Serve(ln) }()
+	}
+	if c.GRPCAddr != "" {
+		ln, err := listen(c.GRPCAddr)
+		if err != nil {
+			return fmt.Errorf("listen for gRPC on %s: %w", c.GRPCAddr, err)
+		}
+		g := envoy.NewGRPC(v.gateway)
+		drains = append(drains, g.Shutdown)
+		serving = append(serving, "grpc", ln.Addr().String())
+		go func() { failed <- g.Serve(ln) }()
+	}
+	if c.OpsAddr != "" {
+		ln, err := listen(c.OpsAddr)
+		if err != nil {
+			return fmt.Errorf("listen for operations on %s: %w", c.OpsAddr, err)
+		}
+		serving = append(serving, "ops", ln.Addr().String())
+		v.background(func(ctx context.Context) {
+			if err := v.ops.Serve(ctx, ln); err != nil {
+				v.log.Error("the operations listener failed", "error", err)
+			}
+		})
+	}
+	v.log.Info("serving", serving...)
+
+	var err error
+	select {
+	case <-v.ctx.Done():
+		v.log.Info("stopping")
+	case err = <-failed:
+		err = fmt.Errorf("a listener failed: %w", err)
+	}
+	v.ops.Stopping()
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var drained sync.WaitGroup
+	for _, drain := range drains {
+		drained.Go(func() {
+			if err := drain(ctx); err != nil {
+				v.log.Warn("requests were cut off", "error", err)
+			}
+		})
+	}
+	drained.Wait()
+	return err
+}
+
+// listen opens host:port, or a unix socket for "unix:/path". A socket that a process left behind is replaced.
+func listen(addr string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		return net.Listen("tcp", addr)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("somebody listens on %s already", path), conn.Close())
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}
