@@ -216,6 +216,7 @@ func parameterSchema(p *rest.Param) object {
 		s["type"], s["items"] = "array", object{"type": "string", "format": "binary"}
 	case rest.Any:
 		s["type"] = []string{"string", "object"}
+	case rest.JSON: // any value
 	}
 	if len(p.Values) > 0 {
 		s["enum"] = p.Values
@@ -235,7 +236,7 @@ func literal(p *rest.Param) any {
 		}
 	case rest.Boolean:
 		return p.Default == "true"
-	case rest.String, rest.Date, rest.Files, rest.Any:
+	case rest.String, rest.Date, rest.Files, rest.Any, rest.JSON:
 	}
 	return p.Default
 }

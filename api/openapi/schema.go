@@ -205,7 +205,7 @@ func swaggerType(p *rest.Param) object {
 		return object{"type": "string", "format": "date"}
 	case rest.Files:
 		return object{"type": "file"}
-	case rest.String, rest.Any:
+	case rest.String, rest.Any, rest.JSON:
 	}
 	return object{"type": "string"}
 }

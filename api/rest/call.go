@@ -1,7 +1,12 @@
 package rest
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"mime/multipart"
 	"net/netip"
 	"strings"
@@ -75,6 +80,39 @@ func (c *Call) Value(name string) any {
 	case object:
 		return v.raw
 	case absent, null, list, files:
+	}
+	return nil
+}
+
+// Decode reads a JSON parameter into a value: from a member of a JSON body, or from its text. What does not fit, members
+// that the value does not know among it, is a malformed body.
+func (c *Call) Decode(name string, into any) error {
+	v := c.args[name]
+	encoded := []byte(v.text)
+	var err error
+	switch v.kind {
+	case list:
+		encoded, err = json.Marshal(v.items)
+		if v.other {
+			encoded, err = json.Marshal(v.array)
+		}
+	case object:
+		encoded, err = json.Marshal(v.raw)
+	case absent, null, text, files:
+	}
+	if err != nil {
+		return fmt.Errorf("decode %s: %w", name, err)
+	}
+	if tooDeep(encoded) {
+		return errMalformed
+	}
+	dec := json.NewDecoder(bytes.NewReader(encoded))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return errMalformed.Because(fmt.Errorf("%s: %w", name, err))
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errMalformed
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ type value struct {
 	text  string
 	items []string // texts of a list; a list of anything else has other set
 	other bool
+	array []any // the list when other is set
 	raw   map[string]any
 	files []*multipart.FileHeader
 	query bool // it stood in the query
@@ -259,7 +260,7 @@ func jsonValue(v any) value {
 			if got := jsonValue(item); got.kind == text {
 				out.items = append(out.items, got.text)
 			} else {
-				out.other = true
+				out.other, out.array = true, v
 			}
 		}
 		return out
@@ -299,7 +300,7 @@ func readMultipart(out args, form *multipart.Form) error {
 
 func blank(v value) bool {
 	switch v.kind {
-	case null:
+	case absent, null:
 		return true
 	case text:
 		return strings.TrimSpace(v.text) == ""
@@ -307,7 +308,7 @@ func blank(v value) bool {
 		return len(v.items) == 0 && !v.other
 	case object:
 		return len(v.raw) == 0
-	case absent, files:
+	case files:
 	}
 	return false
 }
@@ -327,30 +328,29 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 				codes = append(codes, c)
 			}
 		}
-		if v.kind == absent {
-			if p.Required {
-				required = true
-				add(r.MissingCode(p))
-				if p.NotBlank {
-					add(r.EmptyCode(p))
-				}
-				if p.bounded() {
-					add(r.ValueCode(p))
-				}
-			} else if p.Default != "" {
+		if v.kind == absent && !p.Required {
+			if p.Default != "" {
 				a[p.Name] = value{kind: text, text: p.Default}
 			}
 			continue
 		}
-		bad := !p.fits(v)
+		bad := v.kind != absent && !p.fits(v)
+		empty := p.NotBlank && blank(v)
+		outside := p.bounded() && (v.kind != null || p.Required) && !p.allows(v, bad)
+		required = required || v.kind == absent || empty && p.Required
+		if v.kind == absent {
+			add(r.MissingCode(p))
+		}
 		if bad {
 			add(r.TypeCode(p))
 		}
-		if p.NotBlank && blank(v) {
-			add(r.EmptyCode(p))
-			required = required || p.Required
+		if outside && p.ValueFirst {
+			add(r.ValueCode(p))
 		}
-		if p.bounded() && v.kind != null && !p.allows(v, bad) {
+		if empty {
+			add(r.EmptyCode(p))
+		}
+		if outside {
 			add(r.ValueCode(p))
 		}
 	}
@@ -378,6 +378,8 @@ func (p *Param) fits(v value) bool {
 		return v.kind == text || v.kind == object
 	case Files:
 		return v.kind == files || v.kind == list || v.kind == text
+	case JSON:
+		return v.kind != files
 	case String, Integer, Boolean, Date:
 	}
 	if v.kind != text {
@@ -395,7 +397,7 @@ func (p *Param) fits(v value) bool {
 		return ok
 	case Date:
 		return validDate(v.text)
-	case String, Files, Any:
+	case String, Files, Any, JSON:
 	}
 	return true
 }

@@ -65,7 +65,7 @@ func TestReadArgs(t *testing.T) {
 			"a": str("5"), "b": str("1.50"), "c": str("true"), "d": {kind: null}, "e": str("x"),
 		}},
 		{"JSON list", "", jsonType + "; charset=utf-8", `{"a":["x",5],"b":[]}`, args{"a": items("x", "5"), "b": {kind: list}}},
-		{"JSON list of objects", "", jsonType, `{"a":[{}]}`, args{"a": {kind: list, other: true}}},
+		{"JSON list of objects", "", jsonType, `{"a":[{}]}`, args{"a": {kind: list, other: true, array: []any{map[string]any{}}}}},
 		{"JSON object", "", jsonType, `{"a":{"b":"c"}}`, args{"a": {kind: object, raw: map[string]any{"b": "c"}}}},
 		{"unknown type without a body", "a=1", "text/plain", "", args{"a": str("1")}},
 	} {
@@ -215,6 +215,10 @@ func TestValidate(t *testing.T) {
 		{Name: "u", Type: Files},
 	}}
 	bounded := &Route{Prefix: "p", Params: []Param{{Name: "v", Required: true, NotBlank: true, Values: []string{"x"}}}}
+	valueFirst := &Route{Prefix: "p", Params: []Param{
+		{Name: "v", Required: true, NotBlank: true, Values: []string{"x"}, ValueFirst: true},
+		{Name: "j", Type: JSON, NotBlank: true},
+	}}
 	same := &Route{Prefix: "p", Params: []Param{{Name: "n", Type: Integer, Min: 1, Max: 2, BadType: "one", BadValue: "one"}}}
 	either := &Route{Prefix: "p", OneOf: []string{"a", "b"}, OneOfCode: "one_of", Params: []Param{{Name: "a"}, {Name: "b"}}}
 	for _, c := range []struct {
@@ -253,6 +257,12 @@ func TestValidate(t *testing.T) {
 		{"list where any may stand", r, `{"a":"x","o":["k"]}`, []fault.Code{"invalid"}, false},
 		{"object for files", r, `{"a":"x","u":{}}`, []fault.Code{"invalid"}, false},
 		{"absent and bounded", bounded, `{}`, []fault.Code{"p.missing_v", "p.empty_v", "value"}, true},
+		{"null and bounded", bounded, `{"v":null}`, []fault.Code{"p.empty_v", "value"}, true},
+		{"value before blank", valueFirst, `{"v":""}`, []fault.Code{"value", "p.empty_v"}, true},
+		{"absent, value before blank", valueFirst, `{}`, []fault.Code{"p.missing_v", "value", "p.empty_v"}, true},
+		{"type, value before blank", valueFirst, `{"v":[]}`, []fault.Code{"invalid", "value", "p.empty_v"}, true},
+		{"any JSON", valueFirst, `{"v":"x","j":[{"k":1}]}`, nil, false},
+		{"no JSON to speak of", valueFirst, `{"v":"x","j":[]}`, []fault.Code{"p.empty_j"}, false},
 		{"a code once a parameter", same, `{"n":"x"}`, []fault.Code{"one"}, false},
 		{"one of", either, `{"a":"x"}`, nil, false},
 		{"both of", either, `{"a":"x","b":"y"}`, []fault.Code{"one_of"}, false},

@@ -39,10 +39,11 @@ const (
 	Date         // YYYY-MM-DD
 	Files        // uploaded files, or one
 	Any          // a string or an object: what captcha widgets send
+	JSON         // any JSON value, in a form its text; see Call.Decode
 )
 
 // A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order
-// missing, empty, type, value; the codes left empty here follow from the route's Prefix and the parameter's name.
+// missing, type, empty, value; the codes left empty here follow from the route's Prefix and the parameter's name.
 type Param struct {
 	Name     string
 	In       In
@@ -52,8 +53,11 @@ type Param struct {
 	Values   []string // allowed values, if any
 	Min, Max int64    // allowed range of an Integer, unless both are zero
 	Default  string   // value of an absent parameter
-	Secret   bool     // one in the query counts as absent: queries end up in the logs of everything on the way
-	Doc      string
+	// ValueFirst lists the code for a value that is not allowed before the one for a blank value, as the original did
+	// where it named the rules in that order.
+	ValueFirst bool
+	Secret     bool // one in the query counts as absent: queries end up in the logs of everything on the way
+	Doc        string
 
 	Missing  fault.Code // Prefix.missing_name
 	Empty    fault.Code // Prefix.empty_name

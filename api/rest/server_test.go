@@ -42,6 +42,15 @@ func routes() []rest.Route {
 			a, {Name: "n", Type: rest.Integer, Min: 1, Max: 9, BadType: "non_integer_page", BadValue: "non_positive_page"},
 		}, Handle: echo},
 		{Method: "POST", Path: "/identity/strict", Success: 201, Params: []rest.Param{a}, Handle: done},
+		{Method: "POST", Path: "/identity/tree", Success: 200, Params: []rest.Param{{Name: "j", Type: rest.JSON}}, Handle: func(_ context.Context, c *rest.Call) error {
+			var tree []struct {
+				K int64 `json:"k"`
+			}
+			if err := c.Decode("j", &tree); err != nil {
+				return err
+			}
+			return c.Answer(tree)
+		}},
 		{Method: "DELETE", Path: "/identity/gone", Success: 204, Legacy: 200, Handle: done},
 		{Method: "GET", Path: "/identity/list", Success: 200, Params: rest.Paginated, Handle: func(_ context.Context, c *rest.Call) error {
 			return c.AnswerPage([]int{1, 2}, c.Int("total"))
@@ -183,6 +192,20 @@ func TestParametersAndStatuses(t *testing.T) {
 	res := raw(t, s, "POST /api/v2/identity/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunk+chunk+"0\r\n\r\n")
 	if !strings.HasPrefix(res, "HTTP/1.1 413 ") || !strings.Contains(strings.ToLower(res), "connection: close") {
 		t.Errorf("chunked: %.300q", res)
+	}
+}
+
+func TestDecode(t *testing.T) {
+	_, s := start(t)
+	const tree = `[{"k":9007199254740993},{"k":0}]`
+	s.Post(t, "/identity/tree", apitest.Body("application/json", `{"j":`+tree+`}`)).WantBody(t, 200, tree)
+	s.Post(t, "/identity/tree", apitest.Form("j", tree)).WantBody(t, 200, tree)
+	s.Post(t, "/identity/tree", apitest.Query("j", tree)).WantBody(t, 200, tree)
+	for _, bad := range []string{`{"j":{"k":1}}`, `{"j":[1]}`, `{"j":["x",{}]}`, `{"j":[{"k":"1"}]}`, `{"j":[{"other":1}]}`, `{}`, `{"j":null}`} {
+		s.Post(t, "/identity/tree", apitest.Body("application/json", bad)).Want(t, 400, "request.malformed_body")
+	}
+	for _, bad := range []string{"", "x", tree + "1", strings.Repeat("[", 40) + strings.Repeat("]", 40)} {
+		s.Post(t, "/identity/tree", apitest.Form("j", bad)).Want(t, 400, "request.malformed_body")
 	}
 }
 
