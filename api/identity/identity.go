@@ -291,18 +291,14 @@ func (m *Module) verifyMailToken(token string, kind account.TokenKind) (keys.Cla
 	return claims, err
 }
 
-// step is the grain of time in which an answer tells nothing: longer than what a mail or an audit row takes.
+// step is the grain of time in which an answer tells nothing: far longer than what a mail or an audit row takes.
 const step = 100 * time.Millisecond
 
 // patiently runs work and returns on a multiple of step since its beginning, so that the time of the answer does not
-// tell whether there was an account to do something for. A work that says hurry returns at once: its answer tells
-// anyway.
-func patiently(ctx context.Context, work func() (hurry bool, err error)) error {
+// tell whether there was an account to do something for.
+func patiently(ctx context.Context, work func() error) error {
 	begin := time.Now()
-	hurry, err := work()
-	if hurry {
-		return err
-	}
+	err := work()
 	pause := time.NewTimer(step - time.Since(begin)%step)
 	defer pause.Stop()
 	select {

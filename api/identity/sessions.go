@@ -40,33 +40,33 @@ func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
 var errSignIn = fault.New("identity.session.invalid_params")
 
 // provePassword finds the user whose address and password were sent.
-func (m *Module) provePassword(ctx context.Context, c *rest.Call) (user *db.User, err error) {
+func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, error) {
 	tries := m.Accounts.PasswordTries(c.String("email"), c.Client)
 	if err := tries.Begin(ctx); err != nil {
 		return nil, err
 	}
-	err = patiently(ctx, func() (right bool, err error) {
-		user, err = m.DB.UserByEmail(ctx, c.String("email"))
-		if err != nil && !errors.Is(err, db.ErrNotFound) {
-			return false, err
-		}
-		if right, err = m.Accounts.CheckPassword(ctx, user, c.String("password")); err != nil || right {
-			return right, err
-		}
-		if err := tries.Wrong(ctx); err != nil {
-			return false, err
-		}
-		if user != nil {
-			if err := m.recordFailure(ctx, c, user, "login", "Invalid Email or Password"); err != nil {
-				return false, err
-			}
-		}
-		return false, errSignIn
-	})
+	user, err := m.DB.UserByEmail(ctx, c.String("email"))
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return nil, err
+	}
+	right, err := m.Accounts.CheckPassword(ctx, user, c.String("password"))
 	if err != nil {
 		return nil, err
 	}
-	return user, tries.Right(ctx)
+	if right {
+		return user, tries.Right(ctx)
+	}
+	return nil, patiently(ctx, func() error {
+		if err := tries.Wrong(ctx); err != nil {
+			return err
+		}
+		if user != nil {
+			if err := m.recordFailure(ctx, c, user, "login", "Invalid Email or Password"); err != nil {
+				return err
+			}
+		}
+		return errSignIn
+	})
 }
 
 // admissible refuses an account that may not be used, to somebody who has proved to own it.

@@ -68,15 +68,15 @@ func (m *Module) mail(
 	if err := m.Accounts.AllowEmail(ctx, limits.account, c.String("email")); err != nil {
 		return err
 	}
-	err := patiently(ctx, func() (bool, error) {
+	err := patiently(ctx, func() error {
 		user, err := m.DB.UserByEmail(ctx, c.String("email"))
 		if errors.Is(err, db.ErrNotFound) {
-			return false, nil
+			return nil
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
-		return false, m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
+		return m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 			if err := u.Lock(ctx, user); err != nil {
 				return err
 			}
