@@ -190,7 +190,8 @@ next:
 		return nil
 	}
 	// Rows with ids of their own do not move the counter of ids.
-	if _, err := tx.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence('levels', 'id'), (SELECT max(id) FROM levels))"); err != nil {
+	_, err = tx.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence('levels', 'id'), (SELECT max(id) FROM levels))")
+	if err != nil {
 		return fmt.Errorf("seed levels: %w", err)
 	}
 	return nil

@@ -229,8 +229,8 @@ func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator) erro
 			}
 			value := strings.TrimSpace(r.Value)
 			if !knownCode(scope, value) {
-				s.warnings = append(s.warnings, fmt.Sprintf("%s: %s is no code of a %s, so it matches only where the place data has that name",
-					r, value, r.Scope))
+				s.warnings = append(s.warnings, fmt.Sprintf(
+					"%s: %s is no code of a %s, so it matches only where the place data has that name", r, value, r.Scope))
 			}
 			if scope == scopeContinent {
 				keepFirst(set.continent, foldText(value), no)

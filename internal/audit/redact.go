@@ -17,7 +17,10 @@ var secretParts = []string{
 }
 
 // A name, or the last word of one as in user[code], that is one of these is a secret's.
-var secretWords = []string{"code", "codes", "pwd", "pass", "pin", "cvv", "cvc", "otp", "jwt", "seed", "challenge", "validate", "seccode"}
+var secretWords = []string{
+	"code", "codes", "pwd", "pass", "pin", "cvv", "cvc", "otp", "jwt", "seed",
+	"challenge", "validate", "seccode",
+}
 
 // Secret reports whether a parameter of this name holds what must not be recorded: a password, code, token or key. It
 // sees through letter case, brackets and percent escapes in the name.

@@ -58,7 +58,8 @@ func (s *Sampler) Sample(role, verb, path string, allowed bool) {
 		h += uint64(verb[0]) + uint64(len(verb))<<8
 	}
 	slot := &s.slots[(h^h>>32)%samplerSlots]
-	if have := slot.Load(); have != nil && have.path == path && have.role == role && have.verb == verb && have.allowed == allowed {
+	have := slot.Load()
+	if have != nil && have.path == path && have.role == role && have.verb == verb && have.allowed == allowed {
 		// A frequent question is counted by chance: cores that all add to one number wait for each other.
 		if have.count.Load() < samplerExact {
 			have.count.Add(1)
@@ -71,7 +72,7 @@ func (s *Sampler) Sample(role, verb, path string, allowed bool) {
 		return // a sample, not a count
 	}
 	defer s.mu.Unlock()
-	have := s.known[sampleKey{role, verb, path}]
+	have = s.known[sampleKey{role, verb, path}]
 	if have == nil || have.allowed != allowed { // the rules may have changed since: the latest answer counts
 		kind := 0
 		if allowed {
@@ -101,7 +102,8 @@ func (s *Sampler) take(now time.Time) []db.DecisionSample {
 	out := make([]db.DecisionSample, 0, len(known))
 	for key, have := range known {
 		out = append(out, db.DecisionSample{
-			Role: key.role, Verb: key.verb, Path: key.path, Allowed: have.allowed, Count: have.count.Load(), SeenAt: now.UnixMilli(),
+			Role: key.role, Verb: key.verb, Path: key.path,
+			Allowed: have.allowed, Count: have.count.Load(), SeenAt: now.UnixMilli(),
 		})
 	}
 	return out
