@@ -39,7 +39,7 @@ func (d doubt) Error() string { return string(d) }
 
 // Run looks at everything.
 func (doctorCommand) Run(p *program) error {
-	c, err := config.Load(p.flags, p.environ)
+	c, err := p.load()
 	if err != nil {
 		return err
 	}

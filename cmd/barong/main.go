@@ -85,9 +85,12 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
+// load loads the configuration.
+func (p *program) load() (*config.Config, error) { return config.Load(p.flags, p.environ) }
+
 // config loads the configuration, and says on standard error what is doubtful about it.
 func (p *program) config() (*config.Config, error) {
-	c, err := config.Load(p.flags, p.environ)
+	c, err := p.load()
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +60,8 @@ func call(t *testing.T, dir string, env []string, args ...string) (stdout, stder
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testkit.Barong(t), args...)
-	cmd.Dir, cmd.Env = dir, append([]string{"HOME=" + dir, "PATH=/nowhere"}, env...)
+	// The race detector, when it is built in, would sleep for a second before each exit.
+	cmd.Dir, cmd.Env = dir, append([]string{"HOME=" + dir, "PATH=/nowhere", "GORACE=atexit_sleep_ms=0"}, env...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -345,12 +347,13 @@ func TestKeys(t *testing.T) {
 
 func TestHealthcheck(t *testing.T) {
 	dir := t.TempDir()
-	status := http.StatusOK
+	var status atomic.Int64
+	status.Store(http.StatusOK)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/readyz" {
 			t.Errorf("asked for %s", r.URL.Path)
 		}
-		w.WriteHeader(status)
+		w.WriteHeader(int(status.Load()))
 		fmt.Fprint(w, `{"status":"not ready"}`)
 	})
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
@@ -375,7 +378,7 @@ func TestHealthcheck(t *testing.T) {
 	for _, addr := range addrs {
 		play(t, dir, step{call: "healthcheck --ops-addr " + addr, out: `\Aready\n\z`})
 	}
-	status = http.StatusServiceUnavailable
+	status.Store(http.StatusServiceUnavailable)
 	play(t, dir,
 		step{call: "healthcheck --ops-addr " + addrs[0], status: 1, errs: `status 503: \{"status":"not ready"\}`},
 		step{call: "healthcheck", env: []string{"BARONG_OPS_ADDR="}, status: 1, errs: "is off"},
