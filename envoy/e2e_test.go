@@ -1,0 +1,507 @@
+package envoy_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/pquerna/otp/totp"
+
+	"barong/internal/testkit"
+)
+
+// Who asks. The gateways reach the program from 127.0.0.1, the only trusted proxy; clients come from elsewhere.
+const (
+	here       = "127.0.0.2"
+	restricted = "127.0.0.3"
+
+	adminEmail    = "admin@example.com"
+	adminPassword = "Kq7!vNz3-Rw9xTb2"
+)
+
+// A client is one browser or bot at one address.
+type client struct {
+	http    *http.Client
+	base    string // of the gateway, "http://127.0.0.1:8000"
+	session string // cookie
+	csrf    string
+}
+
+func newClient(t *testing.T, addr, from string) *client {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, addr)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &client{http: &http.Client{Transport: transport, Timeout: 20 * time.Second}, base: "http://" + addr}
+}
+
+// call sends a request with the session's cookie and the headers, "Name: value" lines. A body goes out as JSON.
+func (c *client) call(t *testing.T, method, target string, body any, headers ...string) reply {
+	t.Helper()
+	var reader io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0")
+	if c.session != "" {
+		req.Header.Set("Cookie", c.session)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(name, value)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cookie := range res.Cookies() {
+		c.session = cookie.Name + "=" + cookie.Value
+	}
+	return reply{Status: res.StatusCode, Header: res.Header, Body: string(b)}
+}
+
+// open signs in or up, and keeps the session.
+func (c *client) open(t *testing.T, target, email, password string) {
+	t.Helper()
+	r := c.call(t, "POST", target, map[string]string{"email": email, "password": password})
+	var user struct {
+		CSRF string `json:"csrf_token"`
+	}
+	if err := json.Unmarshal([]byte(r.Body), &user); r.Status != 201 || err != nil || user.CSRF == "" || c.session == "" {
+		t.Fatalf("sign in: got %+v", r)
+	}
+	c.csrf = "X-CSRF-Token: " + user.CSRF
+}
+
+func refused(t *testing.T, what string, r reply, status int, code string) {
+	t.Helper()
+	if r.Status != status || r.Body != `{"errors":["`+code+`"]}` || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		t.Errorf("%s: got %+v, want %d %s", what, r, status, code)
+	}
+}
+
+// A key signs calls of the API, each with a nonce of its own.
+type key struct {
+	KID    string `json:"kid"`
+	Secret string `json:"secret"`
+}
+
+func (k key) headers(nonce int64) []string {
+	mac := hmac.New(sha256.New, []byte(k.Secret))
+	fmt.Fprintf(mac, "%d%s", nonce, k.KID)
+	return []string{
+		"X-Auth-Apikey: " + k.KID, "X-Auth-Nonce: " + strconv.FormatInt(nonce, 10),
+		"X-Auth-Signature: " + hex.EncodeToString(mac.Sum(nil)),
+	}
+}
+
+// newKey signs somebody up at the program itself, switches the second factor on, and makes an API key.
+func newKey(t *testing.T, addr string) key {
+	t.Helper()
+	c := newClient(t, addr, here)
+	c.open(t, "/api/v2/barong/identity/users", "bot@example.com", adminPassword)
+	r := c.call(t, "POST", "/api/v2/barong/resource/otp/generate_qrcode", nil, c.csrf)
+	var qr struct {
+		Data struct {
+			URL string `json:"url"`
+		} `json:"data"`
+	}
+	err := json.Unmarshal([]byte(r.Body), &qr)
+	if r.Status != 201 || err != nil {
+		t.Fatalf("second factor: got %+v", r)
+	}
+	u, err := url.Parse(qr.Data.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each step's code is accepted once, and the steps beside the current one are accepted too.
+	now := time.Now()
+	code := func(at time.Time) string {
+		code, err := totp.GenerateCode(u.Query().Get("secret"), at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code
+	}
+	if r := c.call(t, "POST", "/api/v2/barong/resource/otp/enable", map[string]string{"code": code(now)}, c.csrf); r.Status != 201 {
+		t.Fatalf("second factor: got %+v", r)
+	}
+	r = c.call(t, "POST", "/api/v2/barong/resource/api_keys",
+		map[string]string{"algorithm": "HS256", "totp_code": code(now.Add(30 * time.Second))}, c.csrf)
+	var k key
+	if err := json.Unmarshal([]byte(r.Body), &k); r.Status != 201 || err != nil || k.Secret == "" {
+		t.Fatalf("API key: got %+v", r)
+	}
+	return k
+}
+
+// publicKey returns a key of the published set.
+func publicKey(t *testing.T, addr string) jwt.Keyfunc {
+	t.Helper()
+	r := newClient(t, addr, here).call(t, "GET", "/.well-known/jwks.json", nil)
+	var set struct {
+		Keys []struct{ Kid, Kty, N, E string }
+	}
+	if err := json.Unmarshal([]byte(r.Body), &set); r.Status != 200 || err != nil {
+		t.Fatalf("keys: got %+v", r)
+	}
+	return func(token *jwt.Token) (any, error) {
+		for _, k := range set.Keys {
+			n, err1 := base64.RawURLEncoding.DecodeString(k.N)
+			e, err2 := base64.RawURLEncoding.DecodeString(k.E)
+			if err := errors.Join(err1, err2); err != nil || k.Kty != "RSA" {
+				return nil, fmt.Errorf("key %+v: %w", k, err)
+			}
+			if k.Kid == token.Header["kid"] {
+				return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}, nil
+			}
+		}
+		return nil, fmt.Errorf("no key %v", token.Header["kid"])
+	}
+}
+
+// world is the program and the service that all gateways of a test stand before.
+type world struct {
+	program *testkit.Process
+	service *upstream
+	ports   ports
+	keys    jwt.Keyfunc
+	bot     key
+	last    int64 // nonce
+}
+
+// nonce is the time in milliseconds, never the same twice.
+func (w *world) nonce() int64 {
+	w.last = max(w.last+1, time.Now().UnixMilli())
+	return w.last
+}
+
+// newWorld starts the program on its embedded default. Whoever comes from the restricted address is refused with 471.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{service: newUpstream(t)}
+	w.ports = ports{
+		api: testkit.FreePort(t), checks: testkit.FreePort(t), grpc: testkit.FreePort(t), upstream: w.service.port,
+	}
+	w.program = startProgram(t, "BARONG_HTTP_ADDR="+local(w.ports.api), "BARONG_CHECK_ADDR="+local(w.ports.checks),
+		"BARONG_GRPC_ADDR="+local(w.ports.grpc))
+	api := local(w.ports.api)
+	w.keys = publicKey(t, api)
+	w.bot = newKey(t, api)
+	admin := newClient(t, api, here)
+	admin.open(t, "/api/v2/barong/identity/sessions", adminEmail, adminPassword)
+	if r := admin.call(t, "POST", "/api/v2/barong/admin/restrictions",
+		map[string]any{"scope": "ip", "value": restricted, "category": "blacklist", "code": 471}, admin.csrf); r.Status != 201 {
+		t.Fatalf("restriction: got %+v", r)
+	}
+	return w
+}
+
+// startProgram runs the program until the end of the test, in an empty folder, and waits until it is ready.
+func startProgram(t *testing.T, env ...string) *testkit.Process {
+	t.Helper()
+	ops := local(testkit.FreePort(t))
+	env = append(env, "BARONG_OPS_ADDR="+ops, "BARONG_TRUSTED_PROXIES=127.0.0.1/32",
+		"ADMIN_EMAIL="+adminEmail, "ADMIN_PASSWORD="+adminPassword)
+	return testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
+		res, err := http.Get("http://" + ops + "/readyz")
+		if err != nil {
+			return err
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("got %d", res.StatusCode)
+		}
+		return nil
+	})
+}
+
+// arrived checks that a call reached the service, once and with a token that verifies, and returns the token's claims.
+func (w *world) arrived(t *testing.T, what string, r reply) jwt.MapClaims {
+	t.Helper()
+	claims := jwt.MapClaims{}
+	seen := w.service.take()
+	if r.Status != 200 || len(seen) != 1 {
+		t.Errorf("%s: got %+v, the service %+v", what, r, seen)
+		return claims
+	}
+	token := strings.TrimPrefix(seen[0].Header["authorization"], "Bearer ")
+	if _, err := jwt.ParseWithClaims(token, claims, w.keys, jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer("barong"),
+		jwt.WithAudience("peatio"), jwt.WithSubject("session"), jwt.WithExpirationRequired()); err != nil {
+		t.Errorf("%s: the service's token %q: %v", what, token, err)
+	}
+	return claims
+}
+
+const (
+	account = "/api/v2/peatio/account/balances" // needs a session or a key
+	public  = "/api/v2/peatio/public/markets"   // on the pass list
+	blocked = "/api/v2/peatio/management/ping"  // on the block list
+)
+
+// forgeries are headers by which a client claims to be another, elsewhere, or after something else. None must matter.
+var forgeries = [][]string{
+	{"Authorization: Bearer forged"},
+	{"X-Forwarded-Uri: " + public, "X-Forwarded-Method: GET"},
+	{"X-Original-URI: " + public, "X-Original-Method: GET"},
+	{"X-Original-URL: " + public, "X-Rewrite-URL: " + public},
+	{"X-Envoy-Original-Path: " + public, "X-Envoy-Original-Method: GET"},
+	{"X-Forwarded-Prefix: /api/v2/peatio/public"},
+	{"X-HTTP-Method-Override: GET"},
+	{"X-HTTP-Method: GET", "X-Method-Override: GET"},
+	{"X-Forwarded-For: " + here},
+	{"X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "True-Client-IP: " + here, "Client-IP: " + here, "Forwarded: for=" + here},
+	{"X-Forwarded-Host: example.com", "X-Forwarded-Proto: https"},
+	{"X-Auth-Status: 200", "X-Auth-Code: none"},
+	{"X-Envoy-Auth-Headers-To-Remove: cookie", "X-Envoy-Internal: true"},
+}
+
+// hopByHop asks a gateway to drop what it adds for the check.
+const hopByHop = "Connection: close, X-Forwarded-For, X-Forwarded-Uri, X-Forwarded-Method, X-Original-URI, X-Original-Method, Authorization"
+
+// The whole way, through each gateway: refused, signed in, passed with a token, signed out, refused.
+func TestEndToEnd(t *testing.T) {
+	w := newWorld(t)
+	addrs := map[string]string{}
+	for _, g := range gateways {
+		addrs[g.name] = g.start(t, w.ports)
+	}
+	w.service.take()
+	for _, g := range gateways {
+		t.Run(g.name, func(t *testing.T) { w.walk(t, addrs[g.name]) })
+	}
+	t.Run("listeners", func(t *testing.T) {
+		for _, target := range []string{
+			"/api/v2/identity/ping", "/api/v2/barong/identity/ping", "/.well-known/jwks.json", "/api/v2/openapi.json", "/docs",
+			"/livez", "/readyz", "/metrics", "/",
+		} {
+			if r := get(t, local(w.ports.checks), target); r.Status != 404 {
+				t.Errorf("the listener for checks answered %s with %+v", target, r)
+			}
+		}
+		for _, target := range []string{"/api/v2/auth/" + public[1:], "/api/v2/forward-auth", "/api/v2/auth-request"} {
+			if r := get(t, local(w.ports.api), target, "X-Forwarded-Method: GET", "X-Forwarded-Uri: "+public,
+				"X-Original-Method: GET", "X-Original-URI: "+public); r.Status != 404 {
+				t.Errorf("the main listener answered %s with %+v", target, r)
+			}
+		}
+	})
+	w.program.Kill()
+	for _, g := range gateways {
+		t.Run(g.name+" alone", func(t *testing.T) {
+			c := newClient(t, addrs[g.name], here)
+			for _, target := range []string{account, public, blocked, "/api/v2/barong/identity/ping"} {
+				if r := c.call(t, "GET", target, nil); r.Status != g.checkless || len(w.service.take()) != 0 {
+					t.Errorf("%s: got %+v", target, r)
+				} else if g.checkless == 503 {
+					refused(t, target, r, 503, "authz.unavailable")
+				}
+			}
+		})
+	}
+}
+
+func (w *world) walk(t *testing.T, addr string) {
+	stranger, c := newClient(t, addr, here), newClient(t, addr, here)
+	refused(t, "a stranger", stranger.call(t, "GET", account, nil), 401, "authz.invalid_session")
+	refused(t, "a stranger who changes", stranger.call(t, "POST", account, nil), 401, "authz.missing_csrf_token")
+	refused(t, "a blocked path", stranger.call(t, "GET", blocked, nil), 401, "authz.permission_denied")
+	if r := stranger.call(t, "GET", public, nil, "Authorization: Bearer forged"); r.Status != 200 {
+		t.Errorf("a public path: got %+v", r)
+	}
+	if seen := w.service.take(); len(seen) != 1 || seen[0].Header["authorization"] != "" {
+		t.Errorf("a public path: the service got %+v", seen)
+	}
+
+	c.open(t, "/api/v2/barong/identity/sessions", adminEmail, adminPassword)
+	claims := w.arrived(t, "a session", c.call(t, "GET", account, nil))
+	if claims["email"] != adminEmail || claims["role"] != "superadmin" {
+		t.Errorf("the token says %+v", claims)
+	}
+	w.arrived(t, "a forged token", c.call(t, "GET", account, nil, "Authorization: Bearer forged"))
+	if r := c.call(t, "HEAD", account, nil); r.Status != 200 || r.Body != "" || len(w.service.take()) != 1 {
+		t.Errorf("HEAD: got %+v", r)
+	}
+	refused(t, "no CSRF token", c.call(t, "POST", account, map[string]int{"a": 1}), 401, "authz.missing_csrf_token")
+	refused(t, "a wrong CSRF token", c.call(t, "POST", account, nil, "X-CSRF-Token: 00000000000000000000"), 401, "authz.csrf_token_mismatch")
+	refused(t, "a blocked path with a session", c.call(t, "GET", blocked, nil), 401, "authz.permission_denied")
+	if seen := w.service.take(); len(seen) != 0 {
+		t.Errorf("what was refused reached the service: %+v", seen)
+	}
+	w.arrived(t, "a CSRF token", c.call(t, "POST", account, map[string]int{"a": 1}, c.csrf))
+	if r := c.call(t, "GET", "/api/v2/barong/resource/users/me", nil); r.Status != 200 || !strings.Contains(r.Body, adminEmail) {
+		t.Errorf("the API behind the gateway: got %+v", r)
+	}
+
+	signed := w.bot.headers(w.nonce())
+	if claims := w.arrived(t, "an API key", stranger.call(t, "POST", account, nil, signed...)); claims["email"] != "bot@example.com" {
+		t.Errorf("the token says %+v", claims)
+	}
+	refused(t, "a replayed API key", stranger.call(t, "GET", account, nil, signed...), 401, "authz.signature_blacklisted")
+	refused(t, "half an API key", stranger.call(t, "GET", account, nil, signed[:2]...), 422, "authz.invalid_api_key_headers")
+
+	far := newClient(t, addr, restricted)
+	far.session, far.csrf = c.session, c.csrf
+	refused(t, "a restricted address", far.call(t, "GET", account, nil), 471, "authz.restrict.blacklist")
+	w.service.take()
+	for _, forged := range forgeries {
+		what := strings.Join(forged, ", ")
+		refused(t, what+" by a stranger", stranger.call(t, "GET", account, nil, forged...), 401, "authz.invalid_session")
+		refused(t, what+" on a blocked path", c.call(t, "GET", blocked, nil, forged...), 401, "authz.permission_denied")
+		refused(t, what+" without a CSRF token", c.call(t, "DELETE", account, nil, forged...), 401, "authz.missing_csrf_token")
+		refused(t, what+" from a restricted address", far.call(t, "GET", public, nil, forged...), 471, "authz.restrict.blacklist")
+	}
+	for _, method := range []string{"GET", "POST"} {
+		if r := stranger.call(t, method, account, nil, hopByHop); r.Status < 400 {
+			t.Errorf("hop by hop: got %+v", r)
+		}
+		if r := far.call(t, method, public, nil, hopByHop); r.Status != 471 && r.Status != 400 {
+			t.Errorf("hop by hop from a restricted address: got %+v", r)
+		}
+	}
+	w.broken(t, addr)
+	if seen := w.service.take(); len(seen) != 0 {
+		t.Errorf("what was refused reached the service: %+v", seen)
+	}
+	w.odd(t, addr)
+
+	if r := c.call(t, "DELETE", "/api/v2/barong/identity/sessions", nil, c.csrf); r.Status != 204 && r.Status != 200 {
+		t.Errorf("sign out: got %+v", r)
+	}
+	refused(t, "after signing out", c.call(t, "GET", account, nil), 401, "authz.invalid_session")
+}
+
+// broken sends what no browser sends: all of it is refused, whoever refuses it.
+func (w *world) broken(t *testing.T, addr string) {
+	signed := w.bot.headers(w.nonce())
+	for what, headers := range map[string][]string{
+		"a malformed cookie":     {"Cookie: =;;==;_barong_session;\"_barong_session"},
+		"an empty session":       {"Cookie: _barong_session="},
+		"two sessions":           {"Cookie: _barong_session=a; _barong_session=b"},
+		"two lines of sessions":  {"Cookie: _barong_session=a", "Cookie: _barong_session=b"},
+		"an odd session":         {"Cookie: _barong_session=../../%00"},
+		"a cookie of 64 KiB":     {"Cookie: a=" + strings.Repeat("x", 64<<10)},
+		"a session of 24 KiB":    {"Cookie: _barong_session=" + strings.Repeat("x", 24<<10)},
+		"Latin-1":                {"User-Agent: caf\xe9"},
+		"a control byte":         {"User-Agent: a\x01b"},
+		"an API key twice":       append(signed, signed[0]),
+		"an underscore alias":    {"X_Forwarded_For: " + here},
+		"a thousand headers":     strings.Split(strings.Repeat("X-A: b\n", 1000)+"X-B: c", "\n"),
+		"both framings":          {"Content-Length: 0", "Transfer-Encoding: chunked"},
+		"a folded header":        {"X-A: b\r\n c"},
+		"a space in a name":      {"X-A : b"},
+		"two hosts":              {"Host: other"},
+		"a carriage return only": {"X-A: b\rCookie: _barong_session=x"},
+	} {
+		r, _ := raw(t, addr, request("GET", account, "", append(headers, "Connection: close")...))
+		if r.Status < 400 {
+			t.Errorf("%s: got %+v", what, r)
+		}
+	}
+	for _, method := range []string{"TRACE", "PURGE", "get", "CONNECT", "OPTIONS"} {
+		if r, _ := raw(t, addr, request(method, account, "", "Connection: close")); r.Status < 400 {
+			t.Errorf("%s: got %+v", method, r)
+		}
+	}
+}
+
+// odd sends targets of many readings as a stranger, who may see public paths alone: in every reading, what was served
+// is one.
+func (w *world) odd(t *testing.T, addr string) {
+	for _, target := range oddTargets {
+		r, _ := raw(t, addr, request("GET", target, "", "Connection: close"))
+		seen := w.service.take()
+		if r.Status >= 400 || r.Status == 301 {
+			if len(seen) != 0 {
+				t.Errorf("%s: got %+v, and the service %+v", target, r, seen)
+			}
+			continue
+		}
+		if len(seen) != 1 {
+			t.Errorf("%s: got %+v, and the service %+v", target, r, seen)
+			continue
+		}
+		for _, reading := range readings(seen[0].Target) {
+			if strings.Contains(reading, "%") {
+				continue // the judged path has its escapes decoded
+			}
+			if !strings.HasPrefix(reading, "/api/v2/peatio/public/") && reading != "/api/v2/peatio/public" {
+				t.Errorf("%s: a stranger was served %q, which reads %q", target, seen[0].Target, reading)
+			}
+		}
+	}
+}
+
+// One listener for checks and API: no spelling of a check reaches a route of the API, and none of a route a check.
+func TestChecksBesideTheAPI(t *testing.T) {
+	addr := local(testkit.FreePort(t))
+	startProgram(t, "BARONG_HTTP_ADDR="+addr, "BARONG_GRPC_ADDR=")
+	if r := get(t, addr, "/api/v2/identity/ping"); r.Status != 200 {
+		t.Fatalf("the API: got %+v", r)
+	}
+	if r := get(t, addr, "/api/v2/auth"+public); r.Status != 200 || r.Header.Get("X-Envoy-Auth-Headers-To-Remove") != "authorization" {
+		t.Fatalf("a check of a public path: got %+v", r)
+	}
+	for _, target := range []string{
+		"/x/..%2f..%2fidentity/ping", "/x/..%2F..%2Fidentity/ping", "/../identity/ping", "/x/../../identity/ping", "/..;/identity/ping",
+		"/%2e%2e/identity/ping", "/x/%2e%2e/%2e%2e/identity/ping", `/..\identity\ping`, "//identity/ping", "/..%5cidentity/ping",
+		"/x/..%2f..%2f..%2f..%2f.well-known/jwks.json", "/%2e%2e/%2e%2e/%2e%2e/docs",
+	} {
+		if r := get(t, addr, "/api/v2/auth"+target); r.Body != `{"errors":["authz.ambiguous_path"]}` || r.Status != 400 {
+			t.Errorf("a check of %s: got %+v", target, r)
+		}
+	}
+	for _, target := range []string{
+		"/api/v2/%61uth" + public, "/api/v2/identity/../auth" + public, "/api/v2/identity/%2e%2e/auth" + public,
+		"/api/v2/identity/..%2fauth" + public, "/API/V2/AUTH" + public, "/api/v2/auth;x" + public, "//api/v2/auth" + public,
+		"/api/v2/forward-auth/", "/api/v2/barong/../forward-auth", "http://" + addr + "/api/v2/auth" + public,
+	} {
+		if r := get(t, addr, target, "X-Forwarded-Method: GET", "X-Forwarded-Uri: "+public); r.Status != 400 ||
+			r.Body != `{"errors":["authz.malformed_request"]}` {
+			t.Errorf("%s: got %+v", target, r)
+		}
+	}
+	// The API gated by this process itself wants what a gateway would want.
+	stranger := newClient(t, addr, here)
+	refused(t, "a stranger", stranger.call(t, "GET", "/api/v2/barong/resource/users/me", nil), 401, "authz.invalid_session")
+	refused(t, "a forged token", stranger.call(t, "GET", "/api/v2/barong/resource/users/me", nil, "Authorization: Bearer forged"),
+		401, "authz.invalid_session")
+	stranger.open(t, "/api/v2/barong/identity/sessions", adminEmail, adminPassword)
+	if r := stranger.call(t, "GET", "/api/v2/barong/resource/users/me", nil); r.Status != 200 || !strings.Contains(r.Body, adminEmail) {
+		t.Errorf("signed in: got %+v", r)
+	}
+}
