@@ -21,6 +21,7 @@ import (
 
 	"barong/api"
 	"barong/api/account"
+	"barong/api/admin"
 	"barong/api/identity"
 	"barong/api/resource"
 	"barong/api/rest"
@@ -57,7 +58,7 @@ const (
 
 // Run serves until the context ends.
 func (s serveCommand) Run(p *program) error {
-	c, err := p.config()
+	c, err := p.load()
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,9 @@ func (s serveCommand) Run(p *program) error {
 		return err
 	}
 	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
+	for _, w := range c.Warnings() {
+		log.Warn("configuration", "warning", w)
+	}
 	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics()}
 	v.ops = obs.NewOps(v.metrics, log)
 	defer v.close()
@@ -329,10 +333,9 @@ func (v *server) openRules() error {
 		}
 		v.geo = geo
 	}
-	r, err := rules.New(rules.Options{
-		DB: v.db, Bus: v.bus, ListsFile: c.AuthzRulesFile, ListsRequired: c.Source("BARONG_AUTHZ_RULES_FILE") != "default",
-		ModelFile: c.CasbinModel, Locator: v.geo, Prefix: c.APIPrefix, Log: v.log,
-	})
+	o := ruleOptions(c, v.db)
+	o.Bus, o.Locator, o.Log = v.bus, v.geo, v.log
+	r, err := rules.New(o)
 	if err != nil {
 		return err
 	}
@@ -340,7 +343,17 @@ func (v *server) openRules() error {
 	if err := r.Reload(v.ctx); err != nil {
 		return fmt.Errorf("the rules: %w", err)
 	}
-	v.background(r.Run)
+	// It stores what it has sampled when it stops, so it stops before the database closes.
+	running, stop := context.WithCancel(v.base)
+	stopped := make(chan struct{})
+	v.onClose(func() {
+		stop()
+		<-stopped
+	})
+	go func() {
+		defer close(stopped)
+		r.Run(running)
+	}()
 	v.background(func(ctx context.Context) {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
@@ -583,6 +596,9 @@ func (v *server) openAPI() error {
 			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
 			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
 			RateLimits: c.RateLimits != "off",
+		},
+		Admin: admin.Options{
+			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
 		},
 		Files: files, Version: build.Version,
 	})
