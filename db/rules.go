@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/uptrace/bun"
+
 	"barong/internal/bus"
 )
 
@@ -55,6 +57,37 @@ func (q queries) Restriction(ctx context.Context, id int64) (*Restriction, error
 		return nil, Translate(err)
 	}
 	return r, nil
+}
+
+// A RestrictionFilter narrows a list of restrictions. Every field that is set must fit.
+type RestrictionFilter struct {
+	Category, Scope *string
+	Updated         bool   // From and To bound updated_at instead of created_at
+	From, To        *int64 // Unix seconds, both inclusive
+}
+
+// Restrictions is one page of the rows that fit, by id, and how many fit in all.
+func (q queries) Restrictions(ctx context.Context, f RestrictionFilter, p Page) ([]Restriction, int64, error) {
+	rows := []Restriction{}
+	s := q.idb.NewSelect().Model(&rows)
+	if f.Category != nil {
+		s = s.Where("category = ?", *f.Category)
+	}
+	if f.Scope != nil {
+		s = s.Where("scope = ?", *f.Scope)
+	}
+	column := bun.Ident("created_at")
+	if f.Updated {
+		column = bun.Ident("updated_at")
+	}
+	if f.From != nil {
+		s = s.Where("? >= ?", column, unixTime(*f.From))
+	}
+	if f.To != nil {
+		s = s.Where("? <= ?", column, unixTime(*f.To))
+	}
+	n, err := s.Order("id").Limit(p.limit()).Offset(p.offset()).ScanAndCount(ctx)
+	return rows, int64(n), Translate(err)
 }
 
 // LockRules keeps rule changes of other transactions waiting, so that a check of the whole set holds until the commit.

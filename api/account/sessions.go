@@ -120,6 +120,17 @@ func (s *Service) End(ctx context.Context, key session.Key) error {
 	return nil
 }
 
+// EndEverybody ends every session of everybody, on every replica.
+func (s *Service) EndEverybody(ctx context.Context) error {
+	if _, err := s.Sessions.DeleteAll(ctx); err != nil {
+		return outage(err)
+	}
+	if err := s.Notices(ctx, bus.Notice{Kind: bus.SessionsGone}); err != nil {
+		s.Log.WarnContext(ctx, "announce that all sessions have ended", "error", err)
+	}
+	return nil
+}
+
 // ListSessions are the user's live sessions, newest first.
 func (s *Service) ListSessions(ctx context.Context, user *db.User) ([]*session.Session, error) {
 	all, err := s.Sessions.List(ctx, user.UID, s.Now())

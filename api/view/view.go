@@ -149,6 +149,7 @@ type Profile struct {
 	Metadata  json.RawMessage `json:"metadata"`
 	CreatedAt string          `json:"created_at"`
 	UpdatedAt string          `json:"updated_at"`
+	UID       string          `json:"uid,omitempty"` // whose it is; only in the list of everybody's
 }
 
 // NewProfile shows a profile.
