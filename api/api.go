@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttpadaptor"
 
+	"barong/api/admin"
 	"barong/api/identity"
 	"barong/api/openapi"
 	"barong/api/resource"
@@ -31,6 +32,7 @@ type Options struct {
 	Rest     rest.Options // without Routes
 	Identity identity.Options
 	Resource resource.Options
+	Admin    admin.Options
 	Files    *blob.Store
 	Version  string // of the program, for the documents
 }
@@ -52,7 +54,7 @@ const (
 // New assembles the API.
 func New(o Options) (*API, error) {
 	people := identity.New(o.Identity)
-	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), fileRoutes(o.Resource.DB, o.Files))
+	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), admin.New(o.Admin).Routes(), fileRoutes(o.Resource.DB, o.Files))
 	described := openapi.Options{Routes: routes, Version: o.Version, Prefix: o.Rest.Prefix, Legacy: o.Rest.Legacy}
 	document, err := openapi.Document(described)
 	if err != nil {
