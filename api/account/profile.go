@@ -158,13 +158,16 @@ func (u *Unit) UpdateProfile(ctx context.Context, user *db.User, before, p *db.P
 }
 
 // profileSaved shows a profile's state in the private label "profile", and takes back the verification of the documents
-// when the person they speak of is not the same any more: a new profile is submitted, or its fields changed.
+// when the person they speak of is not the same any more: a profile is submitted, or says something new.
 func (u *Unit) profileSaved(ctx context.Context, user *db.User, before, after *db.Profile) error {
 	if err := u.PutLabel(ctx, user, "profile", after.StateName()); err != nil {
 		return err
 	}
 	submitted := after.State == db.ProfileSubmitted && (before == nil || before.State != db.ProfileSubmitted)
-	if !submitted && (before == nil || sameIdentity(before, after)) {
+	if before == nil {
+		before = &db.Profile{} // a new profile says who somebody is as much as a changed one does
+	}
+	if !submitted && sameIdentity(before, after) {
 		return nil
 	}
 	document, err := u.lockedLabel(ctx, user, "document")

@@ -101,10 +101,13 @@ func TestProfileLife(t *testing.T) {
 			_, err := w.CreateLabel(ctx, u, "profile", "mine", "public", nil)
 			return err
 		})
-		same(t, "draft", told(b.do(create(db.ProfileDrafted))), []string{"model.label.created", "model.profile.created"})
-		if label("profile") != "drafted" || label("document") != "verified" {
+		same(t, "draft", told(b.do(create(db.ProfileDrafted))), []string{
+			"model.label.created", `model.user.updated {"level":3}`, `model.label.updated {"value":"verified"}`, "model.profile.created",
+		})
+		if label("profile") != "drafted" || label("document") != "replaced" {
 			t.Errorf("after a draft: profile %s, document %s", label("profile"), label("document"))
 		}
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.PutLabel(ctx, u, "document", "verified") })
 		err := b.try(create(db.ProfileDrafted))
 		same(t, "a second draft", codes(err), []fault.Code{"state.exists"})
 		if fault.As(err).Status != 409 {
