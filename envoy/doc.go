@@ -7,6 +7,8 @@
 // twice, and a peer that may not speak for others. It depends on authz and fasthttp, and on gRPC for the gRPC service;
 // it knows no store, no policy and no REST route.
 //
+// NewServer makes the HTTP servers, for checks and for the REST API, with the bounds that strangers meet.
+//
 // The reference configurations of the four gateways stand beside the code (envoy.yaml, envoy-grpc.yaml, traefik.yml
 // with traefik-dynamic.yml, nginx.conf, Caddyfile), and the end-to-end tests run exactly these files in front of a
 // started server.
