@@ -108,13 +108,13 @@ var (
 		"first_name.too_long", "first_name.invalid", "last_name.too_long", "last_name.invalid", "dob.invalid",
 		"city.too_long", "city.invalid", "country.must have alpha2 or alpha3 format",
 		"postcode.too_short", "postcode.too_long", "postcode.invalid", "address.too_long", "address.invalid",
-		"metadata.invalid_format", "metadata.too_long", "state.exists",
+		"metadata.invalid_format", "metadata.too_long",
 	}
 	smsCodes = []fault.Code{
 		"resource.phone.num_not_reachable", "resource.phone.num_not_valid", "resource.phone.sms_content_invalid",
 		"resource.phone.unsubscribed_recipient", "resource.phone.twilio_unexpected", fault.TooMany,
 	}
-	guardCodes = []fault.Code{"resource.api_key.2fa_disabled", "resource.api_key.missing_totp", "resource.api_key.invalid_totp", fault.TOTP, fault.TooMany}
+	guardCodes = []fault.Code{"resource.api_key.2fa_disabled", "resource.api_key.invalid_totp", fault.TOTP, fault.TooMany}
 )
 
 func codes(lists ...[]fault.Code) []fault.Code {
@@ -243,7 +243,8 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "POST", Path: "/resource/profiles", Summary: "Creates a profile, as a draft or submitted.",
 			Access: rest.User, Prefix: profiles, Params: profile, BadRequest: true,
-			Success: 201, Output: "Profile", Handle: m.createProfile, Errors: profileCodes,
+			Success: 201, Output: "Profile", Handle: m.createProfile,
+			Errors: codes(profileCodes, []fault.Code{"state.exists"}),
 		},
 		{
 			Method: "PUT", Path: "/resource/profiles", Summary: "Changes the drafted profile, or submits it.",
@@ -279,7 +280,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "POST", Path: "/resource/phones", Summary: "Adds a phone and sends a code to it.",
 			Access: rest.User, Prefix: phones, Params: []rest.Param{number, channel}, BadRequest: true,
 			Success: 201, Output: "{message:string}", Handle: m.addPhone, Listed: []int{404},
-			Errors: codes([]fault.Code{"resource.phone.invalid_num", "resource.phone.number_exist", "resource.phone.exists", "number.invalid"}, smsCodes),
+			Errors: codes([]fault.Code{"resource.phone.invalid_num", "resource.phone.number_exist", "resource.phone.exists"}, smsCodes),
 		},
 		{
 			Method: "POST", Path: "/resource/phones/send_code", Summary: "Sends another code to a phone.",
@@ -339,7 +340,7 @@ func (m *Module) Routes() []rest.Route {
 				},
 			},
 			BadRequest: true, Success: 201, Output: "APIKey", Handle: m.createAPIKey,
-			Errors: codes(guardCodes, []fault.Code{"kid.blank", "algorithm.inclusion", "scope.too_long", "api_key.could_not_save_secret"}),
+			Errors: codes(guardCodes, []fault.Code{"kid.blank", "algorithm.inclusion", "scope.too_long"}),
 		},
 		{
 			Method: "PATCH", Path: "/resource/api_keys/{kid}", Summary: "Changes scope or state of an API key.",

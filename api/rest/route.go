@@ -128,7 +128,8 @@ func (r *Route) ValueCode(p *Param) fault.Code {
 
 func (p *Param) bounded() bool { return len(p.Values) > 0 || p.Min != 0 || p.Max != 0 }
 
-// ValidationCodes are the codes that Params can cause, in order and without repeats.
+// ValidationCodes are the codes that Params can cause, in order and without repeats. What stands in the path is never
+// absent, and is always text.
 func (r *Route) ValidationCodes() []fault.Code {
 	var out []fault.Code
 	seen := map[fault.Code]bool{}
@@ -140,13 +141,15 @@ func (r *Route) ValidationCodes() []fault.Code {
 	}
 	for i := range r.Params {
 		p := &r.Params[i]
-		if p.Required {
+		if p.Required && p.In != Path {
 			add(r.MissingCode(p))
 		}
 		if p.NotBlank {
 			add(r.EmptyCode(p))
 		}
-		add(r.TypeCode(p))
+		if p.In != Path || p.Type != String {
+			add(r.TypeCode(p))
+		}
 		if p.bounded() {
 			add(r.ValueCode(p))
 		}

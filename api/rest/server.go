@@ -324,11 +324,20 @@ func isMultipart(rc *fasthttp.RequestCtx) bool {
 	return strings.EqualFold(strings.TrimSpace(string(media)), "multipart/form-data")
 }
 
+// tooLarge refuses a body and ends the connection. It lets a little of the rest flow by first: most clients are then
+// done with sending and see the answer, where they would otherwise see a connection reset.
+func tooLarge(rc *fasthttp.RequestCtx) *fault.Error {
+	rc.SetConnectionClose()
+	if stream := rc.RequestBodyStream(); stream != nil {
+		_, _ = io.CopyN(io.Discard, stream, 1<<20) // the refusal stands, whatever comes
+	}
+	return fault.New(fault.TooLarge)
+}
+
 // readLimited reads a body that still flows, up to limit bytes.
 func readLimited(rc *fasthttp.RequestCtx, limit int) error {
 	if n := rc.Request.Header.ContentLength(); n > limit {
-		rc.SetConnectionClose()
-		return fault.New(fault.TooLarge)
+		return tooLarge(rc)
 	}
 	stream := rc.RequestBodyStream()
 	if stream == nil {
@@ -343,8 +352,7 @@ func readLimited(rc *fasthttp.RequestCtx, limit int) error {
 		return errMalformed.Because(fmt.Errorf("read body: %w", err))
 	}
 	if len(body) > limit {
-		rc.SetConnectionClose()
-		return fault.New(fault.TooLarge)
+		return tooLarge(rc)
 	}
 	rc.Request.SetBody(body)
 	return nil
@@ -356,8 +364,7 @@ const multipartMemory = 1 << 20
 // readForm reads a multipart body, up to limit bytes.
 func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.Form, error) {
 	if n := rc.Request.Header.ContentLength(); n > limit {
-		rc.SetConnectionClose()
-		return nil, fault.New(fault.TooLarge)
+		return nil, tooLarge(rc)
 	}
 	stream := rc.RequestBodyStream()
 	if stream == nil {
@@ -366,11 +373,10 @@ func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.F
 	bounded := &io.LimitedReader{R: stream, N: int64(limit) + 1}
 	form, err := multipart.NewReader(bounded, boundary).ReadForm(multipartMemory)
 	if bounded.N <= 0 {
-		rc.SetConnectionClose()
 		if form != nil {
 			err = errors.Join(err, form.RemoveAll())
 		}
-		return nil, fault.New(fault.TooLarge).Because(err)
+		return nil, tooLarge(rc).Because(err)
 	}
 	if err != nil {
 		return nil, errMalformed.Because(err)

@@ -1,0 +1,311 @@
+package resource_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"image/png"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"barong/db"
+	"barong/internal/apitest"
+)
+
+// secretOf reads the secret in an answer with a QR code.
+func secretOf(t *testing.T, a *apitest.Answer) string {
+	t.Helper()
+	data := a.Object(t)["data"].(map[string]any)
+	address, err := url.Parse(data["url"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(data["barcode"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if picture, err := png.Decode(bytes.NewReader(raw)); err != nil || picture.Bounds().Dx() != 300 {
+		t.Errorf("barcode: %v", err)
+	}
+	q := address.Query()
+	if address.Scheme != "otpauth" || address.Host != "totp" || q.Get("issuer") != "Barong" || q.Get("digits") != "6" ||
+		q.Get("period") != "30" || q.Get("algorithm") != "SHA1" || len(q.Get("secret")) != 32 {
+		t.Errorf("url %s", address)
+	}
+	return q.Get("secret")
+}
+
+func TestOTP(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b, old := start(t, e), start(t, e, legacy)
+		u := b.member(t)
+		cookie, elsewhere := b.signIn(t, u), b.signIn(t, u)
+		post := func(path string, o apitest.Option) *apitest.Answer {
+			return b.Post(t, "/resource/otp/"+path, apitest.As(u), apitest.Cookie(cookieName, cookie), o)
+		}
+		for _, path := range []string{"enable", "disable", "verify", "recovery_codes"} {
+			post(path, apitest.Form()).Want(t, 400, "resource.otp.missing_code", "resource.otp.empty_code")
+			old.Post(t, "/resource/otp/"+path, apitest.As(u)).Want(t, 422, "resource.otp.missing_code", "resource.otp.empty_code")
+			post(path, apitest.Form("code", " ")).Want(t, 400, "resource.otp.empty_code")
+			post(path, apitest.JSON(map[string]any{"code": []string{"1"}})).Want(t, 422, "invalid")
+			post(path, apitest.JSON(map[string]any{"code": nil})).Want(t, 400, "resource.otp.empty_code")
+		}
+		b.wantActivities(t, u)
+		var want []string
+		row := func(action, reason string) {
+			text := "otp / " + action + " / succeed"
+			if reason != "" {
+				text = "otp / " + action + ` / failed {"reason":"` + reason + `"}`
+			}
+			want = append(want, text)
+		}
+		const wrong, off, on = "OTP code is invalid", "2FA has not been enabled for this account", "2FA has been already enabled for this account"
+		post("enable", apitest.Form("code", "123456")).Want(t, 422, "resource.otp.invalid") // no secret yet
+		row("enable 2FA", wrong)
+		post("disable", apitest.Form("code", "123456")).Want(t, 400, "resource.otp.not_enabled")
+		row("disable 2FA", off)
+		post("verify", apitest.Form("code", "123456")).Want(t, 400, "resource.otp.already_enabled")
+		row("verify 2FA code", off)
+		post("recovery_codes", apitest.Form("code", "123456")).Want(t, 400, "resource.otp.not_enabled")
+		row("request recovery codes", off)
+
+		a := post("generate_qrcode", apitest.Form()).Want(t, 201)
+		row("request QR code for 2FA", "")
+		if keys := a.Keys(t); !slices.Equal(keys, []string{"auth", "data", "lease_duration", "lease_id", "metadata", "renewable", "warnings", "wrap_info"}) {
+			t.Errorf("envelope %q", keys)
+		}
+		first := secretOf(t, a)
+		secret := secretOf(t, post("generate_qrcode", apitest.Form()).Want(t, 201))
+		row("request QR code for 2FA", "")
+		if first == secret {
+			t.Fatal("the same secret again")
+		}
+		post("enable", apitest.Form("code", e.Code(t, first, 0))).Want(t, 422, "resource.otp.invalid") // replaced
+		row("enable 2FA", wrong)
+		b.wantUser(t, u, 1, "active", false)
+		b.wantEvents(t)
+		used := e.Code(t, secret, 0)
+		post("enable", apitest.Form("code", used)).WantBody(t, 201, "200")
+		row("enable 2FA", "")
+		b.wantUser(t, u, 1, "active", true)
+		b.wantLabels(t, u, "private email:verified", "private otp:enabled")
+		b.wantEvents(t, "model.user.updated", "model.label.created")
+		b.wantMails(t, "otp.enabled")
+		if !b.alive(t, cookie) || b.alive(t, elsewhere) {
+			t.Error("the other session is to end, and this one to stay")
+		}
+		post("generate_qrcode", apitest.Form()).Want(t, 400, "resource.otp.already_enabled")
+		row("request QR code for 2FA", on)
+		post("enable", apitest.Form("code", "123456")).Want(t, 400, "resource.otp.already_enabled")
+		row("enable 2FA", on)
+		b.wantActivities(t, u, want...)
+
+		for path, action := range map[string]string{"verify": "verify 2FA code", "disable": "disable 2FA", "recovery_codes": "request recovery codes"} {
+			e.Limits.Forget()
+			post(path, apitest.Form("code", e.WrongCode(t, secret))).Want(t, 422, "resource.otp.invalid")
+			post(path, apitest.Form("code", used)).Want(t, 422, "totp.error")
+			row(action, wrong)
+			b.wantActivities(t, u, want...)
+		}
+		e.Limits.Forget()
+		post("verify", apitest.Form("code", " "+e.Code(t, secret, 1)+" ")).WantBody(t, 201, "null")
+		b.wantActivities(t, u, want...) // a success is not recorded
+
+		e.Clock.Advance(rest60)
+		codes := post("recovery_codes", apitest.Form("code", e.Code(t, secret, 0))).Want(t, 201).Object(t)["codes"].([]any)
+		row("request recovery codes", "")
+		if len(codes) != 10 || !regexp.MustCompile(`^([a-z2-7]{4}-){3}[a-z2-7]{4}$`).MatchString(codes[0].(string)) {
+			t.Errorf("codes %q", codes)
+		}
+		post("verify", apitest.Form("code", codes[0].(string))).Want(t, 422, "resource.otp.invalid") // they sign in, and nothing else
+		row("verify 2FA code", wrong)
+		if err := e.Accounts.CheckSignInCode(t.Context(), e.Fresh(t, u), codes[0].(string)); err != nil {
+			t.Errorf("sign in with a recovery code: %v", err)
+		}
+
+		e.Update(t, func(ctx context.Context, tx *db.Tx) error {
+			return tx.InsertAPIKey(ctx, &db.APIKey{UserID: u.ID, KID: "k1", Algorithm: "HS256", State: "active", Secret: "s"})
+		})
+		elsewhere = b.signIn(t, u)
+		e.Events()
+		e.Mails(t)
+		post("disable", apitest.Form("code", e.Code(t, secret, 1))).WantBody(t, 201, "200")
+		row("disable 2FA", "")
+		b.wantActivities(t, u, want...)
+		b.wantUser(t, u, 1, "active", false)
+		b.wantLabels(t, u, "private email:verified")
+		b.wantEvents(t, "model.user.updated")
+		b.wantMails(t, "otp.disabled")
+		if !b.alive(t, cookie) || b.alive(t, elsewhere) {
+			t.Error("the other session is to end, and this one to stay")
+		}
+		if k, err := e.DB.APIKey(t.Context(), "k1"); err != nil || k.Active {
+			t.Errorf("API key: %+v, %v", k, err)
+		}
+		if _, err := e.DB.TOTPKey(t.Context(), u.ID); err == nil {
+			t.Error("the secret is still there")
+		}
+		post("disable", apitest.Form("code", "123456")).Want(t, 400, "resource.otp.not_enabled")
+
+		v := b.member(t)
+		old.Post(t, "/resource/otp/disable", apitest.As(v), apitest.Form("code", e.Code(t, e.Enable2FA(t, v), 0))).WantBody(t, 200, "200")
+	})
+}
+
+const rest60 = 60e9 // two time steps of a second factor
+
+// TestOTPUsedOnce holds that a pending secret's code is used once too: enable answers totp.error for an old one.
+func TestOTPUsedOnce(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	b := start(t, e)
+	u := b.member(t)
+	code := e.Code(t, secretOf(t, b.Post(t, "/resource/otp/generate_qrcode", apitest.As(u))), 0)
+	if err := e.Accounts.CheckTOTP(t.Context(), u, code); err != nil {
+		t.Fatal(err)
+	}
+	b.Post(t, "/resource/otp/enable", apitest.As(u), apitest.Form("code", code)).Want(t, 422, "totp.error")
+	b.wantUser(t, u, 1, "active", false)
+}
+
+func TestAPIKeys(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b, old := start(t, e), start(t, e, legacy)
+		u, plain := b.member(t), b.member(t)
+		secret := e.Enable2FA(t, u)
+		as := apitest.As(u)
+		post := func(b *bench, o apitest.Option) *apitest.Answer { return b.Post(t, "/resource/api_keys", as, o) }
+		patch := func(b *bench, kid string, o apitest.Option) *apitest.Answer {
+			return b.Patch(t, "/resource/api_keys/"+kid, as, o)
+		}
+		del := func(b *bench, kid string, o apitest.Option) *apitest.Answer {
+			return b.Delete(t, "/resource/api_keys/"+kid, as, o)
+		}
+		// now is a code that was never used.
+		now := func() string {
+			e.Clock.Advance(30e9)
+			e.Limits.Forget()
+			return e.Code(t, secret, 0)
+		}
+
+		a := b.Get(t, "/resource/api_keys", as).WantBody(t, 200, "[]")
+		if a.Header.Get("Total") != "0" || a.Header.Get("Page") != "1" || a.Header.Get("Per-Page") != "100" || a.Header.Get("Link") != "" {
+			t.Errorf("headers %v", a.Header)
+		}
+		b.Post(t, "/resource/api_keys", apitest.As(plain), apitest.Form("algorithm", "HS256", "totp_code", "123456")).Want(t, 400, "resource.api_key.2fa_disabled")
+		b.Patch(t, "/resource/api_keys/abc", apitest.As(plain), apitest.Form("totp_code", "123456")).Want(t, 400, "resource.api_key.2fa_disabled")
+		b.Delete(t, "/resource/api_keys/abc", apitest.As(plain), apitest.Query("totp_code", "123456")).Want(t, 400, "resource.api_key.2fa_disabled")
+
+		algorithm := []string{"resource.apikey.missing_algorithm", "resource.apikey.empty_algorithm"}
+		code := []string{"resource.api_key.missing_totp", "resource.apikey.empty_totp_code"}
+		post(b, apitest.Form()).Want(t, 400, append(slices.Clone(algorithm), code...)...)
+		post(old, apitest.Form()).Want(t, 422, append(slices.Clone(algorithm), code...)...)
+		post(b, apitest.Form("algorithm", "", "kid", "", "scope", "", "totp_code", "")).
+			Want(t, 400, algorithm[1], "resource.apikey.empty_kid", "resource.apikey.empty_scope", code[1])
+		post(b, apitest.Form("algorithm", "HS256")).Want(t, 400, code...)
+		post(b, apitest.Form("algorithm", "HS256", "scope", " ", "totp_code", "1")).Want(t, 422, "resource.apikey.empty_scope")
+		post(b, apitest.JSON(map[string]any{"algorithm": []string{"HS256"}, "totp_code": []string{"1"}, "scope": map[string]int{"a": 1}, "kid": []string{"x"}})).
+			Want(t, 422, "invalid", "invalid", "invalid", "invalid")
+		post(b, apitest.Form("algorithm", "HS256", "totp_code", e.WrongCode(t, secret))).Want(t, 422, "resource.api_key.invalid_totp")
+		post(b, apitest.Form("algorithm", "RS256", "totp_code", now())).Want(t, 422, "kid.blank", "algorithm.inclusion")
+		post(b, apitest.Form("algorithm", "HS512", "kid", "mine", "totp_code", now())).Want(t, 422, "algorithm.inclusion")
+		post(b, apitest.Form("algorithm", "HS256", "scope", strings.Repeat("x", 256), "totp_code", now())).Want(t, 422, "scope.too_long")
+		b.wantActivities(t, u)
+
+		used := now()
+		a = post(b, apitest.Form("algorithm", "HS256", "kid", "mine", "scope", "trade, sell", "totp_code", used)).Want(t, 201)
+		key := a.Object(t)
+		kid, _ := key["kid"].(string)
+		plainSecret, _ := key["secret"].(string)
+		if !slices.Equal(a.Keys(t), []string{"kid", "algorithm", "scope", "state", "secret", "created_at", "updated_at"}) || !apitest.Hex(kid, 16) ||
+			!apitest.Hex(plainSecret, 32) || key["state"] != "active" || fmt.Sprint(key["scope"]) != "[trade  sell]" || key["algorithm"] != "HS256" {
+			t.Errorf("key %s", a.Body)
+		}
+		if k, err := e.DB.APIKey(t.Context(), kid); err != nil || string(k.Secret) != plainSecret || !k.Active || k.UID != u.UID {
+			t.Errorf("stored %+v, %v", k, err)
+		}
+		b.wantMails(t, "api_key.created")
+		b.wantEvents(t)
+		b.wantActivities(t, u, "api_key / create / succeed")
+		post(b, apitest.Form("algorithm", "HS256", "totp_code", used)).Want(t, 422, "totp.error")
+		patch(b, kid, apitest.Form("totp_code", used)).Want(t, 422, "totp.error")
+		del(b, kid, apitest.Query("totp_code", used)).Want(t, 422, "totp.error")
+		if got := post(old, apitest.Form("algorithm", "HS256", "totp_code", now())).Want(t, 201).Object(t); fmt.Sprint(got["scope"]) != "[]" ||
+			!apitest.Hex(got["secret"].(map[string]any)["data"].(map[string]any)["value"].(string), 32) {
+			t.Errorf("key of the last release %v", got)
+		}
+
+		list := b.Get(t, "/resource/api_keys", as, apitest.Query("limit", "1")).Want(t, 200)
+		if rows := list.List(t); len(rows) != 1 || rows[0]["kid"] != kid || rows[0]["secret"] != nil || list.Header.Get("Total") != "2" ||
+			strings.Count(list.Header.Get("Link"), "rel=") != 2 {
+			t.Errorf("list %s, %v", list.Body, list.Header)
+		}
+		if rows := b.Get(t, "/resource/api_keys", as, apitest.Query("page", "3")).Want(t, 200); rows.Body != "[]" || rows.Header.Get("Total") != "2" {
+			t.Errorf("page 3: %s", rows.Body)
+		}
+		b.Get(t, "/resource/api_keys", apitest.As(plain)).WantBody(t, 200, "[]")
+		b.Get(t, "/resource/api_keys", as, apitest.Query("page", "x", "limit", "y")).
+			Want(t, 422, "non_integer_page", "non_positive_page", "non_integer_limit", "invalid_limit")
+
+		missing := []string{"resource.apikey.missing_totp_code", "resource.apikey.empty_totp_code"}
+		patch(b, kid, apitest.Form()).Want(t, 400, missing...)
+		patch(old, kid, apitest.Form()).Want(t, 422, missing...)
+		patch(b, kid, apitest.Form("scope", "", "state", "", "totp_code", "")).
+			Want(t, 400, "resource.apikey.empty_scope", "resource.apikey.empty_state", missing[1])
+		patch(b, kid, apitest.JSON(map[string]any{"scope": []string{"x"}, "state": []string{"x"}, "totp_code": []string{"1"}})).Want(t, 422, "invalid", "invalid", "invalid")
+		patch(b, "%20", apitest.Form("totp_code", "123456")).Want(t, 400, "resource.apikey.empty_kid")
+		patch(b, "abc", apitest.Form("totp_code", e.WrongCode(t, secret))).Want(t, 422, "resource.api_key.invalid_totp")
+		patch(b, "abc", apitest.Form("totp_code", now())).Want(t, 404, "record.not_found")
+		patch(b, kid, apitest.Form("state", "odd", "totp_code", now())).Want(t, 422, "state.inclusion")
+		patch(b, kid, apitest.Form("scope", strings.Repeat("x", 256), "totp_code", now())).Want(t, 422, "scope.too_long")
+		e.Notices()
+		a = patch(b, kid, apitest.Form("state", "inactive", "algorithm", "none", "totp_code", now())).Want(t, 200)
+		if got := a.Object(t); got["state"] != "inactive" || fmt.Sprint(got["scope"]) != "[trade  sell]" || got["algorithm"] != "HS256" || strings.Contains(a.Body, "secret") {
+			t.Errorf("key %v", got)
+		}
+		if notices := e.Notices(); len(notices) != 1 || notices[0].Subject != kid {
+			t.Errorf("notices %v", notices)
+		}
+		if k, err := e.DB.APIKey(t.Context(), kid); err != nil || k.Active {
+			t.Errorf("stored %+v, %v", k, err)
+		}
+		if got := patch(b, kid, apitest.Form("scope", "one", "state", "active", "totp_code", now())).Want(t, 200).Object(t); fmt.Sprint(got["scope"]) != "[one]" {
+			t.Errorf("key %v", got)
+		}
+		if got := patch(old, kid, apitest.Form("state", "odd", "totp_code", now())).Want(t, 200).Object(t); got["state"] != "odd" {
+			t.Errorf("key of the last release %v", got)
+		}
+
+		stranger := b.member(t)
+		e.Enable2FA(t, stranger)
+		b.Patch(t, "/resource/api_keys/"+kid, apitest.As(stranger), apitest.Form("state", "inactive", "totp_code", e.Code(t, secret, 0))).Want(t, 404, "record.not_found")
+		b.Delete(t, "/resource/api_keys/"+kid, apitest.As(stranger), apitest.Query("totp_code", e.Code(t, secret, 1))).Want(t, 404, "record.not_found")
+
+		del(b, kid, apitest.Query()).Want(t, 400, missing...)
+		del(old, kid, apitest.Query()).Want(t, 422, missing...)
+		del(b, kid, apitest.Query("totp_code", "")).Want(t, 400, missing[1])
+		del(b, kid, apitest.JSON(map[string]any{"totp_code": []string{"1"}})).Want(t, 422, "invalid")
+		del(b, "%20", apitest.Query("totp_code", "123456")).Want(t, 400, "resource.apikey.empty_kid")
+		del(b, kid, apitest.Form("totp_code", e.WrongCode(t, secret))).Want(t, 422, "resource.api_key.invalid_totp")
+		del(b, kid, apitest.Query("totp_code", now())).WantBody(t, 204, "")
+		del(b, kid, apitest.Form("totp_code", now())).Want(t, 404, "record.not_found")
+		if got := b.activities(t, u); got[len(got)-1] != "api_key / delete / succeed" {
+			t.Errorf("activities %q", got)
+		}
+
+		// One code makes one key.
+		form, token := []byte("algorithm=HS256&totp_code="+now()), e.Token(t, u)
+		wantCount(t, atOnce(4, func(int) int {
+			return b.call(t, "POST", "/resource/api_keys", "application/x-www-form-urlencoded", token, form)
+		}), map[int]int{201: 1, 422: 3})
+		if _, total, err := e.DB.UserAPIKeys(t.Context(), u.ID, db.Page{Number: 1, Size: 100}); err != nil || total != 2 {
+			t.Errorf("%d keys, %v", total, err)
+		}
+	})
+}
