@@ -154,7 +154,7 @@ type restrictions struct {
 	sets    [categories]ruleSet
 	locator Locator
 	access  string // the one path that no restriction covers, so that a whitelink can be redeemed
-	login   string // the one path that blocklogin covers
+	login   string // the path that blocklogin covers, also with a suffix such as ".json", which the API forgives
 }
 
 // A ruleSet is the rules of one category. Rules are numbered in stored order; where several match within a scope, the
@@ -341,7 +341,7 @@ func (s *Snapshot) Restrict(client netip.Addr, path string) Outcome {
 	client = client.Unmap().WithZone("")
 	where := whereabouts{client: client, locator: c.locator}
 	for category := range c.sets {
-		if category == whitelist && !client.IsValid() || category == blocklogin && path != c.login {
+		if category == whitelist && !client.IsValid() || category == blocklogin && !c.signsIn(path) {
 			continue
 		}
 		no := c.sets[category].match(&where)
@@ -355,6 +355,12 @@ func (s *Snapshot) Restrict(client netip.Addr, path string) Outcome {
 		return Outcome{Refused: true, Code: refusalCodes[category], Status: rule.Code, Rule: rule}
 	}
 	return Outcome{}
+}
+
+// signsIn reports whether the path is the one of sign-ins, in any spelling that the API answers.
+func (c *restrictions) signsIn(path string) bool {
+	suffix, ok := strings.CutPrefix(path, c.login)
+	return ok && (suffix == "" || suffix[0] == '.')
 }
 
 // whereabouts is a client and its place, which is looked up once, and only if a rule asks for it.

@@ -93,6 +93,7 @@ func TestRestrict(t *testing.T) {
 		{"maintenance of a country", []string{"maintenance country UA"}, "1.1.1.1", api, "471 maintenance by 1"},
 		{"blacklist before blocklogin", []string{"blocklogin all all", "blacklist ip 1.1.1.1"}, "1.1.1.1", "api/v2/barong/identity/sessions", "401 blacklist by 2"},
 		{"blocklogin", []string{"blocklogin country UA"}, "1.1.1.1", "api/v2/barong/identity/sessions", "423 blocklogin by 1"},
+		{"blocklogin by the suffix that the API forgives", []string{"blocklogin all all"}, "1.1.1.1", "api/v2/barong/identity/sessions.json", "401 blocklogin by 1"},
 		{"blocklogin elsewhere", []string{"blocklogin all all"}, "1.1.1.1", "api/v2/barong/identity/sessions/x", "passes"},
 		{"whitelink path", []string{"blacklist all all", "maintenance all all"}, "1.1.1.1", "api/v2/barong/identity/users/access", "passes"},
 		{"unknown client is blacklisted", []string{"blacklist ip 9.9.9.9 433"}, "", api, "433 blacklist by 1"},
