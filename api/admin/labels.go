@@ -13,9 +13,13 @@ import (
 	"barong/internal/fault"
 )
 
-// listByLabel answers GET /admin/users/labels.
+// listByLabel answers GET /admin/users/labels. Release 2.4.17 knew no scope here.
 func (m *Module) listByLabel(ctx context.Context, c *rest.Call) error {
-	rows, total, err := m.DB.FindUsersByLabel(ctx, c.String("key"), c.String("value"), c.Optional("scope"), c.Page())
+	var scope *string
+	if !m.Legacy {
+		scope = c.Optional("scope")
+	}
+	rows, total, err := m.DB.FindUsersByLabel(ctx, c.String("key"), c.String("value"), scope, c.Page())
 	if err != nil {
 		return err
 	}
