@@ -25,7 +25,7 @@ type CacheOptions struct {
 	// Fresh reports whether memory filled at loaded may be trusted at now: bus.Fresh with the TTL below. It must never
 	// trust older memory where it does not trust younger. nil trusts memory for the TTL alone.
 	Fresh func(loaded, now time.Time) bool
-	// TTL is how long memory that was true may be used while the store does not answer. 0 is DefaultTTL.
+	// TTL is how long memory is trusted where Fresh is nil. 0 is DefaultTTL.
 	TTL time.Duration
 	// Life is the sliding life of a session, which is written back once per Life/20. 0 is DefaultLife.
 	Life time.Duration
@@ -184,8 +184,8 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 			if p := u.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) &&
 				st.value.session.Epoch == p.value.Epoch && st.value.session.Live(now) {
 				at := c.stamp(now)
-				n.confirm(at, c.ttl/8)
-				u.confirm(at, c.ttl/8)
+				n.use(at, c.ttl/8)
+				u.use(at, c.ttl/8)
 				return found(n, st, p), nil
 			}
 		}
@@ -270,8 +270,8 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 		if st := n.state.Load(); st != nil {
 			if p := st.value.user.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) {
 				at := c.stamp(now)
-				n.confirm(at, c.ttl/8)
-				st.value.user.confirm(at, c.ttl/8)
+				n.use(at, c.ttl/8)
+				st.value.user.use(at, c.ttl/8)
 				return foundKey(n, st, p), nil
 			}
 		}

@@ -16,7 +16,6 @@ const (
 	maxReads    = 4               // readings of a key that is invalidated again and again while it is read
 	absences    = 16              // remembered keys, per part, that the store does not have
 	absenceLife = time.Second     // how long such a key is not asked for again
-	downPause   = 1 * time.Second // how long a store that failed is not asked to confirm what is still in its grace
 	victims     = 8               // entries looked at to find one that is worth evicting
 )
 
@@ -37,16 +36,16 @@ type known[V any] struct {
 // whoever still holds it must look again.
 type node[V any] struct {
 	state     atomic.Pointer[known[V]]
-	confirmed atomic.Int64 // stamp: when the state was last known to be true; coarse
+	used      atomic.Int64 // stamp: when the state was last used; coarse
 	nextTouch atomic.Int64 // stamp: when the sliding expiry is due to be written back; sessions only
 	token     TokenSlot    // sessions and API keys only
 }
 
-// confirm notes that the state is true at now. It writes rarely, since a line of memory that every check writes to is one
+// use notes that the state was used at now. It writes rarely, since a line of memory that every check writes to is one
 // that the processors fight for.
-func (n *node[V]) confirm(now stamp, every time.Duration) {
-	if now-n.confirmed.Load() > int64(every) {
-		n.confirmed.Store(now)
+func (n *node[V]) use(now stamp, every time.Duration) {
+	if now-n.used.Load() > int64(every) {
+		n.used.Store(now)
 	}
 }
 
@@ -60,7 +59,6 @@ type table[K comparable, V any] struct {
 	limit int                       // nodes per part
 
 	parts   [parts]part[K, V]
-	down    atomic.Int64  // stamp: before it, the store is not asked to confirm what is in its grace
 	forgets atomic.Uint64 // invalidations so far
 }
 
@@ -115,8 +113,8 @@ func (t *table[K, V]) get(k K) *node[V] {
 	return n
 }
 
-// current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. When the
-// store does not answer, a state that was true a moment ago goes on for the TTL since then.
+// current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. That the
+// store does not answer makes no state trustworthy: Fresh alone says for how long one goes on.
 func (t *table[K, V]) current(ctx context.Context, k K, n *node[V], now time.Time) (*node[V], *known[V], V, error) {
 	var (
 		none V
@@ -133,19 +131,10 @@ func (t *table[K, V]) current(ctx context.Context, k K, n *node[V], now time.Tim
 		return t.fetch(ctx, k, now)
 	}
 	if t.cache.trusts(st.loaded, now) {
-		n.confirm(at, t.cache.ttl/8)
+		n.use(at, t.cache.ttl/8)
 		return n, st, none, nil
 	}
-	grace := at-n.confirmed.Load() < int64(t.cache.ttl)
-	if grace && at < t.down.Load() {
-		return n, st, none, nil
-	}
-	n2, st2, value, err := t.fetch(ctx, k, now)
-	if err != nil && grace && !answers(err) && n.state.Load() != nil {
-		t.down.Store(at + min(int64(downPause), int64(t.cache.ttl)/4))
-		return n, st, none, nil
-	}
-	return n2, st2, value, err
+	return t.fetch(ctx, k, now)
 }
 
 // answers reports whether the error is the store's own word about the key, and no failure to get one.
@@ -226,7 +215,7 @@ func (t *table[K, V]) keep(p *part[K, V], k K, st *known[V]) (*node[V], *known[V
 		n = new(node[V])
 		p.nodes[k] = n
 	}
-	n.confirmed.Store(st.loaded)
+	n.used.Store(st.loaded)
 	if t.kept != nil {
 		t.kept(n, st)
 	}
@@ -242,7 +231,7 @@ func (p *part[K, V]) evict() {
 		seen   int
 	)
 	for k, n := range p.nodes {
-		if at := n.confirmed.Load(); seen == 0 || at < oldest {
+		if at := n.used.Load(); seen == 0 || at < oldest {
 			victim, oldest = k, at
 		}
 		if seen++; seen == victims {

@@ -105,6 +105,6 @@ func (c *Cache) sweeper() {
 func (c *Cache) sweep(now time.Time) {
 	at := c.stamp(now)
 	c.sessions.sweep(now, func(_ *node[sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
-	c.apiKeys.sweep(now, func(n *node[keyState], _ *known[keyState]) bool { return at-n.confirmed.Load() > int64(userIdle) })
-	c.users.sweep(now, func(n *node[Principal], _ *known[Principal]) bool { return at-n.confirmed.Load() > int64(userIdle) })
+	c.apiKeys.sweep(now, func(n *node[keyState], _ *known[keyState]) bool { return at-n.used.Load() > int64(userIdle) })
+	c.users.sweep(now, func(n *node[Principal], _ *known[Principal]) bool { return at-n.used.Load() > int64(userIdle) })
 }
