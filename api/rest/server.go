@@ -112,27 +112,49 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 	if s.CORS.preflight(rc) {
 		return
 	}
-	raw, _, _ := bytes.Cut(rc.Request.Header.RequestURI(), []byte("?"))
+	raw, rest, hasQuery := bytes.Cut(rc.Request.Header.RequestURI(), []byte("?"))
+	var path string // below Base, as it is served
 	switch {
 	case bytes.HasPrefix(raw, s.gated):
+		// Headers behind the body come from the caller alone, so the caller is told before it is read.
+		var from caller
+		from.addr, from.https = s.Client(rc)
+		rc.SetUserValue(userCaller, from)
 		if err := readWhole(rc); err != nil {
 			WriteFault(rc, err)
 			return
 		}
+		rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
+		judged := withoutSuffix(string(raw))
+		if len(judged) != len(raw) { // the path that is judged must be the one that is served
+			target := judged
+			if hasQuery {
+				target += "?" + string(rest)
+			}
+			rc.Request.SetRequestURI(target)
+		}
 		if !s.Gate(rc) {
 			return
 		}
-		raw = append([]byte(Base+"/"), raw[len(s.gated):]...)
+		path = slashes(judged[len(s.gated)-1:])
 	case bytes.HasPrefix(raw, []byte(Base+"/")):
+		rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
+		path = tidy(string(raw[len(Base):]))
 	default:
 		rc.SetStatusCode(fasthttp.StatusNotFound)
 		rc.SetBodyString("Not found")
 		return
 	}
-	path := tidy(string(raw[len(Base):]))
-	rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
 	rc.Request.SetRequestURI(path + query(rc))
 	s.router.Handler(rc)
+}
+
+// userCaller is the key of who calls, where that is known before the call is read.
+const userCaller = "caller"
+
+type caller struct {
+	addr  netip.Addr
+	https bool
 }
 
 // userPath is the key of the path that the caller sent.
@@ -146,23 +168,35 @@ func query(rc *fasthttp.RequestCtx) string {
 }
 
 // tidy forgives what clients of the original get away with: doubled slashes, one at the end, and the suffix .json.
-func tidy(path string) string {
+func tidy(path string) string { return withoutSuffix(slashes(path)) }
+
+// slashes makes doubled slashes one, and takes off the one at the end.
+func slashes(path string) string {
 	for strings.Contains(path, "//") {
 		path = strings.ReplaceAll(path, "//", "/")
 	}
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
 	}
-	if trimmed := strings.TrimSuffix(path, ".json"); trimmed != path && !strings.HasSuffix(trimmed, "/restful_api") &&
-		!strings.HasSuffix(trimmed, "/openapi") {
-		path = trimmed
-	}
 	return path
+}
+
+// withoutSuffix takes off the suffix .json with a slash behind it, if that is not the name of a document.
+func withoutSuffix(path string) string {
+	trimmed, ok := strings.CutSuffix(strings.TrimSuffix(path, "/"), ".json")
+	if !ok || strings.HasSuffix(trimmed, "/restful_api") || strings.HasSuffix(trimmed, "/openapi") {
+		return path
+	}
+	return trimmed
 }
 
 func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
 	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, UserAgent: string(rc.UserAgent())}
-	c.Client, c.HTTPS = s.Client(rc)
+	if from, ok := rc.UserValue(userCaller).(caller); ok {
+		c.Client, c.HTTPS = from.addr, from.https
+	} else {
+		c.Client, c.HTTPS = s.Client(rc)
+	}
 	c.path, _ = rc.UserValue(userPath).(string)
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -392,6 +393,18 @@ func TestSelfGate(t *testing.T) {
 		t.Errorf("the gate saw %q, want %q", asked, want)
 	}
 	asked = nil
+	// The path that is judged is the one that is served; what the gate calls ambiguous it must see as it came.
+	for path, judged := range map[string]string{
+		"/identity/ping.json": "/identity/ping", "/identity/ping.json/?x=.json": "/identity/ping?x=.json", "/identity/ping/": "/identity/ping/",
+		"/identity/ping.json//": "/identity/ping.json//", "//identity/ping": "//identity/ping", "/openapi.json": "/openapi.json",
+	} {
+		asked = nil
+		s.Get(t, "/api/v2/barong"+path)
+		if want := "GET /api/v2/barong" + judged + " "; len(asked) != 1 || asked[0] != want {
+			t.Errorf("%s: the gate saw %q, want %q", path, asked, want)
+		}
+	}
+	asked = nil
 	s.Get(t, "/identity/ping").Want(t, 200)
 	if len(asked) != 0 {
 		t.Errorf("the gate was asked about a call from a gateway: %q", asked)
@@ -403,6 +416,34 @@ func TestSelfGate(t *testing.T) {
 	// Direct calls of staff routes are judged by the path that the gateway would see, wherever they arrive.
 	e.Permit(t, "support", "GET", apitest.Prefix+"/admin/users")
 	s.Get(t, "/api/v2/barong/admin/users/ID1", apitest.As(e.NewStaff(t, "support"))).Want(t, 200)
+}
+
+// TestClientIsOfTheHead holds that headers behind a body, which no gateway has vouched for, do not tell who calls.
+func TestClientIsOfTheHead(t *testing.T) {
+	var clients []netip.Addr
+	list := append(routes(), rest.Route{
+		Method: "POST", Path: "/identity/whoami", Success: 200, Handle: func(_ context.Context, c *rest.Call) error {
+			clients = append(clients, c.Client)
+			return c.Done()
+		},
+	})
+	e := apitest.New(t, "sqlite")
+	s := e.Serve(t, list, func(o *rest.Options) {
+		o.Client = func(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+			addr, _ := netip.ParseAddr(string(rc.Request.Header.Peek("True-Client-Ip")))
+			return addr, false
+		}
+	})
+	for _, path := range []string{"/api/v2/barong/identity/whoami", "/api/v2/identity/whoami"} {
+		res := raw(t, s, "POST "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"+
+			"2\r\n{}\r\n0\r\nTrue-Client-Ip: 192.0.2.66\r\n\r\n")
+		if !strings.HasPrefix(res, "HTTP/1.1 200 ") {
+			t.Errorf("%s: %q", path, res)
+		}
+	}
+	if want := []netip.Addr{{}, {}}; !slices.Equal(clients, want) {
+		t.Errorf("clients %v", clients)
+	}
 }
 
 func TestPages(t *testing.T) {
