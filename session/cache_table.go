@@ -12,11 +12,11 @@ import (
 
 // Bounds of a table.
 const (
-	parts       = 256             // locks per table
-	maxReads    = 4               // readings of a key that is invalidated again and again while it is read
-	absences    = 16              // remembered keys, per part, that the store does not have
-	absenceLife = time.Second     // how long such a key is not asked for again
-	victims     = 8               // entries looked at to find one that is worth evicting
+	parts       = 256         // locks per table
+	maxReads    = 4           // readings of a key that is invalidated again and again while it is read
+	absences    = 16          // remembered keys, per part, that the store does not have
+	absenceLife = time.Second // how long such a key is not asked for again
+	victims     = 8           // entries looked at to find one that is worth evicting
 )
 
 // errRestless says that a key was invalidated each time it had just been read.
