@@ -156,11 +156,11 @@ func (m *Module) userRoutes() []rest.Route {
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/users", Summary: "Lists users.",
-			Prefix: users, Params: filters, Success: 200, Output: "[User]", Handle: m.listUsers,
+			Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithProfile]", Handle: m.listUsers,
 		},
 		{
 			Method: "GET", Path: "/admin/users/documents/pending", Summary: "Lists users whose documents wait for staff, the longest waiting first.",
-			Prefix: users, Params: filters, Success: 200, Output: "[User]", Handle: m.listPending,
+			Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithKYC]", Handle: m.listPending,
 		},
 		{
 			Method: "GET", Path: "/admin/users/{uid}", Summary: "Shows all there is to know about a user.",

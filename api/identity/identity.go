@@ -173,7 +173,7 @@ func (m *Module) Routes() []rest.Route {
 				sessionCaptcha,
 				{Name: "otp_code", Doc: "Code of the second factor, or a recovery code, when the account has one."},
 			},
-			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signIn),
+			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signIn), Listed: []int{404},
 			Errors: codes(captchaCodes, limited, []fault.Code{
 				"identity.session.invalid_params", "identity.session.banned", "identity.session.deleted",
 				"identity.session.not_active", "identity.session.missing_otp", "identity.session.invalid_otp", fault.TOTP,
@@ -224,7 +224,7 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "POST", Path: "/identity/users/password/generate_code", Summary: "Sends a mail with a token that allows a new password.",
 			Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
-			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.requestReset),
+			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.requestReset), Listed: []int{404},
 			Errors: codes(captchaCodes, limited),
 		},
 		{

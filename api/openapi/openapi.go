@@ -53,7 +53,7 @@ func Document(o Options) ([]byte, error) {
 		"info":    object{"title": "Barong", "description": description, "version": o.Version},
 		"servers": []object{
 			{"url": rest.Base, "description": "behind a gateway that checks and injects the token"},
-			{"url": "/" + o.Prefix, "description": "gated by itself: cookie session or API key"},
+			{"url": "/" + o.Prefix, "description": "gated by itself, for a cookie session or an API key: what the check refuses (authz.…) comes before the answers of a route"},
 		},
 		"paths": paths,
 		"components": object{
@@ -162,7 +162,7 @@ func integerHeader(text string) object {
 
 func contentType(r *rest.Route) string {
 	if r.Output == "file" {
-		return "application/octet-stream"
+		return "*/*"
 	}
 	return "application/json"
 }
@@ -213,7 +213,8 @@ func parameterSchema(p *rest.Param) object {
 	case rest.Date:
 		s["type"], s["format"] = "string", "date"
 	case rest.Files:
-		s["type"], s["items"] = "array", object{"type": "string", "format": "binary"}
+		one := object{"type": "string", "format": "binary"}
+		s["type"], s["format"], s["items"] = []string{"array", "string"}, "binary", one
 	case rest.Any:
 		s["type"] = []string{"string", "object"}
 	case rest.JSON: // any value
@@ -269,7 +270,7 @@ func failures(o *Options, r *rest.Route) map[int][]fault.Code {
 	if r.Access == rest.Staff {
 		byStatus("authz.invalid_permission")
 	}
-	if len(r.Params) > 0 && r.Method != http.MethodGet {
+	if r.Method != http.MethodGet {
 		byStatus(fault.TooLarge)
 		add(http.StatusUnsupportedMediaType)
 	}

@@ -45,8 +45,7 @@ type schemas struct {
 	out    object
 }
 
-// model is the schema of a rest.Model: "" (nil), "code", "file", "any", a name, "[name]", or "{member:type,…}" whose
-// types are string, integer, number, boolean, any, a name, or one of these in brackets; a "?" behind a type allows null.
+// model is the schema of a rest.Model.
 func (s *schemas) model(text string) (object, error) {
 	switch {
 	case text == "":
@@ -76,6 +75,8 @@ func (s *schemas) model(text string) (object, error) {
 			return nil, err
 		}
 		return object{"type": "array", "items": items}, nil
+	case strings.Contains(text, "|"):
+		return s.either(strings.Split(text, "|")...)
 	case strings.HasSuffix(text, "?"):
 		schema, err := s.model(strings.TrimSuffix(text, "?"))
 		if err != nil || s.plain {
@@ -102,6 +103,23 @@ func (s *schemas) model(text string) (object, error) {
 	}
 	s.collect(text, t)
 	return object{"$ref": s.ref + text}, nil
+}
+
+// either is the schema of one of several models. Swagger 2.0 cannot say that: there the first is named, and all are
+// described.
+func (s *schemas) either(names ...string) (object, error) {
+	any := make([]object, len(names))
+	for i, name := range names {
+		schema, err := s.model(name)
+		if err != nil {
+			return nil, err
+		}
+		any[i] = schema
+	}
+	if s.plain {
+		return any[0], nil
+	}
+	return object{"anyOf": any}, nil
 }
 
 func nullable(schema object) object {
@@ -169,8 +187,11 @@ func (s *schemas) member(name string, t reflect.Type) object {
 		return object{"type": "number"}
 	default:
 	}
-	if s.plain && name == "dob" {
+	switch name {
+	case "dob":
 		return object{"type": "string", "format": "date"}
+	case "validated_at":
+		return object{"type": "string", "format": "date-time"}
 	}
 	return object{"type": "string"}
 }
@@ -204,7 +225,7 @@ func swaggerType(p *rest.Param) object {
 	case rest.Date:
 		return object{"type": "string", "format": "date"}
 	case rest.Files:
-		return object{"type": "file"}
+		return object{"type": "string", "format": "binary"} // "file", said as the reference says it
 	case rest.String, rest.Any, rest.JSON:
 	}
 	return object{"type": "string"}

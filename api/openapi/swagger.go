@@ -17,7 +17,7 @@ func Swagger(o Options) ([]byte, error) {
 		r := &o.Routes[i]
 		op := object{
 			"operationId": operationID(r), "description": r.Summary, "summary": r.Summary, "tags": []string{tag(r)},
-			"produces": []string{contentType(r)},
+			"produces": []string{strings.Replace(contentType(r), "*/*", "application/octet-stream", 1)},
 		}
 		var params []object
 		for j := range r.Params {

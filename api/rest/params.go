@@ -289,10 +289,8 @@ func readMultipart(out args, form *multipart.Form) error {
 		if n += len(headers); n > maxFiles+maxParams || len(headers) > maxFiles || !clean(key) {
 			return errMalformed
 		}
-		for _, h := range headers {
-			if err := put(out, key, value{kind: files, files: []*multipart.FileHeader{h}}, true); err != nil {
-				return err
-			}
+		if err := put(out, key, value{kind: files, files: headers}, true); err != nil {
+			return err
 		}
 	}
 	return nil

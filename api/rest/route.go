@@ -89,9 +89,10 @@ type Route struct {
 	Handle     HandlerFunc
 }
 
-// A Model names the shape of an answer for the API document: "UserWithFullInfo", "[Label]" for an array of it, "code"
-// for a bare number or null, "file", "any", "" for none, or an inline object as "{ping:string,version?:string}". Types
-// of members are string, integer, number, boolean, object, any or a model; a "?" behind one allows null.
+// A Model names the shape of an answer for the API document: "UserWithFullInfo", "[Label]" for an array of it,
+// "[User|UserWithKYC]" for an array of either, "code" for a bare number or null, "file", "any", "" for none, or an inline
+// object as "{ping:string,version?:string}", where a "?" behind a member's name says that it may be absent. Types of
+// members are string, integer, number, boolean, object, any or a model; a "?" behind one allows null.
 type Model string
 
 // DefaultMaxBody is the largest request body of a route that does not say otherwise, in bytes.
