@@ -72,6 +72,10 @@ func (s *headerScanner) next() bool {
 	case len("transfer-encoding"):
 		if named(s.name, "transfer-encoding") {
 			s.codings++
+			if !named(s.value, "chunked") { // "identity", which fasthttp takes for no body, is a body without end elsewhere
+				s.malformed = true
+				return false
+			}
 		}
 	}
 	if aliased(s.name) {
@@ -88,7 +92,7 @@ func (s *headerScanner) ok() bool {
 }
 
 // WellFormed reports whether the request's header block can mean one thing only: no folded line, bare line feed,
-// control byte, or text that is no UTF-8; no Content-Length beside a Transfer-Encoding; no header whose name becomes
+// control byte, or text that is no UTF-8; no Transfer-Encoding but chunked, and no Content-Length beside it; no header whose name becomes
 // one that decides when "_" is read as "-". fasthttp itself lets some of these through. What fails here must be
 // answered 400 and its connection closed.
 func WellFormed(h *fasthttp.RequestHeader) bool {
