@@ -92,9 +92,9 @@ func (s *headerScanner) ok() bool {
 }
 
 // WellFormed reports whether the request's header block can mean one thing only: no folded line, bare line feed,
-// control byte, or text that is no UTF-8; no Transfer-Encoding but chunked, and no Content-Length beside it; no header whose name becomes
-// one that decides when "_" is read as "-". fasthttp itself lets some of these through. What fails here must be
-// answered 400 and its connection closed.
+// control byte, or text that is no UTF-8; no Transfer-Encoding but chunked, and no Content-Length beside it; no header
+// whose name becomes one that decides when "_" is read as "-". fasthttp itself lets some of these through. What fails
+// here must be answered 400 and its connection closed.
 func WellFormed(h *fasthttp.RequestHeader) bool {
 	s := scan(h)
 	for s.next() {
