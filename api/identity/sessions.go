@@ -47,10 +47,12 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, err
 	}
 	user, err := m.DB.UserByEmail(ctx, c.String("email"))
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		tries.Undecided(ctx)
 		return nil, err
 	}
 	right, err := m.Accounts.CheckPassword(ctx, user, c.String("password"))
 	if err != nil {
+		tries.Undecided(ctx)
 		return nil, err
 	}
 	if right {

@@ -16,6 +16,8 @@ import (
 	"barong/db"
 	"barong/internal/apitest"
 	"barong/internal/bus"
+	"barong/internal/fault"
+	"barong/internal/limit"
 )
 
 func TestSignIn(t *testing.T) {
@@ -351,4 +353,26 @@ func TestCookieAttributes(t *testing.T) {
 			t.Errorf("%q lacks %q", got, part)
 		}
 	}
+}
+
+// busy are passwords that nobody has time to look at.
+type busy struct{ account.Passwords }
+
+func (busy) Verify(context.Context, string, string) (ok, stale bool, err error) {
+	return false, false, fault.RateLimited(time.Second)
+}
+
+// TestUndecidedSignInsAreNoGuesses holds that a burst which nobody could answer does not lock the account's owner out.
+func TestUndecidedSignInsAreNoGuesses(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	s := start(t, e, nil)
+	u := e.NewUser(t, nil)
+	passwords := e.Accounts.Passwords
+	e.Accounts.Passwords = busy{passwords}
+	for range limit.WrongPassword.Max + 1 {
+		s.Post(t, "/identity/sessions", apitest.Form("email", u.Email, "password", "x")).Want(t, 429, "request.rate_limited")
+	}
+	e.Accounts.Passwords = passwords
+	signIn(t, s, u)
 }
