@@ -1,0 +1,311 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/valyala/fasthttp"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+
+	"barong/authz"
+	"barong/envoy"
+	"barong/internal/keys"
+	"barong/internal/obs"
+	"barong/internal/rules"
+	"barong/policy"
+	"barong/session"
+	"barong/session/redisstore"
+)
+
+// The servers that this program starts of itself: "bench child KIND", with a childSpec on its standard input. A child
+// says "listening on ADDRESS" once it does, and is killed when it is no longer needed.
+const (
+	childBare  = "bare"  // fasthttp that answers every request with the same bytes
+	childGRPC  = "grpc"  // a gRPC server that answers every check with the same message
+	childGet   = "get"   // no server: a loop of GETs through the gateway's own go-redis client
+	childStack = "stack" // the gateway's check path over sessions in memory, without what else a gateway is
+)
+
+// A childSpec is what a child needs to know.
+type childSpec struct {
+	Answer answer // of bare
+
+	Token string // of grpc: the Authorization that it answers
+
+	RedisURL string // of get and of a cold stack
+	Workers  int    // of get
+
+	Sessions    int  // of stack
+	Permissions int  // of stack
+	Cold        bool // of stack: every check reads its session from Redis
+	Algorithm   string
+}
+
+// An answer is one HTTP response.
+type answer struct {
+	Status  int
+	Headers [][2]string // but Date and Content-Length, which fasthttp writes
+	Body    string
+}
+
+func child(kind string) error {
+	in := bufio.NewReader(os.Stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return err
+	}
+	var spec childSpec
+	if err := json.Unmarshal(line, &spec); err != nil {
+		return err
+	}
+	if kind == childGet {
+		return serveGets(&spec, in)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var serve func(net.Listener) error
+	switch kind {
+	case childBare:
+		serve = bareServer(&spec.Answer).Serve
+	case childGRPC:
+		serve = grpcServer(spec.Token).Serve
+	case childStack:
+		handler, note, err := stack(&spec)
+		if err != nil {
+			return err
+		}
+		fmt.Println(note)
+		serve = envoy.NewServer(handler, envoy.ServerOptions{}).Serve
+	default:
+		return fmt.Errorf("there is no child %q", kind)
+	}
+	fmt.Println("listening on", ln.Addr())
+	return serve(ln)
+}
+
+// bareServer is fasthttp with nothing around it.
+func bareServer(a *answer) *fasthttp.Server {
+	names, values := make([][]byte, len(a.Headers)), make([][]byte, len(a.Headers))
+	for i, h := range a.Headers {
+		names[i], values[i] = []byte(h[0]), []byte(h[1])
+	}
+	body := []byte(a.Body)
+	return &fasthttp.Server{
+		NoDefaultServerHeader: true, NoDefaultContentType: true,
+		Handler: func(ctx *fasthttp.RequestCtx) {
+			ctx.Response.SetStatusCode(a.Status)
+			for i := range names {
+				ctx.Response.Header.SetCanonical(names[i], values[i])
+			}
+			ctx.Response.SetBodyRaw(body)
+		},
+	}
+}
+
+type constantAuthorization struct {
+	auth.UnimplementedAuthorizationServer
+	token string
+}
+
+func (c *constantAuthorization) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
+	return &auth.CheckResponse{
+		Status: &status.Status{},
+		HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{
+			Headers: []*core.HeaderValueOption{{
+				Header:       &core.HeaderValue{Key: "authorization", Value: c.token},
+				AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			}},
+		}},
+	}, nil
+}
+
+func grpcServer(token string) *grpc.Server {
+	s := grpc.NewServer()
+	auth.RegisterAuthorizationServer(s, &constantAuthorization{token: token})
+	return s
+}
+
+// serveGets makes GETs for as long as each line of its input says, and answers with how many they were.
+func serveGets(spec *childSpec, in *bufio.Reader) error {
+	client, err := redisstore.Connect(spec.RedisURL)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx := context.Background()
+	fmt.Println("listening on", spec.RedisURL)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		d, err := time.ParseDuration(line[:len(line)-1])
+		if err != nil {
+			return err
+		}
+		var gets, failed atomic.Int64
+		var group sync.WaitGroup
+		end := time.Now().Add(d)
+		for i := range spec.Workers {
+			group.Go(func() {
+				key := "bench:" + strconv.Itoa(i)
+				for time.Now().Before(end) {
+					if err := client.Get(ctx, key).Err(); err != nil {
+						failed.Add(1)
+					}
+					gets.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		fmt.Println(gets.Load(), failed.Load())
+	}
+}
+
+// stack is the check path over sessions in memory, and a line of JSON about what the sessions cost.
+func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
+	ring, err := keys.New(spec.Algorithm)
+	if err != nil {
+		return nil, "", err
+	}
+	snapshot, err := policy.Compile(policy.Source{Lists: policy.DefaultLists(), Permissions: permissions(spec.Permissions)})
+	if err != nil {
+		return nil, "", err
+	}
+	proxies, err := authz.ParseProxies("loopback")
+	if err != nil {
+		return nil, "", err
+	}
+	cookies, err := authz.NewCookies(authz.CookieSettings{Name: cookieName})
+	if err != nil {
+		return nil, "", err
+	}
+	users := &population{}
+	o := session.CacheOptions{
+		Store: users, Principals: users, APIKeys: users, Life: 24 * time.Hour, MaxSessions: max(2*spec.Sessions, 1<<16),
+		Fresh: func(time.Time, time.Time) bool { return !spec.Cold },
+	}
+	ctx := context.Background()
+	if spec.Cold {
+		client, err := redisstore.Connect(spec.RedisURL)
+		if err != nil {
+			return nil, "", err
+		}
+		store := redisstore.New(client)
+		for i := range spec.Sessions {
+			if err := store.Create(ctx, sessionOf(i)); err != nil {
+				return nil, "", err
+			}
+		}
+		o.Store = store
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	cache := session.NewCache(o)
+	if !spec.Cold {
+		for i := range spec.Sessions {
+			s := sessionOf(i)
+			users.present.Store(s)
+			if _, err := cache.Session(ctx, s.Key, time.Now()); err != nil {
+				return nil, "", err
+			}
+		}
+		users.present.Store(nil)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	engine, err := authz.New(authz.Options{
+		Policy: func() *policy.Snapshot { return snapshot }, Cache: cache, Signer: func() authz.Signer { return ring },
+		Proxies: proxies, Cookies: cookies, CSRF: true, Bind: authz.Binding{UserAgent: true, IP: true}, Sampler: rules.NewSampler(),
+		Token: authz.TokenSettings{Life: time.Hour, Reuse: 0.9, Issuer: "barong", Audience: []string{"peatio", "barong"}},
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	note, err := json.Marshal(stackNote{BytesPerSession: float64(after.HeapAlloc-before.HeapAlloc) / float64(spec.Sessions)})
+	return envoy.New(envoy.Options{Checker: engine, Trusted: proxies.Trusted, Observer: obs.NewMetrics()}).ServeChecks, string(note), err
+}
+
+// A stackNote is the first line of a stack.
+type stackNote struct{ BytesPerSession float64 }
+
+// permissions are n rows of which the first lets members read their account.
+func permissions(n int) []policy.Permission {
+	rows := []policy.Permission{{ID: 1, Role: "member", Verb: "ALL", Path: "api/v2/peatio/account", Action: "ACCEPT"}}
+	for i := 1; i < n; i++ {
+		rows = append(rows, policy.Permission{
+			ID: int64(i) + 1, Role: "member", Verb: "ALL", Path: fmt.Sprintf("api/v2/peatio/service%d", i), Action: "ACCEPT",
+		})
+	}
+	return rows
+}
+
+// A population is the users of a stack, and the one session that is being read: a million of them twice would not show what
+// the cache needs.
+type population struct {
+	session.Store // panics on what no check calls
+	present       atomic.Pointer[session.Session]
+}
+
+func (p *population) Get(_ context.Context, key session.Key, _ time.Time) (*session.Session, error) {
+	if s := p.present.Load(); s != nil && s.Key == key {
+		return s, nil
+	}
+	return nil, session.ErrNotFound
+}
+
+func (p *population) Principal(_ context.Context, uid string) (*session.Principal, error) {
+	n, err := strconv.ParseInt(uid[len(uidPrefix):], 16, 64)
+	if err != nil {
+		return nil, errors.Join(session.ErrNotFound, err)
+	}
+	return &session.Principal{
+		UserID: n + 1, UID: uid, Email: emailOf(int(n)), Role: "member", State: "active", Level: 3, OTP: true,
+	}, nil
+}
+
+func (p *population) APIKey(context.Context, string) (*session.APIKey, error) { return nil, session.ErrNotFound }
+
+// Names of the people of a benchmark, and of what they sign in with.
+const (
+	cookieName = "_barong_session"
+	uidPrefix  = "ID"
+	userAgent  = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
+	clientIP   = "203.0.113.7"
+)
+
+func uidOf(i int) string   { return fmt.Sprintf("%s%010X", uidPrefix, i) }
+func emailOf(i int) string { return fmt.Sprintf("user%d@example.com", i) }
+
+// sessionIDOf is the session id of person i: every process of a benchmark can tell it.
+func sessionIDOf(i int) session.ID {
+	var id session.ID
+	copy(id[:], fmt.Sprintf("session of the person %d", i))
+	return session.ID(id.Key())
+}
+
+func sessionOf(i int) *session.Session {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return &session.Session{
+		Key: sessionIDOf(i).Key(), UID: uidOf(i), CSRF: "0123456789abcdef0123", IP: netip.MustParseAddr(clientIP),
+		UserAgent: userAgent, Country: "NL",
+		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(24 * time.Hour), EndsAt: now.Add(48 * time.Hour),
+	}
+}

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"fortio.org/fortio/periodic"
+	fortiolog "fortio.org/log"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+	"github.com/valyala/fasthttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+func init() { fortiolog.SetLogLevelQuiet(fortiolog.Critical) } // its progress would stand between our lines
+
+// A caller makes one request after the other on a connection of its own.
+type caller interface {
+	call() error
+	close()
+}
+
+// A load is what a closed loop did.
+type load struct {
+	requests int64
+	took     time.Duration
+	p50, p99 time.Duration
+}
+
+// loop keeps all callers busy for d: each sends its next request when it has the answer to the last.
+func loop(callers []caller, d time.Duration) (load, error) {
+	runner := periodic.NewPeriodicRunner(&periodic.RunnerOptions{
+		NumThreads: len(callers), QPS: -1, Duration: d, Resolution: 1e-6, Percentiles: []float64{50, 99}, Out: io.Discard,
+	})
+	loops, runners := make([]*runnable, len(callers)), make([]periodic.Runnable, len(callers))
+	for i, c := range callers {
+		loops[i] = &runnable{caller: c}
+		runners[i] = loops[i]
+	}
+	runner.Options().Runners = runners
+	result := runner.Run()
+	for _, l := range loops {
+		if l.err != nil {
+			return load{}, l.err
+		}
+	}
+	l := load{requests: result.DurationHistogram.Count, took: result.ActualDuration}
+	for _, p := range result.DurationHistogram.Percentiles {
+		at := time.Duration(p.Value * float64(time.Second))
+		if p.Percentile == 50 {
+			l.p50 = at
+		} else {
+			l.p99 = at
+		}
+	}
+	return l, nil
+}
+
+type runnable struct {
+	caller caller
+	err    error
+}
+
+func (r *runnable) Run(context.Context, periodic.ThreadID) (bool, string) {
+	if r.err != nil {
+		time.Sleep(time.Millisecond) // until the time is over
+		return false, ""
+	}
+	r.err = r.caller.call()
+	return r.err == nil, ""
+}
+
+// An httpCaller sends requests that are ready as bytes, so that the load costs little beside what it loads, and reads the
+// answers as fasthttp's client does.
+type httpCaller struct {
+	conn     net.Conn
+	in       *bufio.Reader
+	response fasthttp.Response
+	requests [][]byte // sent in turn
+	next     int
+	status   int // that every answer must have
+	prepare  func(request []byte)
+}
+
+func newHTTPCaller(addr string, status int, requests ...[]byte) (*httpCaller, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &httpCaller{conn: conn, in: bufio.NewReaderSize(conn, 8<<10), requests: requests, status: status}, nil
+}
+
+func (c *httpCaller) close() { c.conn.Close() }
+
+func (c *httpCaller) call() error {
+	request := c.requests[c.next]
+	if c.next++; c.next == len(c.requests) {
+		c.next = 0
+	}
+	if c.prepare != nil {
+		c.prepare(request)
+	}
+	if _, err := c.conn.Write(request); err != nil {
+		return err
+	}
+	if err := c.response.Read(c.in); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if got := c.response.StatusCode(); got != c.status {
+		return fmt.Errorf("got %d %s, want %d", got, c.response.Body(), c.status)
+	}
+	return nil
+}
+
+// ask sends one request and returns the answer as it came.
+func ask(addr string, request []byte) (*answer, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write(request); err != nil {
+		return nil, err
+	}
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{Status: r.StatusCode, Body: string(body)}
+	for name, values := range r.Header {
+		for _, value := range values {
+			if name != "Date" && name != "Content-Length" {
+				a.Headers = append(a.Headers, [2]string{name, value})
+			}
+		}
+	}
+	return a, nil
+}
+
+// size is how many bytes the answer is on the wire, but for the date.
+func (a *answer) size() int {
+	n := len(a.Body)
+	for _, h := range a.Headers {
+		n += len(h[0]) + len(h[1]) + len(": \r\n")
+	}
+	return n
+}
+
+// wire makes a request's bytes.
+func wire(method, target string, headers ...string) []byte {
+	return []byte(method + " " + target + " HTTP/1.1\r\nHost: example.com\r\n" + strings.Join(headers, "\r\n") + "\r\n\r\n")
+}
+
+// forwarded are the headers that gateways add.
+var forwarded = []string{
+	"X-Forwarded-For: " + clientIP, "X-Forwarded-Proto: https", "X-Request-Id: 0c3a3f4e-1d0f-4ee1-8a44-4f3f4d1f6f3b",
+	"Content-Length: 0",
+}
+
+// browserOf are the headers of person i's browser.
+func browserOf(i int) []string {
+	return append([]string{
+		"User-Agent: " + userAgent, "Accept: application/json, text/plain, */*", "Accept-Language: en-US,en;q=0.9",
+		"Cookie: theme=dark; " + cookieName + "=" + sessionIDOf(i).String() + "; lang=en",
+	}, forwarded...)
+}
+
+// A signer fills nonce and signature of an API key into a request: both change with every call, and keep their length.
+type signer struct {
+	kid       string
+	secret    []byte
+	last      int64 // nonce
+	nonce     int   // where it stands
+	signature int
+}
+
+const (
+	noncePlace     = "0000000000000"
+	signaturePlace = "0000000000000000000000000000000000000000000000000000000000000000"
+)
+
+// botOf is a request of person i's bot, and what signs it.
+func botOf(i int, target string) ([]byte, *signer) {
+	s := &signer{kid: kidOf(i), secret: []byte(secretOf(i))}
+	request := wire("GET", target, append([]string{
+		"User-Agent: bot/1.0", "Accept: application/json", "X-Auth-Apikey: " + s.kid, "X-Auth-Nonce: " + noncePlace,
+		"X-Auth-Signature: " + signaturePlace,
+	}, forwarded...)...)
+	s.nonce = bytes.Index(request, []byte("X-Auth-Nonce: ")) + len("X-Auth-Nonce: ")
+	s.signature = bytes.Index(request, []byte("X-Auth-Signature: ")) + len("X-Auth-Signature: ")
+	return request, s
+}
+
+func (s *signer) sign(request []byte) {
+	s.last = max(s.last+1, time.Now().UnixMilli())
+	nonce := strconv.AppendInt(request[s.nonce:s.nonce], s.last, 10)
+	mac := hmac.New(sha256.New, s.secret)
+	mac.Write(nonce)
+	mac.Write([]byte(s.kid))
+	var sum [sha256.Size]byte
+	hex.Encode(request[s.signature:], mac.Sum(sum[:0]))
+}
+
+// signed makes a caller sign each of its requests.
+func signed(c *httpCaller, signers []*signer) {
+	c.prepare = func(request []byte) {
+		signers[(c.next+len(signers)-1)%len(signers)].sign(request)
+	}
+}
+
+// A grpcCaller makes checks over gRPC.
+type grpcCaller struct {
+	conn    *grpc.ClientConn
+	client  auth.AuthorizationClient
+	request *auth.CheckRequest
+}
+
+func newGRPCCaller(addr string, request *auth.CheckRequest) (*grpcCaller, error) {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	return &grpcCaller{conn: conn, client: auth.NewAuthorizationClient(conn), request: request}, nil
+}
+
+func (c *grpcCaller) close() { c.conn.Close() }
+
+func (c *grpcCaller) call() error {
+	answer, err := c.client.Check(context.Background(), c.request)
+	if err == nil && answer.GetOkResponse() == nil {
+		err = fmt.Errorf("got %v, want an allow", answer)
+	}
+	return err
+}
+
+// checkRequest is what Envoy sends over gRPC for person i.
+func checkRequest(i int, target string) *auth.CheckRequest {
+	headers := map[string]string{":method": "GET", ":path": target, ":authority": "example.com"}
+	for _, line := range browserOf(i) {
+		name, value, _ := strings.Cut(line, ": ")
+		if name != "Content-Length" {
+			headers[strings.ToLower(name)] = value
+		}
+	}
+	return &auth.CheckRequest{Attributes: &auth.AttributeContext{
+		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{
+			Method: "GET", Path: target, Host: "example.com", Scheme: "https", Protocol: "HTTP/1.1", Headers: headers,
+		}},
+	}}
+}
+
+// at sends requests at a constant rate, whatever the answers take, and returns how long they took.
+func at(rate int, d time.Duration, url string, headers []string, status int) (p50, p99 time.Duration, err error) {
+	h := http.Header{}
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		if name != "Content-Length" {
+			h.Set(name, value)
+		}
+	}
+	attacker := vegeta.NewAttacker(vegeta.Connections(64), vegeta.Workers(64), vegeta.KeepAlive(true))
+	defer attacker.Stop()
+	var m vegeta.Metrics
+	for r := range attacker.Attack(vegeta.NewStaticTargeter(vegeta.Target{Method: "GET", URL: url, Header: h}),
+		vegeta.Rate{Freq: rate, Per: time.Second}, d, "") {
+		m.Add(r)
+		if r.Error != "" || int(r.Code) != status {
+			err = fmt.Errorf("got %d %s, want %d", r.Code, r.Error, status)
+		}
+	}
+	m.Close()
+	return m.Latencies.P50, m.Latencies.P99, err
+}

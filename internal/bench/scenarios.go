@@ -1,0 +1,422 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// people of a gateway, and how many of them each connection asks for in turn.
+const people = 1024
+
+// A contest is a row that is about to be measured.
+type contest struct {
+	row
+	base, server     *server
+	baseCallers, our []caller
+}
+
+// compete lets two servers take turns, and adds the row.
+func (b *bench) compete(c *contest) error {
+	defer closeAll(c.baseCallers)
+	defer closeAll(c.our)
+	b.say("%s", c.Name)
+	warm := max(b.turn/4, 100*time.Millisecond)
+	for i := range b.rounds + 1 {
+		turn := b.turn
+		if i == 0 {
+			turn = warm
+		}
+		base, err := measure(c.base, c.baseCallers, turn)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", c.Name, c.Base, err)
+		}
+		our, err := measure(c.server, c.our, turn)
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", c.Name, err, c.server.log.String())
+		}
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		if i > 0 {
+			c.BaseRounds, c.Rounds = append(c.BaseRounds, base), append(c.Rounds, our)
+		}
+	}
+	r := c.row
+	r.settle()
+	b.report.Rows = append(b.report.Rows, &r)
+	return nil
+}
+
+func closeAll(callers []caller) {
+	for _, c := range callers {
+		c.close()
+	}
+}
+
+// measure is one turn of one server.
+func measure(s *server, callers []caller, turn time.Duration) (sample, error) {
+	before, clockErr := processorTime(s.pid())
+	l, err := loop(callers, turn)
+	if err != nil {
+		return sample{}, err
+	}
+	if l.requests == 0 {
+		return sample{}, fmt.Errorf("no answer within %v", turn)
+	}
+	v := sample{
+		Rate: float64(l.requests) / l.took.Seconds(),
+		P50:  float64(l.p50) / float64(time.Microsecond), P99: float64(l.p99) / float64(time.Microsecond),
+	}
+	if clockErr == nil {
+		after, err := processorTime(s.pid())
+		if err != nil {
+			return sample{}, err
+		}
+		v.Processor = float64(after-before) / float64(time.Microsecond) / float64(l.requests)
+		v.Busy = (after - before).Seconds() / l.took.Seconds()
+	}
+	return v, nil
+}
+
+// callers makes a caller per connection; requests are dealt out to them.
+func (b *bench) callers(addr string, status int, requests [][]byte) ([]caller, error) {
+	var list []caller
+	for i := range b.connections {
+		var own [][]byte
+		for j := i; j < len(requests); j += b.connections {
+			own = append(own, slices.Clone(requests[j]))
+		}
+		c, err := newHTTPCaller(addr, status, own...)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// beside measures requests at a server beside a bare one that gives the server's answer to the first of them.
+func (b *bench) beside(r row, s *server, requests [][]byte) error {
+	a, err := ask(s.addr, requests[0])
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Name, err)
+	}
+	bare, err := b.startChild(childBare, &childSpec{Answer: *a})
+	if err != nil {
+		return err
+	}
+	same, err := ask(bare.addr, requests[0])
+	if err != nil {
+		return err
+	}
+	if same.Status != a.Status || same.size() != a.size() {
+		return fmt.Errorf("%s: the bare server answers %d in %d bytes, the gateway %d in %d", r.Name, same.Status, same.size(), a.Status, a.size())
+	}
+	c := contest{row: r, base: bare, server: s}
+	if r.Base == "" {
+		c.Base = "bare fasthttp"
+	}
+	if c.baseCallers, err = b.callers(bare.addr, a.Status, requests); err != nil {
+		return err
+	}
+	if c.our, err = b.callers(s.addr, a.Status, requests); err != nil {
+		return err
+	}
+	return b.compete(&c)
+}
+
+// browsers are requests of the people's browsers.
+func browsers(n int, make func(i int) []byte) [][]byte {
+	var list [][]byte
+	for i := range n {
+		list = append(list, make(i))
+	}
+	return list
+}
+
+const checkPrefix = "/api/v2/auth"
+
+func cookieCheck(i int) []byte { return wire("GET", checkPrefix+allowedPath, browserOf(i)...) }
+
+// everything runs what is wanted.
+func (b *bench) everything() error {
+	for _, part := range []struct {
+		names []string
+		quick bool // is part of a smoke test
+		run   func() error
+	}{
+		{[]string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "gRPC", "API key, replay local", "cookie, half load"}, true, b.embedded},
+		{[]string{"API key, replay off"}, false, b.withoutReplay},
+		{[]string{"API key, replay shared", "first check of a session", "storm"}, false, b.shared},
+		{[]string{"cold cookie"}, false, b.cold},
+		{[]string{"10,000 permissions", "1,000,000 sessions", "bytes a session"}, false, b.sizes},
+		{[]string{"start", "resident memory", "size of the program"}, true, b.footprint},
+		{[]string{"Go benchmarks"}, false, b.benchmarks},
+	} {
+		if b.quick && !part.quick || !b.wanted(part.names...) {
+			continue
+		}
+		err := part.run()
+		b.stopAll()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) folder(name string) (string, error) {
+	dir := filepath.Join(b.tmp, name)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// embedded measures a gateway that runs complete by itself.
+func (b *bench) embedded() error {
+	dir, err := b.folder("embedded")
+	if err != nil {
+		return err
+	}
+	n := people
+	if b.quick {
+		n = 64
+	}
+	b.say("filling a database")
+	if err := fill(b.ctx, dir, "", n, n); err != nil {
+		return err
+	}
+	gateway, err := b.startGateway(dir)
+	if err != nil {
+		return err
+	}
+	warm := browsers(n, cookieCheck)
+	if err := b.each(gateway, warm, 200); err != nil {
+		return err
+	}
+	for _, r := range []struct {
+		row
+		requests [][]byte
+	}{
+		{row{Name: "cookie", Target: ">= 0.85"}, warm},
+		{row{Name: "pass list"}, browsers(n, func(i int) []byte { return wire("GET", checkPrefix+passedPath, browserOf(i)...) })},
+		{row{Name: "refused: no session", Target: ">= 0.85"}, browsers(n, func(i int) []byte {
+			return wire("GET", checkPrefix+allowedPath, append([]string{"User-Agent: " + userAgent, "Accept: */*"}, forwarded...)...)
+		})},
+		{row{Name: "refused: DROP", Target: ">= 0.85"}, browsers(n, func(i int) []byte {
+			return wire("GET", checkPrefix+droppedPath, browserOf(i)...)
+		})},
+		{row{Name: "forward-auth"}, browsers(n, func(i int) []byte {
+			return wire("GET", "/api/v2/forward-auth", append(browserOf(i), "X-Forwarded-Method: GET", "X-Forwarded-Uri: "+allowedPath)...)
+		})},
+	} {
+		if !b.wanted(r.Name) {
+			continue
+		}
+		if err := b.beside(r.row, gateway, r.requests); err != nil {
+			return err
+		}
+	}
+	if b.wanted("API key, replay local") {
+		if err := b.apiKeys(row{Name: "API key, replay local", Target: ">= 0.70"}, gateway, n); err != nil {
+			return err
+		}
+	}
+	if b.wanted("gRPC") {
+		if err := b.overGRPC(gateway, n); err != nil {
+			return err
+		}
+	}
+	if b.wanted("cookie, half load") {
+		return b.halfLoad(gateway, warm)
+	}
+	return nil
+}
+
+// each sends every request once, so that what they need is in memory.
+func (b *bench) each(s *server, requests [][]byte, status int) error {
+	c, err := newHTTPCaller(s.addr, status, requests...)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for range requests {
+		if err := c.call(); err != nil {
+			return fmt.Errorf("%w\n%s", err, s.log.String())
+		}
+	}
+	return nil
+}
+
+// apiKeys measures checks of API keys. Every request is signed as it is sent, whichever server it goes to.
+func (b *bench) apiKeys(r row, gateway *server, people int) error {
+	make := func(addr string) ([]caller, error) {
+		var list []caller
+		for i := range b.connections {
+			var requests [][]byte
+			var signers []*signer
+			for j := i; j < people; j += b.connections {
+				request, s := botOf(j, checkPrefix+allowedPath)
+				requests, signers = append(requests, request), append(signers, s)
+			}
+			c, err := newHTTPCaller(addr, 200, requests...)
+			if err != nil {
+				return nil, err
+			}
+			signed(c, signers)
+			list = append(list, c)
+		}
+		return list, nil
+	}
+	request, s := botOf(0, checkPrefix+allowedPath)
+	s.sign(request)
+	a, err := ask(gateway.addr, request)
+	if err != nil {
+		return err
+	}
+	if a.Status != 200 {
+		return fmt.Errorf("%s: got %d %s", r.Name, a.Status, a.Body)
+	}
+	bare, err := b.startChild(childBare, &childSpec{Answer: *a})
+	if err != nil {
+		return err
+	}
+	c := contest{row: r, base: bare, server: gateway}
+	c.Base = "bare fasthttp"
+	if c.baseCallers, err = make(bare.addr); err != nil {
+		return err
+	}
+	if c.our, err = make(gateway.addr); err != nil {
+		return err
+	}
+	// Each key has to be read and get its token once.
+	for _, one := range c.our {
+		for range (people + b.connections - 1) / b.connections {
+			if err := one.call(); err != nil {
+				return err
+			}
+		}
+	}
+	return b.compete(&c)
+}
+
+func (b *bench) overGRPC(gateway *server, people int) error {
+	a, err := ask(gateway.addr, cookieCheck(0))
+	if err != nil {
+		return err
+	}
+	token := ""
+	for _, h := range a.Headers {
+		if h[0] == "Authorization" {
+			token = h[1]
+		}
+	}
+	base, err := b.startChild(childGRPC, &childSpec{Token: token})
+	if err != nil {
+		return err
+	}
+	c := contest{row: row{Name: "gRPC", Base: "gRPC server", Target: ">= 0.90"}, base: base, server: gateway}
+	for i := range b.connections {
+		one, err := newGRPCCaller(base.addr, checkRequest(i%people, allowedPath))
+		if err != nil {
+			return err
+		}
+		other, err := newGRPCCaller(gateway.grpc, checkRequest(i%people, allowedPath))
+		if err != nil {
+			return err
+		}
+		c.baseCallers, c.our = append(c.baseCallers, one), append(c.our, other)
+	}
+	return b.compete(&c)
+}
+
+// halfLoad measures latency at a constant rate: half of what the closed loop reached, or half of what vegeta can send,
+// whichever is less.
+func (b *bench) halfLoad(gateway *server, requests [][]byte) error {
+	a, err := ask(gateway.addr, requests[0])
+	if err != nil {
+		return err
+	}
+	bare, err := b.startChild(childBare, &childSpec{Answer: *a})
+	if err != nil {
+		return err
+	}
+	rate := 4000
+	r := row{Name: "cookie, half load", Base: "bare fasthttp", Target: "<= 1.5"}
+	b.say("%s", r.Name)
+	for range b.rounds {
+		for _, turn := range []struct {
+			s  *server
+			to *[]sample
+		}{{bare, &r.BaseRounds}, {gateway, &r.Rounds}} {
+			p50, p99, err := at(rate, b.turn, "http://"+turn.s.addr+checkPrefix+allowedPath, browserOf(0), 200)
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.Name, err)
+			}
+			*turn.to = append(*turn.to, sample{P50: micros(p50), P99: micros(p99)})
+		}
+	}
+	r.settle()
+	b.report.Rows = append(b.report.Rows, &r)
+	return nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func (b *bench) withoutReplay() error {
+	dir, err := b.folder("off")
+	if err != nil {
+		return err
+	}
+	if err := fill(b.ctx, dir, "", people, 1); err != nil {
+		return err
+	}
+	gateway, err := b.startGateway(dir, "BARONG_APIKEY_REPLAY=off")
+	if err != nil {
+		return err
+	}
+	return b.apiKeys(row{Name: "API key, replay off"}, gateway, people)
+}
+
+// shared measures a gateway whose sessions and nonces are in Valkey.
+func (b *bench) shared() error {
+	dir, err := b.folder("shared")
+	if err != nil {
+		return err
+	}
+	url, err := b.startValkey(dir)
+	if err != nil {
+		return err
+	}
+	if err := fill(b.ctx, dir, url, people, people); err != nil {
+		return err
+	}
+	gateway, err := b.startGateway(dir, "BARONG_APIKEY_REPLAY=shared", "BARONG_REDIS_URL="+url)
+	if err != nil {
+		return err
+	}
+	return b.apiKeys(row{Name: "API key, replay shared"}, gateway, people)
+}
+
+func (b *bench) cold() error      { return nil }
+func (b *bench) sizes() error     { return nil }
+func (b *bench) footprint() error { return nil }
+
+// benchmarks runs the Go benchmarks of the check's path.
+func (b *bench) benchmarks() error {
+	b.say("Go benchmarks")
+	c := exec.CommandContext(b.ctx, "go", "test", "-run=^$", "-bench=Check|Session$|Sign", "-benchmem", "-benchtime=200ms", "-cpu=1",
+		"./authz", "./envoy", "./session")
+	c.Dir = b.root
+	out, err := c.Output()
+	if err != nil {
+		return fmt.Errorf("go test -bench: %w\n%s", err, out)
+	}
+	b.report.Benchmarks = parseBenchmarks(string(out))
+	return nil
+}
+
+var _ = json.Marshal
