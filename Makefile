@@ -25,7 +25,8 @@ build: ## Build bin/barong, static.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/barong ./cmd/barong
 
 run: build tools ## Start the gateway with a real Envoy in front, and print what to try.
-	$(GO) run ./envoy/demo
+	$(GO) build -o bin/demo ./envoy/demo
+	bin/demo
 
 test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
 	$(GO) test $(RACE) -timeout 20m ./...
