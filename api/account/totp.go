@@ -108,26 +108,33 @@ func (s *Service) checkCode(ctx context.Context, user *db.User, code string, rec
 }
 
 func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error {
-	key, err := s.DB.TOTPKey(ctx, user.ID)
-	if errors.Is(err, db.ErrNotFound) {
-		return ErrWrongCode
-	}
-	if err != nil {
-		return fault.New(fault.TOTP).Because(err)
-	}
-	step, ok := matchingStep(key.Secret, code, s.Now())
-	if !ok {
-		return ErrWrongCode
-	}
-	fresh := false
-	err = s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+	right, fresh := false, false
+	err := s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		right, fresh = false, false
+		// Whoever replaces the secret waits for the lock: the code of one must not be noted as that of another.
+		if _, err := tx.LockUser(ctx, user.ID); err != nil {
+			return err
+		}
+		key, err := tx.TOTPKey(ctx, user.ID)
+		if errors.Is(err, db.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var step int64
+		if step, right = matchingStep(key.Secret, code, s.Now()); !right {
+			return nil
+		}
 		fresh, err = tx.UseTOTPStep(ctx, user.ID, step)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return fault.New(fault.TOTP).Because(err)
-	}
-	if !fresh {
+	case !right:
+		return ErrWrongCode
+	case !fresh:
 		return fault.New(fault.TOTP)
 	}
 	return nil

@@ -201,3 +201,37 @@ func TestRecoveryCodes(t *testing.T) {
 		must(t, b.CheckSignInCode(t.Context(), u, list[2]))
 	})
 }
+
+// TestCodeProvesItsOwnSecretAlone holds that a secret which somebody else puts in place while a code is looked at is not
+// proven by that code: whoever holds a stolen session would else have their own secret switched on by its owner.
+func TestCodeProvesItsOwnSecretAlone(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		s := b.totp(u)
+		other := *u
+		replaced := make(chan error, 1)
+		clock := b.Now
+		b.Now = sync.OnceValue(func() time.Time { // asked between the secret and the mark that its code was used
+			go func() {
+				second, err := b.NewTOTP(&other)
+				if err == nil {
+					err = b.try(func(ctx context.Context, w *account.Unit) error { return w.StoreTOTP(ctx, &other, second) })
+				}
+				replaced <- err
+			}()
+			select {
+			case err := <-replaced:
+				replaced <- err
+			case <-time.After(300 * time.Millisecond): // it has to wait, which is as good
+			}
+			return clock()
+		})
+		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+		b.Now = clock
+		must(t, <-replaced)
+		err := b.try(func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, true, nil) })
+		if !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("switched on: %v", err)
+		}
+	})
+}
