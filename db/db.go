@@ -72,7 +72,7 @@ type queries struct {
 	db  *DB
 }
 
-// Open connects. It neither migrates nor seeds. A missing SQLite folder is created, readable by its owner alone.
+// Open connects. It neither migrates nor seeds. A missing SQLite folder or file is created, readable by its owner alone.
 func Open(ctx context.Context, o Options) (*DB, error) {
 	d := &DB{url: o.URL, now: o.Now, sealer: o.Sealer}
 	if d.now == nil {
@@ -84,6 +84,14 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	case strings.HasPrefix(o.URL, "sqlite://"):
 		path := strings.TrimPrefix(o.URL, "sqlite://")
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
+		}
+		// SQLite would make a file that all may read; those beside it get the mode of this one.
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err == nil {
+			err = file.Close()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
 		}
 		pool, err := sql.Open("sqlite", sqliteDSN(path))

@@ -55,8 +55,11 @@ func TestOpenSQLite(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the folder: %v, %v, want mode 0700", info, err)
 	}
-	if _, err := os.Stat(filepath.Join(folder, "barong 1.db")); err != nil {
-		t.Error(err)
+	for _, file := range []string{"", "-wal", "-shm"} { // the folder may be an older one, and open to others
+		info, err := os.Stat(filepath.Join(folder, "barong 1.db"+file))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("file %s: %v, %v, want mode 0600", file, info, err)
+		}
 	}
 	for pragma, want := range map[string]string{
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1", "busy_timeout": "10000",
