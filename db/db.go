@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -86,12 +87,13 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
 		}
-		// SQLite would make a file that all may read; those beside it get the mode of this one.
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		// SQLite would make a file that all may read; those beside it get the mode of this one. One that is there already
+		// is not opened: to close it would let go of this process's locks on it.
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err == nil {
 			err = file.Close()
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
 		}
 		pool, err := sql.Open("sqlite", sqliteDSN(path))
