@@ -132,6 +132,9 @@ func NewCookies(s CookieSettings) (*Cookies, error) {
 // Name is the cookie's name.
 func (c *Cookies) Name() string { return c.name }
 
+// CrossSite reports whether browsers take and send the cookie in calls that other sites cause (SameSite=None).
+func (c *Cookies) CrossSite() bool { return strings.HasSuffix(c.attributes, "; SameSite=None") }
+
 // Set is the value of the Set-Cookie header that hands a session to its browser, or renews it. The cookie lives until
 // ends, the session's EndsAt: gateways that drop Set-Cookie from a check must not shorten a session, and the sliding
 // expiry is kept by the server.

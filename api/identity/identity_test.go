@@ -311,6 +311,7 @@ func TestOwnSite(t *testing.T) {
 		{"old browser, rewritten host", true, true, []apitest.Option{h("Origin", "http://public.test"), h("X-Forwarded-Host", "public.test")}},
 		{"old browser, front end", true, true, []apitest.Option{h("Origin", "https://front.test")}},
 		{"old browser, stranger", false, true, []apitest.Option{h("Origin", evil)}},
+		{"old browser, stranger's form", false, false, []apitest.Option{h("Origin", evil), h("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")}},
 		{"old browser, sandbox", false, true, []apitest.Option{h("Origin", "null")}},
 		{"another port is another origin", false, true, []apitest.Option{h("Origin", "http://api.test:81")}},
 	} {
@@ -325,6 +326,18 @@ func TestOwnSite(t *testing.T) {
 			}
 		}
 		e.Limits.Forget()
+	}
+	// Where browsers take the cookie from other sites too, only the listed ones may have it set.
+	everywhere, err := authz.NewCookies(authz.CookieSettings{Name: cookieName, Secure: "always", SameSite: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loose := start(t, e, func(o *identity.Options) { o.CORS, o.Cookies = rest.CORS{Any: true}, everywhere })
+	for _, with := range [][]apitest.Option{
+		{h("Origin", evil)},
+		{h("Origin", evil), h("Sec-Fetch-Site", "cross-site"), h("Sec-Fetch-Mode", "cors")},
+	} {
+		loose.Post(t, "/identity/sessions", append(with, host, apitest.Form("email", "a", "password", "b"))...).Want(t, 401, "authz.csrf_token_mismatch")
 	}
 	stranger := []apitest.Option{h("Origin", evil), h("Sec-Fetch-Site", "cross-site"), host}
 	for _, c := range [][3]string{

@@ -32,12 +32,16 @@ func (m *Module) sameSite(c *rest.Call) bool {
 		return true
 	case "":
 		// An old browser, one on plain http, or no browser.
-		return origin == "" || m.CORS.Any || m.ownOrigin(c, origin)
+		return origin == "" || m.ownOrigin(c, origin) || m.anyScript() && !strings.Contains(c.Header("Accept"), "text/html")
 	default: // cross-site
-		// Where every origin may call, it may do so as a script without cookies, but not by a form or a link.
-		return m.CORS.Any && c.Header("Sec-Fetch-Mode") == "cors"
+		return m.anyScript() && c.Header("Sec-Fetch-Mode") == "cors"
 	}
 }
+
+// anyScript reports whether scripts of every origin may call. They may where CORS allows all of them, since they get no
+// cookie set, but never by a form or a link, which asks for text/html and does. Where browsers take our cookie from any
+// site, a script is no better than a form.
+func (m *Module) anyScript() bool { return m.CORS.Any && !m.Cookies.CrossSite() }
 
 // ownOrigin reports whether the origin's host is the one that the browser asked, or that of the front end. Gateways may
 // have put another Host in front and the browser's into X-Forwarded-Host; a page cannot set either of them.
