@@ -68,6 +68,20 @@ func (tx *Tx) LockUser(ctx context.Context, id int64) (*User, error) {
 	return u, nil
 }
 
+// LockUsers keeps the rows of these users, and if asked for those of all superadmins, to this transaction. They are
+// locked in the order of their ids, so that transactions which need several do not wait for each other in a circle.
+func (tx *Tx) LockUsers(ctx context.Context, superadmins bool, ids ...int64) error {
+	if tx.db.sqlite {
+		return nil // the one writer
+	}
+	sel := tx.NewSelect().Model((*User)(nil)).Column("id").Where("id IN (?)", bun.List(ids))
+	if superadmins {
+		sel = sel.WhereOr("role = 'superadmin'")
+	}
+	var locked []int64
+	return Translate(sel.Order("id").For("NO KEY UPDATE").Scan(ctx, &locked))
+}
+
 // LockUserByUID is LockUser by uid.
 func (tx *Tx) LockUserByUID(ctx context.Context, uid string) (*User, error) {
 	u, err := tx.UserByUID(ctx, uid)

@@ -31,7 +31,10 @@ func above(role string, c *rest.Call) bool { return rank(role) > rank(c.User.Rol
 // locked, so that this cannot happen during the unit either.
 func (m *Module) edit(ctx context.Context, c *rest.Call, f func(ctx context.Context, u *account.Unit) error) error {
 	return m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		caller, err := u.LockUser(ctx, c.User.ID)
+		if err := lockPeople(ctx, c, u); err != nil {
+			return err
+		}
+		caller, err := u.UserByID(ctx, c.User.ID)
 		switch {
 		case err != nil:
 			return err
@@ -44,9 +47,25 @@ func (m *Module) edit(ctx context.Context, c *rest.Call, f func(ctx context.Cont
 	})
 }
 
+// lockPeople locks the caller and whom the call is about, who may edit each other just now. To take an office from a
+// superadmin all superadmins are locked, which is to be done in the same order.
+func lockPeople(ctx context.Context, c *rest.Call, u *account.Unit) error {
+	ids, superadmins := []int64{c.User.ID}, false
+	if c.Has(uid.Name) {
+		user, err := u.UserByUID(ctx, c.String(uid.Name))
+		switch {
+		case err == nil:
+			ids, superadmins = append(ids, user.ID), user.Role == policy.Superadmin
+		case !errors.Is(err, db.ErrNotFound):
+			return err
+		}
+	}
+	return u.LockUsers(ctx, superadmins, ids...)
+}
+
 // target locks the user whom a call is about, for an edit.
 func target(ctx context.Context, c *rest.Call, u *account.Unit) (*db.User, error) {
-	user, err := u.LockUserByUID(ctx, c.String("uid"))
+	user, err := u.LockUserByUID(ctx, c.String(uid.Name))
 	switch {
 	case errors.Is(err, db.ErrNotFound):
 		return nil, errNoUser
@@ -69,7 +88,7 @@ func otherTarget(ctx context.Context, c *rest.Call, u *account.Unit) (*db.User, 
 
 // subject finds the user whom a call is about, for reading.
 func (m *Module) subject(ctx context.Context, c *rest.Call) (*db.User, error) {
-	user, err := m.DB.UserByUID(ctx, c.String("uid"))
+	user, err := m.DB.UserByUID(ctx, c.String(uid.Name))
 	if errors.Is(err, db.ErrNotFound) {
 		return nil, errNoUser
 	}
