@@ -1,6 +1,7 @@
 # "make" lists the targets.
 GO ?= go
 FUZZTIME ?= 10s
+REPLAY ?= ../shared/replay
 
 TAG    := $(shell git describe --tags --exact-match 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
@@ -16,7 +17,7 @@ RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 ALLOC = $(shell grep -rl --include='*_test.go' '^//go:build !race' authz envoy session policy api internal db 2>/dev/null \
           | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 
-.PHONY: help build run test race fuzz bench lint docs verify tools vuln image clean
+.PHONY: help build run test race replay fuzz bench lint docs verify tools vuln image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,11 @@ endif
 
 race: tools ## Every test, with the race detector.
 	$(GO) test -race -timeout 20m ./...
+
+replay: build tools ## The recorded answers of the original, on both kinds of stores. REPLAY is the folder of the recordings.
+	BARONG_BIN=bin/barong .tools/bin/python $(REPLAY)/replay.py
+	STORE=full PG_BIN=$$(dirname $$(readlink -f .tools/servers/postgres)) REDIS_BIN=.tools/servers/valkey-server \
+	  BARONG_BIN=bin/barong .tools/bin/python $(REPLAY)/replay.py
 
 fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz
