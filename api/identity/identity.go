@@ -151,7 +151,7 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "GET", Path: "/identity/configs", Summary: "Tells the settings that a client needs to know.",
 			Prefix: general, Success: 200, Handle: m.configs,
-			Output: "{session_expire_time:integer,captcha_type:string,captcha_id:string,phone_verification_type:string," +
+			Output: "{session_expire_time:integer,captcha_type:string,captcha_id?:string,phone_verification_type:string," +
 				"password_min_entropy:integer,password_regexp:string}",
 		},
 		{

@@ -258,7 +258,17 @@ func failures(o *Options, r *rest.Route) map[int][]fault.Code {
 	}
 	byStatus := func(codes ...fault.Code) {
 		for _, c := range codes {
-			if e, ok := fault.Lookup(c); ok {
+			e, ok := fault.Lookup(c)
+			if !ok {
+				continue
+			}
+			if e.Status != http.StatusConflict {
+				add(e.Status, c)
+				continue
+			}
+			// What exists already is told among other mistakes as well, and release 2.4.17 knew no 409.
+			add(http.StatusUnprocessableEntity, c)
+			if !o.Legacy {
 				add(e.Status, c)
 			}
 		}
@@ -310,11 +320,14 @@ func refusal(status int, codes []fault.Code) object {
 
 // success is the status and the schema of a route's success; a nil schema is no body.
 func (s *schemas) success(o *Options, r *rest.Route) (int, object, error) {
-	status := r.Success
+	status, output := r.Success, r.Output
 	if o.Legacy && r.Legacy != 0 {
 		status = r.Legacy
 	}
-	schema, err := s.model(string(r.Output))
+	if o.Legacy && r.LegacyOutput != "" {
+		output = r.LegacyOutput
+	}
+	schema, err := s.model(string(output))
 	if err != nil {
 		return 0, nil, fmt.Errorf("%s %s: %w", r.Method, r.Path, err)
 	}

@@ -20,6 +20,8 @@ var models = map[string]reflect.Type{
 	"DataStorage":      reflect.TypeFor[view.DataStorage](),
 	"Document":         reflect.TypeFor[view.Document](),
 	"Label":            reflect.TypeFor[view.Label](),
+	"LegacyActivity":   reflect.TypeFor[view.LegacyActivity](),
+	"LegacyDocument":   reflect.TypeFor[view.LegacyDocument](),
 	"Level":            reflect.TypeFor[view.Level](),
 	"Permission":       reflect.TypeFor[view.Permission](),
 	"Phone":            reflect.TypeFor[view.Phone](),
@@ -30,11 +32,6 @@ var models = map[string]reflect.Type{
 	"UserWithFullInfo": reflect.TypeFor[view.UserWithFullInfo](),
 	"UserWithKYC":      reflect.TypeFor[view.UserWithKYC](),
 	"UserWithProfile":  reflect.TypeFor[view.UserWithProfile](),
-}
-
-// legacyModels take their place where release 2.4.17 answered with other members.
-var legacyModels = map[string]reflect.Type{
-	"Activity": reflect.TypeFor[view.LegacyActivity](),
 }
 
 // schemas makes the schemas that routes name, and collects them.
@@ -90,16 +87,13 @@ func (s *schemas) model(text string) (object, error) {
 	case "string", "integer", "number", "boolean", "object":
 		return object{"type": text}, nil
 	case "any":
-		return object{}, nil
+		return anything(), nil
 	case "file":
 		return object{"type": "string", "format": "binary"}, nil
 	}
 	t, ok := models[text]
 	if !ok {
 		return nil, fmt.Errorf("model %q is unknown", text)
-	}
-	if s.legacy && legacyModels[text] != nil {
-		t = legacyModels[text]
 	}
 	s.collect(text, t)
 	return object{"$ref": s.ref + text}, nil
@@ -120,6 +114,11 @@ func (s *schemas) either(names ...string) (object, error) {
 		return any[0], nil
 	}
 	return object{"anyOf": any}, nil
+}
+
+// anything is any JSON value. An empty schema says the same, but not to every program.
+func anything() object {
+	return object{"type": []string{"array", "boolean", "null", "number", "object", "string"}}
 }
 
 func nullable(schema object) object {
@@ -202,7 +201,7 @@ func (s *schemas) raw(name string) object {
 	case name == "metadata" && s.plain:
 		return object{"type": "object"}
 	case name == "metadata" && !s.legacy:
-		return object{} // any JSON value
+		return anything()
 	case name == "metadata":
 		return object{"type": []string{"string", "null"}}
 	case s.plain:

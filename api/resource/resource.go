@@ -187,7 +187,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "time_to", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_to", Doc: "Latest time, in seconds since 1970."},
 				{Name: "result", In: rest.Query, NotBlank: true, Doc: "succeed, failed or denied."},
 			}, rest.Paginated),
-			Success: 200, Output: "[Activity]", Handle: m.activity,
+			Success: 200, Output: "[Activity]", LegacyOutput: "[LegacyActivity]", Handle: m.activity,
 			Errors: []fault.Code{"resource.user.wrong_topic", "resource.user.no_activity"},
 		},
 		{
@@ -254,7 +254,8 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/resource/documents", Summary: "Lists the caller's documents.",
-			Access: rest.User, Prefix: documents, Success: 200, Output: "[Document]", Handle: m.listDocuments,
+			Access: rest.User, Prefix: documents, Success: 200, Output: "[Document]", LegacyOutput: "[LegacyDocument]",
+			Handle: m.listDocuments,
 		},
 		{
 			Method: "POST", Path: "/resource/documents", Summary: "Uploads the files of a document.",

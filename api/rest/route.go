@@ -81,12 +81,14 @@ type Route struct {
 	// BadRequest says that the API reference lists 400 here: missing or blank required parameters answer 400 in
 	// reference mode.
 	BadRequest bool
-	Output     Model        // what a success answers; see Model
-	Errors     []fault.Code // codes that the handler may answer besides those of Params
-	Listed     []int        // further statuses that the API reference lists, for the API document
-	MaxBody    int          // bytes; 0 means DefaultMaxBody
-	Added      bool         // not part of the 2.4.0 reference
-	Handle     HandlerFunc
+	Output     Model // what a success answers; see Model
+	// LegacyOutput is what release 2.4.17 answered, where it was something else.
+	LegacyOutput Model
+	Errors       []fault.Code // codes that the handler may answer besides those of Params
+	Listed       []int        // further statuses that the API reference lists, for the API document
+	MaxBody      int          // bytes; 0 means DefaultMaxBody
+	Added        bool         // not part of the 2.4.0 reference
+	Handle       HandlerFunc
 }
 
 // A Model names the shape of an answer for the API document: "UserWithFullInfo", "[Label]" for an array of it,

@@ -524,8 +524,9 @@ type Server struct {
 	Env *Env
 	URL string // http://127.0.0.1:port
 
-	routes []rest.Route
-	token  func(t testing.TB, u *db.User) string
+	routes   []rest.Route
+	contract *contract
+	token    func(t testing.TB, u *db.User) string
 }
 
 // Serve starts a server for the routes until the end of the test. Options may change what the server is made of; the
@@ -564,7 +565,7 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return &Server{Env: e, URL: "http://" + l.Addr().String(), routes: o.Routes, token: e.Token}
+	return &Server{Env: e, URL: "http://" + l.Addr().String(), routes: o.Routes, contract: newContract(t, &o), token: e.Token}
 }
 
 // Legacy makes a server answer as BARONG_COMPAT=2.4.17.

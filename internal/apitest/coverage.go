@@ -23,7 +23,7 @@ func key(r *rest.Route) string { return r.Method + " " + r.Path }
 
 // match finds the route of a path below /api/v2; a literal route wins over one with parameters.
 func match(routes []rest.Route, method, path string) *rest.Route {
-	path = strings.TrimPrefix(path, rest.Base)
+	path = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(path, rest.Base), "/"), ".json")
 	var found *rest.Route
 	for i := range routes {
 		r := &routes[i]
@@ -42,10 +42,11 @@ func match(routes []rest.Route, method, path string) *rest.Route {
 	return found
 }
 
-func (s *Server) note(method, path string, a *Answer) {
+// note remembers an answer, and returns the route that gave it, or nil.
+func (s *Server) note(method, path string, a *Answer) *rest.Route {
 	r := match(s.routes, method, path)
 	if r == nil {
-		return
+		return nil
 	}
 	seen.Lock()
 	defer seen.Unlock()
@@ -56,6 +57,7 @@ func (s *Server) note(method, path string, a *Answer) {
 	for _, code := range a.Codes() {
 		seen.codes[key(r)][code] = true
 	}
+	return r
 }
 
 // Main is a package's TestMain: it runs the tests and fails when a route of the table was never seen to succeed, or
