@@ -3,8 +3,8 @@
 // what cannot be read is said to be unreadable.
 //
 // Rows are committed in batches, and Audit returns when its batch is: a request that must be recorded is not let
-// through before it is. Refusals that one user repeats on one method and path are folded into the first row's count,
-// so that asking for forbidden paths does not fill the table.
+// through before it is. Refusals that one user repeats on one method and path are folded into the first row's count, and
+// those of ever other paths into one row of that user, so that asking for forbidden paths does not fill the table.
 package audit
 
 import (
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,16 +32,19 @@ type Options struct {
 
 // Bounds.
 const (
-	queueSize  = 1024                  // rows that wait for the writer; more callers wait for a place
-	batchSize  = 256                   // rows of one transaction
-	waitTime   = time.Second           // that Audit waits in all
-	writeTime  = 5 * time.Second       // that one attempt to commit may take
-	foldTime   = time.Minute           // after the first refusal, during which the same is folded into it
-	foldsKept  = 16_384                // refusals that can be folded into at a time
-	flushEvery = 2 * time.Second       // how often the counts of folded refusals are stored
-	refusals   = 3                     // attempts that fail while the database is well, before rows are tried one by one
-	firstPause = 20 * time.Millisecond // after an attempt that failed; doubled each time
-	lastPause  = time.Second
+	queueSize = 1024            // rows that wait for the writer; more callers wait for a place
+	batchSize = 256             // rows of one transaction
+	waitTime  = time.Second     // that Audit waits in all
+	writeTime = 5 * time.Second // that one attempt to commit may take
+	foldTime  = time.Minute     // after the first refusal, during which the same is folded into it
+	foldsKept = 16_384          // refusals that can be folded into at a time
+	// rowsPerUser is how many refusals of different paths get rows of their own within foldTime; further ones of the user
+	// are folded into one row, which says so ("others").
+	rowsPerUser = 100
+	flushEvery  = 2 * time.Second       // how often the counts of folded refusals are stored
+	refusals    = 3                     // attempts that fail while the database is well, before rows are tried one by one
+	firstPause  = 20 * time.Millisecond // after an attempt that failed; doubled each time
+	lastPause   = time.Second
 )
 
 var (
@@ -56,7 +60,8 @@ type Writer struct {
 	mu      sync.Mutex
 	closed  bool
 	folds   map[foldKey]fold
-	repeats map[int64]int // not yet added to the count of the row with this id
+	budgets map[int64]budget // by user
+	repeats map[int64]int    // not yet added to the count of the row with this id
 
 	senders sync.WaitGroup
 	give    context.CancelFunc // ends the writer's attempts
@@ -68,6 +73,7 @@ var _ authz.Auditor = (*Writer)(nil)
 // An item is a row on its way; err holds once stored is closed.
 type item struct {
 	row    db.Activity
+	others bool // refusals of other paths are folded into it
 	stored chan struct{}
 	err    error
 }
@@ -78,6 +84,12 @@ type foldKey [16]byte
 // A fold is a refusal that others like it are added to.
 type fold struct {
 	first *item // its row has an id once it is stored
+	until time.Time
+}
+
+// A budget is how many refusals of a user got rows of their own lately.
+type budget struct {
+	rows  int
 	until time.Time
 }
 
@@ -94,8 +106,9 @@ func New(o Options) *Writer {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writer{
-		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), repeats: make(map[int64]int),
-		give: cancel, done: make(chan struct{}),
+		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), budgets: make(map[int64]budget),
+		repeats: make(map[int64]int),
+		give:    cancel, done: make(chan struct{}),
 	}
 	go w.run(ctx)
 	return w
@@ -145,25 +158,49 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 		w.senders.Add(1)
 		return &item{stored: make(chan struct{})}, true, nil
 	}
-	key := keyOf(e)
-	if f, ok := w.folds[key]; ok {
-		select {
-		case <-f.first.stored:
-			if f.first.err == nil && now.Before(f.until) {
-				w.repeats[f.first.row.ID]++
-				return nil, false, nil
-			}
-			delete(w.folds, key)
-		default:
-			return f.first, false, nil
-		}
+	key, others := keyOf(e), false
+	if it, folded := w.fold(key, now); folded || it != nil {
+		return it, false, nil
 	}
-	it = &item{stored: make(chan struct{})}
+	b := w.budgets[e.UserID]
+	if !now.Before(b.until) {
+		b = budget{until: now.Add(foldTime)}
+	}
+	if b.rows == rowsPerUser {
+		key, others = keyOf(&authz.AuditEntry{UserID: e.UserID}), true
+		if it, folded := w.fold(key, now); folded || it != nil {
+			return it, false, nil
+		}
+	} else {
+		b.rows++
+		w.budgets[e.UserID] = b
+	}
+	it = &item{stored: make(chan struct{}), others: others}
 	if len(w.folds) < foldsKept {
 		w.folds[key] = fold{it, now.Add(foldTime)}
 	}
 	w.senders.Add(1)
 	return it, true, nil
+}
+
+// fold adds a refusal to the count of the row that others like it are folded into, or returns that row while it is on its
+// way. The lock is held.
+func (w *Writer) fold(key foldKey, now time.Time) (waits *item, folded bool) {
+	f, ok := w.folds[key]
+	if !ok {
+		return nil, false
+	}
+	select {
+	case <-f.first.stored:
+	default:
+		return f.first, false
+	}
+	if f.first.err == nil && now.Before(f.until) {
+		w.repeats[f.first.row.ID]++
+		return nil, true
+	}
+	delete(w.folds, key)
+	return nil, false
 }
 
 func keyOf(e *authz.AuditEntry) foldKey {
@@ -176,6 +213,10 @@ func keyOf(e *authz.AuditEntry) foldKey {
 func (w *Writer) send(ctx context.Context, e *authz.AuditEntry, it *item, now time.Time) error {
 	defer w.senders.Done()
 	it.row = w.row(e, now)
+	if it.others {
+		data := strings.TrimSuffix(*it.row.Data, "}") + `,"others":true}`
+		it.row.Data = &data
+	}
 	select {
 	case w.queue <- it:
 		return nil
@@ -351,6 +392,11 @@ func (w *Writer) flush(ctx context.Context) error {
 	for key, f := range w.folds {
 		if !now.Before(f.until) {
 			delete(w.folds, key)
+		}
+	}
+	for user, b := range w.budgets {
+		if !now.Before(b.until) {
+			delete(w.budgets, user)
 		}
 	}
 	repeats := w.repeats

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -172,11 +173,47 @@ func TestCountsAreStoredWhileRunning(t *testing.T) {
 	}
 }
 
+// TestPathsOfOneUser holds that whoever asks for ever other forbidden paths does not fill the table.
+func TestPathsOfOneUser(t *testing.T) {
+	var clock atomic.Int64
+	d := open(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"))
+	w := New(Options{DB: d, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
+	refuse := func(user int64, from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if err := w.Audit(t.Context(), entry(user, "GET", fmt.Sprint("admin/", i), false)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	refuse(1, 0, rowsPerUser+30)
+	refuse(1, 0, 1) // has a row of its own
+	refuse(2, 0, 2)
+	if err := w.Audit(t.Context(), entry(1, "GET", "admin/x", true)); err != nil {
+		t.Fatal(err)
+	}
+	clock.Add(60)
+	refuse(1, 500, 502)
+	closing(t, w)
+	counts := map[string]int{}
+	all := rows(t, d)
+	for _, r := range all {
+		others := strings.Contains(*r.Data, `"others":true`)
+		counts[fmt.Sprint(r.UserID, " ", r.Result, " ", r.Count, " ", others)]++
+	}
+	want := map[string]int{
+		"1 denied 1 false": rowsPerUser - 1 + 2, "1 denied 2 false": 1, "1 denied 30 true": 1, "1 succeed 1 false": 1, "2 denied 1 false": 2,
+	}
+	if !maps.Equal(counts, want) {
+		t.Errorf("got %v, want %v", counts, want)
+	}
+}
+
 func TestFoldsAreBounded(t *testing.T) {
-	w := &Writer{o: Options{Now: time.Now}, folds: map[foldKey]fold{}, repeats: map[int64]int{}}
+	w := &Writer{o: Options{Now: time.Now}, folds: map[foldKey]fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{}}
 	now := time.Now()
 	for i := range foldsKept + 100 {
-		if _, first, err := w.admit(entry(1, "GET", fmt.Sprint(i), false), now); !first || err != nil {
+		if _, first, err := w.admit(entry(int64(i), "GET", fmt.Sprint(i), false), now); !first || err != nil {
 			t.Fatalf("%d: %v, %v", i, first, err)
 		}
 	}

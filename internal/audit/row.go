@@ -225,7 +225,7 @@ func (p *params) multipart(body []byte, boundary string) {
 }
 
 // Names in data that are this program's own. A parameter of that name gets another.
-var ownNames = []string{"path", "note", "cut"}
+var ownNames = []string{"path", "note", "cut", "others"}
 
 // data is the JSON object that is kept of a request: its parameters without secrets, the checked path, and a note when
 // the user agent is no known browser. A name that is given several times has a list of values.
