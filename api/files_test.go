@@ -1,0 +1,123 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"barong/db"
+	"barong/internal/apitest"
+	"barong/internal/blob"
+)
+
+// local opens a store of files in a folder of e.
+func local(t *testing.T, e *apitest.Env) *blob.Store {
+	t.Helper()
+	s, err := blob.Open(t.Context(), blob.Options{
+		Provider: blob.Local, Folder: filepath.Join(e.Folder, "files"), Key: bytes.Repeat([]byte("k"), 32),
+		Extensions: []string{"png", "pdf"}, MinSize: 1, MaxSize: 1 << 20, URLLife: time.Minute, Now: e.Clock.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+const pdf = "%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+
+// keep stores a PDF of a document, and the document itself if it is named.
+func keep(t *testing.T, e *apitest.Env, s *blob.Store, id int64, name string) (key string) {
+	t.Helper()
+	f, err := s.Put(t.Context(), id, "a.pdf", strings.NewReader(pdf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name != "" {
+		d := &db.Document{ID: id, UserID: e.NewUser(t, nil).ID, Upload: &f.Key, UploadName: &name, ContentType: &f.ContentType}
+		e.Update(t, func(ctx context.Context, tx *db.Tx) error { return tx.InsertDocument(ctx, d) })
+	}
+	return f.Key
+}
+
+// TestFiles holds that a file is handed out by its signed address alone, and never as something that a browser runs.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		files := local(t, e)
+		s := e.Serve(t, fileRoutes(e.DB, files))
+		key, nameless := keep(t, e, files, 7, "my päss.pdf"), keep(t, e, files, 8, "")
+
+		for _, c := range []struct{ key, disposition string }{
+			{key, `attachment; filename*=utf-8''my%20p%C3%A4ss.pdf`},
+			{nameless, "attachment"},
+		} {
+			a := s.Get(t, files.URL(c.key)).WantBody(t, 200, pdf)
+			for name, want := range map[string]string{
+				"Content-Type": "application/pdf", "Content-Disposition": c.disposition, "X-Content-Type-Options": "nosniff",
+				"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-store",
+			} {
+				if got := a.Header.Get(name); got != want {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			if a := s.Do(t, "HEAD", files.URL(c.key)); a.Status != 200 || a.Body != "" {
+				t.Errorf("HEAD: %d %q", a.Status, a.Body)
+			}
+		}
+
+		good := files.URL(key)
+		path, query, _ := strings.Cut(good, "?")
+		expires, signature, _ := strings.Cut(query, "&")
+		_, foreign, _ := strings.Cut(files.URL(nameless), "&")
+		other := blob.PathPrefix + strings.Replace(key, "7/", "9/", 1)
+		for _, address := range []string{
+			path, path + "?" + expires, path + "?" + signature, path + "?expires=&signature=",
+			path + "?" + expires + "&" + foreign,                                  // of another file
+			path + "?" + strings.Replace(expires, "=", "=9", 1) + "&" + signature, // that lives longer
+			path + "?" + expires + "&" + strings.ToUpper(signature[:12]) + signature[12:],
+			path + "?expires=x&" + signature, other + "?" + query, path + "x?" + query,
+			blob.PathPrefix + "7/..%2f..%2fbarong.db?" + query, blob.PathPrefix + "7/%2e%2e?" + query, blob.PathPrefix + "..%2f7/" + path[len(blob.PathPrefix)+2:] + "?" + query,
+		} {
+			if a := s.Get(t, address); a.Status != 404 || strings.Contains(a.Body, "PDF") {
+				t.Errorf("%s: %d %s", address, a.Status, a.Body)
+			}
+		}
+		s.Get(t, path, apitest.Query("expires[]", "1", "signature[a]", "1")).Want(t, 422, "invalid", "invalid")
+		s.Post(t, good).WantBody(t, 404, `{"error":"Route is not found"}`)
+
+		e.Clock.Advance(time.Minute + time.Second)
+		s.Get(t, good).Want(t, 404, "record.not_found")
+		again := files.URL(key)
+		s.Get(t, again).Want(t, 200)
+		if err := files.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		s.Get(t, again).Want(t, 404, "record.not_found")
+
+		// Whatever else lies in the folder has no address.
+		if err := os.WriteFile(filepath.Join(e.Folder, "files", "index.html"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.Get(t, blob.PathPrefix+"index.html").WantBody(t, 404, `{"error":"Route is not found"}`)
+	})
+}
+
+// TestFilesElsewhere holds that nothing is served of a store that serves by itself.
+func TestFilesElsewhere(t *testing.T) {
+	t.Parallel()
+	s, err := blob.Open(t.Context(), blob.Options{
+		Provider: blob.AWS, Bucket: "b", AccessKey: "a", SecretKey: "s", Region: "eu-west-1", Extensions: []string{"png"}, MaxSize: 1, URLLife: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if routes := fileRoutes(nil, s); len(routes) != 0 {
+		t.Errorf("routes %v", routes)
+	}
+}
