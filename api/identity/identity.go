@@ -266,13 +266,16 @@ func (m *Module) checkCaptcha(ctx context.Context, c *rest.Call, operation strin
 // client is who calls.
 func (m *Module) client(c *rest.Call) account.Client { return m.Accounts.Client(c.Client, c.UserAgent) }
 
+func (m *Module) view(c *rest.Call) *view.Builder {
+	return &view.Builder{DB: m.DB, Legacy: c.Legacy, FileURL: m.FileURL}
+}
+
 // cookie is the value of the session cookie that the caller sent, or nil.
 func (m *Module) cookie(c *rest.Call) []byte { return c.Cookie(m.Cookies.Name()) }
 
 // answerSession hands a session that was just opened to its browser, and shows the user.
 func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User, id session.ID, opened *session.Session) error {
-	b := &view.Builder{DB: m.DB, Legacy: c.Legacy, FileURL: m.FileURL}
-	info, err := b.FullInfo(ctx, user, opened.CSRF)
+	info, err := m.view(c).FullInfo(ctx, user, opened.CSRF)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (m *Module) guessed(h rest.HandlerFunc) rest.HandlerFunc {
 	}
 }
 
-// confirmEmail answers POST /identity/users/email/confirm_code.
+// confirmEmail answers POST /identity/users/email/confirm_code. An account with a second factor gets no session by it.
 func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 	claims, err := m.verifyMailToken(c.String("token"), account.Confirmation)
 	if err != nil {
@@ -125,29 +125,39 @@ func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	epoch := user.SessionEpoch
-	id, opened, err := m.Accounts.OpenSession(ctx, m.client(c), m.cookie(c), user.UID, epoch,
-		func(ctx context.Context, u *account.Unit) error {
-			if err := u.Lock(ctx, user); err != nil {
-				return err
-			}
-			if !confirmable(user, claims.UID) {
-				return errNothingToConfirm
-			}
-			if user.SessionEpoch != epoch { // the session would be born dead
-				return fault.New(fault.Unavailable).Because(errors.New("the user's sessions were ended meanwhile"))
-			}
-			latest, err := u.UseMailToken(ctx, claims.ID, user.ID, string(account.Confirmation))
-			if err != nil {
-				return err
-			}
-			if !latest {
-				return errSpent
-			}
-			if err := u.PutLabel(ctx, user, "email", "verified"); err != nil {
-				return err
-			}
-			return u.EmailConfirmed(ctx, user, c.String("lang"))
-		})
+	confirm := func(ctx context.Context, u *account.Unit) error {
+		if err := u.Lock(ctx, user); err != nil {
+			return err
+		}
+		if !confirmable(user, claims.UID) {
+			return errNothingToConfirm
+		}
+		if user.SessionEpoch != epoch { // the session would be born dead
+			return fault.New(fault.Unavailable).Because(errors.New("the user's sessions were ended meanwhile"))
+		}
+		latest, err := u.UseMailToken(ctx, claims.ID, user.ID, string(account.Confirmation))
+		if err != nil {
+			return err
+		}
+		if !latest {
+			return errSpent
+		}
+		if err := u.PutLabel(ctx, user, "email", "verified"); err != nil {
+			return err
+		}
+		return u.EmailConfirmed(ctx, user, c.String("lang"))
+	}
+	if user.OTP { // the mailbox is one factor: the other is asked for at the sign-in
+		if err := m.Accounts.Update(ctx, confirm); err != nil {
+			return err
+		}
+		info, err := m.view(c).FullInfo(ctx, user, "")
+		if err != nil {
+			return err
+		}
+		return c.Answer(info)
+	}
+	id, opened, err := m.Accounts.OpenSession(ctx, m.client(c), m.cookie(c), user.UID, epoch, confirm)
 	if err != nil {
 		return err
 	}

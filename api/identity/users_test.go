@@ -172,6 +172,28 @@ func TestConfirmEmail(t *testing.T) {
 	})
 }
 
+// TestConfirmEmailIsNoSecondFactor holds that a mailbox alone, which is all that the token proves, opens no account with a
+// second factor.
+func TestConfirmEmailIsNoSecondFactor(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		s := start(t, e, nil)
+		u, token := signUp(t, e, "factor@barong.test")
+		e.Enable2FA(t, u)
+		a := s.Post(t, "/identity/users/email/confirm_code", apitest.Form("token", token)).Want(t, 201)
+		if a.SetCookie(cookieName) != nil || slices.Contains(a.Keys(t), "csrf_token") {
+			t.Errorf("a session was opened: %s", a.Body)
+		}
+		if got := a.Object(t); got["state"] != "active" || got["otp"] != true {
+			t.Errorf("answer %s", a.Body)
+		}
+		if live, err := e.Accounts.ListSessions(t.Context(), u); err != nil || len(live) != 1 { // of the sign-up
+			t.Errorf("sessions %+v, %v", live, err)
+		}
+		s.Post(t, "/identity/users/email/confirm_code", apitest.Form("token", token)).Want(t, 422, "identity.user.active_or_doesnt_exist")
+	})
+}
+
 func TestConfirmEmailParameters(t *testing.T) {
 	t.Parallel()
 	e := apitest.New(t, "sqlite")
