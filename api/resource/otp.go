@@ -171,6 +171,21 @@ func (m *Module) guard(ctx context.Context, c *rest.Call) error {
 	return m.proveCode(ctx, c, c.String("totp_code"), fault.New("resource.api_key.invalid_totp"))
 }
 
+// lockHolder locks the caller, who must still be one who may have keys: the account may have been closed, or its second
+// factor switched off, since the call began, and with that its keys.
+func lockHolder(ctx context.Context, c *rest.Call, u *account.Unit) error {
+	if err := u.Lock(ctx, c.User); err != nil {
+		return err
+	}
+	switch {
+	case !c.User.Open():
+		return fault.New("authz.user_not_active")
+	case !c.User.OTP:
+		return fault.New("resource.api_key.2fa_disabled")
+	}
+	return nil
+}
+
 // listAPIKeys answers GET /resource/api_keys.
 func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 	rows, total, err := m.DB.UserAPIKeys(ctx, c.User.ID, c.Page())
@@ -212,11 +227,8 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 	}
 	var k *db.APIKey
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, c.User); err != nil {
+		if err := lockHolder(ctx, c, u); err != nil {
 			return err
-		}
-		if !c.User.OTP { // switched off since the code was given
-			return fault.New("resource.api_key.2fa_disabled")
 		}
 		k = &db.APIKey{
 			UserID: c.User.ID, KID: randomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active", Secret: randomHex(16),
@@ -254,7 +266,7 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 	}
 	var k *db.APIKey
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		if err := u.Lock(ctx, c.User); err != nil {
+		if err := lockHolder(ctx, c, u); err != nil {
 			return err
 		}
 		if k, err = u.UserAPIKey(ctx, c.User.ID, c.String("kid")); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"barong/db"
 	"barong/internal/apitest"
+	"barong/internal/limit"
 )
 
 // secretOf reads the secret in an answer with a QR code.
@@ -308,4 +309,51 @@ func TestAPIKeys(t *testing.T) {
 			t.Errorf("%d keys, %v", total, err)
 		}
 	})
+}
+
+// hooked are limits that let something happen once a code was accepted, and before the change that it was for.
+type hooked struct {
+	limit.Limiter
+	then func()
+}
+
+func (h *hooked) Reset(ctx context.Context, key string) error {
+	err := h.Limiter.Reset(ctx, key)
+	h.then()
+	return err
+}
+
+// TestKeysOfAnAccountThatJustChanged holds that a key is neither made nor revived for an account that was closed, or that
+// lost its second factor, while the call was under way: its keys were switched off for good.
+func TestKeysOfAnAccountThatJustChanged(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	for name, c := range map[string]struct {
+		column string
+		change func(u *db.User)
+		want   int
+		code   string
+	}{
+		"banned":            {"state", func(u *db.User) { u.State = "banned" }, 401, "authz.user_not_active"},
+		"second factor off": {"otp", func(u *db.User) { u.OTP = false }, 400, "resource.api_key.2fa_disabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, e)
+			u := e.NewUser(t, nil)
+			secret := e.Enable2FA(t, u)
+			as := apitest.As(u)
+			kid, _ := b.Post(t, "/resource/api_keys", as, apitest.Form("algorithm", "HS256", "totp_code", e.Code(t, secret, 0))).Want(t, 201).Object(t)["kid"].(string)
+			for method, path := range map[string]string{"POST": "/resource/api_keys", "PATCH": "/resource/api_keys/" + kid} {
+				e.Clock.Advance(rest60)
+				e.Limits.Limiter = &hooked{e.Limits.Limiter, func() {
+					changed := *u
+					c.change(&changed)
+					e.Update(t, func(ctx context.Context, tx *db.Tx) error { return tx.UpdateUser(ctx, &changed, c.column) })
+				}}
+				b.Do(t, method, path, as, apitest.Form("algorithm", "HS256", "state", "active", "totp_code", e.Code(t, secret, 0))).Want(t, c.want, c.code)
+				e.Limits.Limiter = e.Limits.Limiter.(*hooked).Limiter
+				e.Update(t, func(ctx context.Context, tx *db.Tx) error { return tx.UpdateUser(ctx, u, c.column) })
+			}
+		})
+	}
 }
