@@ -89,192 +89,295 @@ func (f *ActivityFilter) resolve(ctx context.Context, q queries) (bool, error) {
 	return err == nil, err
 }
 
-// One condition of a filter: column, operator and value.
-type condition struct {
-	column, operator string
-	value            any
+// storable reports whether the filter can be asked for at all; see storable.
+func (f *ActivityFilter) storable() bool {
+	for _, s := range []*string{f.UID, f.Email, f.TargetUID, f.Topic, f.Action, f.Result} {
+		if s != nil && !storable(*s) {
+			return false
+		}
+	}
+	return storable(f.Category)
 }
 
-func (f *ActivityFilter) conditions() []condition {
-	var out []condition
+// Indexes of activities, by the columns that find rows; each ends with the time and the id, which order every list.
+var (
+	byUser   = []string{"user_id", "created_at"}
+	byTarget = []string{"target_uid", "created_at"}
+	byDenial = []string{"result", "category", "created_at"}
+	byKind   = []string{"category", "topic", "action", "result", "created_at"}
+	byTime   = []string{"category", "created_at"}
+	newest   = ordering{columns: []string{"created_at", "id"}, descending: true}
+)
+
+// index names the columns of the index that delivers the rows in order. SQLite has no statistics by itself, and would
+// take the index with the most columns in the filter: all the rows of a topic, say, for those of one user.
+func (f *ActivityFilter) index() []string {
+	switch {
+	case f.UserID != 0:
+		return byUser
+	case f.TargetUID != nil:
+		return byTarget
+	case f.Category != "" && f.Topic != nil && f.Action != nil && f.Result != nil:
+		return byKind
+	case f.Result != nil && *f.Result == ResultDenied:
+		return byDenial
+	}
+	return byTime
+}
+
+// where adds the filter's conditions; columns outside of index are kept from choosing another.
+func (f *ActivityFilter) where(q queries, s *listQuery, index []string) *listQuery {
+	s.add(" WHERE TRUE")
+	condition := func(column, operator string, value any) {
+		hint := ""
+		if q.db.sqlite && !slices.Contains(index, column) {
+			hint = "+" // the engine's way to say "not by an index"
+		}
+		s.add(" AND "+hint+column+" "+operator+" ?", value)
+	}
 	if f.UserID != 0 {
-		out = append(out, condition{"user_id", "=", f.UserID})
+		condition("user_id", "=", f.UserID)
 	}
 	if f.Category != "" {
-		out = append(out, condition{"category", "=", f.Category})
+		condition("category", "=", f.Category)
 	}
 	for _, c := range [...]struct {
 		column string
 		value  *string
 	}{{"target_uid", f.TargetUID}, {"topic", f.Topic}, {"action", f.Action}, {"result", f.Result}} {
 		if c.value != nil {
-			out = append(out, condition{c.column, "=", *c.value})
+			condition(c.column, "=", *c.value)
 		}
 	}
 	from, to := f.bounds()
 	if f.From != nil {
-		out = append(out, condition{"created_at", ">=", from})
+		condition("created_at", ">=", from)
 	}
 	if f.To != nil {
-		out = append(out, condition{"created_at", "<=", to})
-	}
-	return out
-}
-
-func (f *ActivityFilter) timed() bool { return f.From != nil || f.To != nil }
-
-// index names the columns of the index that should answer. SQLite has no statistics by itself, and would take the index
-// with the most columns in the filter: all the rows of a topic, say, for those of one day.
-func (f *ActivityFilter) index() []string {
-	switch {
-	case f.UserID != 0:
-		return []string{"user_id", "topic"}
-	case f.TargetUID != nil:
-		return []string{"target_uid"}
-	case f.timed() && f.Topic != nil && f.Action != nil && f.Result != nil:
-		return []string{"topic", "action", "result", "created_at"}
-	case f.timed():
-		return []string{"category", "created_at"}
-	}
-	return f.indexByID()
-}
-
-// indexByID is index for a walk in the order of ids.
-func (f *ActivityFilter) indexByID() []string {
-	switch {
-	case f.UserID != 0:
-		return []string{"user_id", "topic"}
-	case f.TargetUID != nil:
-		return []string{"target_uid"}
-	case f.Result != nil && *f.Result == ResultDenied: // rare, or else bounded by the folding of repeated refusals
-		return []string{"category", "result"}
-	case f.Topic != nil:
-		return []string{"category", "topic"}
-	case f.Action != nil:
-		return []string{"category", "action"}
-	case f.Result != nil:
-		return []string{"category", "result"}
-	}
-	return []string{"category"}
-}
-
-// where adds the filter's conditions; those outside of index are kept from choosing one.
-func (f *ActivityFilter) where(q queries, s *bun.SelectQuery, index []string) *bun.SelectQuery {
-	for _, c := range f.conditions() {
-		column := "?"
-		if q.db.sqlite && !slices.Contains(index, c.column) {
-			column = "+?" // the engine's way to say "not by an index"
-		}
-		s = s.Where(column+" "+c.operator+" ?", bun.Ident(c.column), c.value)
+		condition("created_at", "<=", to)
 	}
 	return s
-}
-
-// newestFirst orders a list. With bounds in time it follows the creation, which has an index that answers at once where
-// the newest ids would have to be walked past; the two orders differ only among rows of the same few seconds.
-func (f *ActivityFilter) newestFirst(s *bun.SelectQuery) *bun.SelectQuery {
-	if f.timed() && f.UserID == 0 && f.TargetUID == nil {
-		return s.Order("created_at DESC", "id DESC")
-	}
-	return s.Order("id DESC")
 }
 
 // Activities is one page of the activities that f picks, newest first, and exactly how many it picks in all.
 func (q queries) Activities(ctx context.Context, f ActivityFilter, p Page) ([]Activity, int64, error) {
 	rows := []Activity{}
-	if ok, err := f.resolve(ctx, q); err != nil || !ok {
-		return rows, 0, err
-	}
-	total, err := q.countActivities(ctx, f)
-	if err != nil || p.offset() >= total {
-		return rows, total, err
-	}
-	// The inner query walks an index alone, so that a far page does not read the rows of all pages before it.
-	ids := f.where(q, q.idb.NewSelect().Model((*Activity)(nil)).Column("id"), f.index())
-	ids = f.newestFirst(ids).Limit(p.limit()).Offset(p.offset())
-	err = f.newestFirst(q.idb.NewSelect().Model(&rows).Where("id IN (?)", ids)).Scan(ctx)
-	return rows, total, Translate(err)
-}
-
-// countActivities counts what f picks: from the counts by day where they tell enough, from the rows where f narrows
-// them to one user or target, or to a topic or action of what was denied.
-func (q queries) countActivities(ctx context.Context, f ActivityFilter) (int64, error) {
-	if f.UserID != 0 || f.TargetUID != nil {
-		return q.countRows(ctx, f)
-	}
-	if f.Topic == nil && f.Action == nil || f.Result != nil && *f.Result != ResultDenied {
-		return q.countByDay(ctx, f)
-	}
-	if f.Result != nil {
-		return q.countRows(ctx, f)
-	}
 	var total int64
-	for _, result := range [...]string{ResultSucceed, ResultFailed, ResultDenied} {
-		f.Result = &result
-		n, err := q.countActivities(ctx, f)
-		if err != nil {
-			return 0, err
+	err := q.snapshot(ctx, func(q queries) error {
+		if !f.storable() {
+			return nil
 		}
-		total += n
-	}
-	return total, nil
+		if ok, err := f.resolve(ctx, q); err != nil || !ok {
+			return err
+		}
+		var ids []int64
+		var err error
+		if f.UserID != 0 || f.TargetUID != nil {
+			ids, total, err = q.activitiesOf(ctx, f, p)
+		} else {
+			ids, total, err = q.countedActivities(ctx, f, p)
+		}
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		// Rows of their own query, so that a far page does not read the rows of all pages before it.
+		return Translate(q.idb.NewSelect().Model(&rows).Where("id IN (?)", bun.List(ids)).Order("created_at DESC", "id DESC").Scan(ctx))
+	})
+	return rows, total, err
 }
 
-func (q queries) countByDay(ctx context.Context, f ActivityFilter) (int64, error) {
+// activitiesOf finds a page of what one user did, or of what was done to one.
+func (q queries) activitiesOf(ctx context.Context, f ActivityFilter, p Page) ([]int64, int64, error) {
+	total, err := q.countRows(ctx, f)
+	if err != nil || p.beyond(total) {
+		return nil, total, err
+	}
+	s := new(listQuery).add("SELECT id FROM activities")
+	ids, err := q.walk(ctx, f.where(q, s, f.index()), newest, p, p.offset(), total)
+	return ids, total, err
+}
+
+// countedActivities finds a page and the total by the counts of days.
+func (q queries) countedActivities(ctx context.Context, f ActivityFilter, p Page) ([]int64, int64, error) {
+	days, err := q.activityDays(ctx, f)
+	if err != nil {
+		return nil, 0, err
+	}
+	total := sum(days)
+	if p.beyond(total) {
+		return nil, total, nil
+	}
+	slices.Reverse(days)
+	first, last, skip, rows := window(days, p)
 	from, to := f.bounds()
-	if to.Before(from) {
-		return 0, nil
+	begin, end := time.Unix(last.Place*daySeconds, 0), time.Unix((first.Place+1)*daySeconds-1, 0)
+	if begin.After(from) {
+		from = begin
 	}
-	// Whole days are counted already; what the bounds cut off the first and the last is looked at.
-	begin := from.Truncate(day)
-	if begin.Before(from) {
-		begin = begin.Add(day)
+	if end.Before(to) {
+		to = end
 	}
-	end := to.Add(time.Second).Truncate(day) // the first second after the last whole day
-	if !begin.Before(end) {
-		return q.countRows(ctx, f)
+	within := f.between(from.UTC(), to.UTC())
+	if ordered := f.Topic == nil && f.Action == nil && (f.Result == nil || *f.Result == ResultDenied) ||
+		f.Topic != nil && f.Action != nil && f.Result != nil; ordered && f.Category != "" {
+		s := new(listQuery).add("SELECT id FROM activities")
+		ids, err := q.walk(ctx, within.where(q, s, within.index()), newest, p, skip, rows)
+		return ids, total, err
 	}
-	var total int64
-	s := q.idb.NewSelect().Table("activity_counts").ColumnExpr("coalesce(sum(count), 0)")
-	if err := f.whereDays(s, begin, end.Add(-day)).Scan(ctx, &total); err != nil {
-		return 0, Translate(err)
+	s, err := q.ofKinds(ctx, within, "id, created_at")
+	if err != nil {
+		return nil, total, err
 	}
-	for _, edge := range [...][2]time.Time{{from, begin.Add(-time.Second)}, {end, to}} {
-		if edge[1].Before(edge[0]) {
-			continue
+	ids, err := q.sorted(ctx, s, newest, p, skip)
+	return ids, total, err
+}
+
+// ofKinds selects columns of the activities that f picks, which has bounds in time, by the index of kinds: the counts say
+// which of them there are. What was denied has an index of its own, for it has more kinds than the counts tell apart.
+func (q queries) ofKinds(ctx context.Context, f ActivityFilter, columns string) (*listQuery, error) {
+	from, to := f.bounds()
+	var kinds []struct{ Category, Topic, Action, Result string }
+	if f.Result == nil || *f.Result != ResultDenied {
+		k := new(listQuery).add("SELECT category, topic, action, result FROM activity_tallies WHERE result <> 'denied'")
+		f.whereDays(k, from, to)
+		k.add(" GROUP BY 1, 2, 3, 4 HAVING sum(count) <> 0")
+		if err := q.idb.NewRaw(k.text.String(), k.args...).Scan(ctx, &kinds); err != nil {
+			return nil, Translate(err)
 		}
-		n, err := q.countRows(ctx, f.between(edge[0], edge[1]))
-		if err != nil {
-			return 0, err
-		}
-		total += n
 	}
-	return total, nil
+	s := new(listQuery)
+	if len(kinds) > 0 {
+		rows := make([][]any, len(kinds))
+		for i, k := range kinds {
+			rows[i] = []any{k.Category, k.Topic, k.Action, k.Result}
+		}
+		s.add("SELECT "+columns+" FROM (WITH kinds (k1, k2, k3, k4) AS (VALUES ").values(rows).
+			add(") SELECT * FROM kinds) AS k CROSS JOIN activities WHERE category = k1 AND topic = k2 AND action = k3 AND result = k4"+
+				" AND created_at >= ? AND created_at <= ?", from, to)
+	}
+	if f.Result == nil || *f.Result == ResultDenied {
+		if len(kinds) > 0 {
+			s.add(" UNION ALL ")
+		}
+		result := ResultDenied
+		f.Result = &result
+		return f.where(q, s.add("SELECT "+columns+" FROM activities"), byDenial), nil
+	}
+	if len(kinds) == 0 {
+		return s.add("SELECT " + columns + " FROM activities WHERE FALSE"), nil
+	}
+	return s, nil
 }
 
 // day is the length of one: UTC has no others.
-const day = 24 * time.Hour
+const (
+	day        = 24 * time.Hour
+	daySeconds = 24 * 60 * 60
+)
 
-func (q queries) countRows(ctx context.Context, f ActivityFilter) (int64, error) {
-	n, err := f.where(q, q.idb.NewSelect().Model((*Activity)(nil)), f.index()).Count(ctx)
-	return int64(n), Translate(err)
+// activityDays counts what f picks by days since 1970, in their order; days without any are absent. Most comes from the
+// counts by day. What a bound cuts off a day, and a topic or action of what was denied, is counted from the rows.
+func (q queries) activityDays(ctx context.Context, f ActivityFilter) ([]part, error) {
+	from, to := f.bounds()
+	if to.Before(from) {
+		return nil, nil
+	}
+	first, last := from.Truncate(day), to.Add(time.Second).Truncate(day).Add(-day) // the whole days
+	if first.Before(from) {
+		first = first.Add(day)
+	}
+	var days []part
+	if last.Before(first) {
+		return q.countRowsByDay(ctx, f)
+	}
+	s := new(listQuery).add("SELECT day, sum(count) AS count FROM activity_tallies WHERE TRUE")
+	f.whereDays(s, first, last)
+	fine := f.Topic != nil || f.Action != nil // finer than the counts of what was denied
+	if fine {
+		s.add(" AND result <> 'denied'")
+	}
+	var counts []struct {
+		Day   string
+		Count int64
+	}
+	s.add(" GROUP BY day HAVING sum(count) <> 0 ORDER BY day")
+	if err := q.idb.NewRaw(s.text.String(), s.args...).Scan(ctx, &counts); err != nil {
+		return nil, Translate(err)
+	}
+	for _, c := range counts {
+		at, err := time.Parse(time.DateOnly, c.Day)
+		if err != nil {
+			return nil, fmt.Errorf("day %q: %w", c.Day, err)
+		}
+		days = append(days, part{at.Unix() / daySeconds, c.Count})
+	}
+	if fine && (f.Result == nil || *f.Result == ResultDenied) {
+		denied, result := f.between(first, last.Add(day-time.Second)), ResultDenied
+		denied.Result = &result
+		more, err := q.countRowsByDay(ctx, denied)
+		if err != nil {
+			return nil, err
+		}
+		days = merge(days, more)
+	}
+	for _, edge := range [...][2]time.Time{{from, first.Add(-time.Second)}, {last.Add(day), to}} {
+		if edge[1].Before(edge[0]) {
+			continue
+		}
+		more, err := q.countRowsByDay(ctx, f.between(edge[0], edge[1]))
+		if err != nil {
+			return nil, err
+		}
+		days = merge(days, more)
+	}
+	return days, nil
 }
 
-// whereDays picks the counts of the days from first to last.
-func (f *ActivityFilter) whereDays(s *bun.SelectQuery, first, last time.Time) *bun.SelectQuery {
-	s = s.Where("day >= ?", first.Format(time.DateOnly)).Where("day <= ?", last.Format(time.DateOnly))
-	if f.Category != "" {
-		s = s.Where("category = ?", f.Category)
+// countRowsByDay is activityDays from the rows alone, for filters that pick few.
+func (q queries) countRowsByDay(ctx context.Context, f ActivityFilter) ([]part, error) {
+	s, err := q.ofKinds(ctx, f, "created_at")
+	if err != nil {
+		return nil, err
 	}
+	seconds := "floor(extract(epoch FROM created_at))::bigint"
+	if q.db.sqlite {
+		seconds = "CAST(strftime('%s', substr(created_at, 1, 19)) AS INTEGER)"
+	}
+	var days []part
+	err = q.idb.NewRaw("SELECT ("+seconds+" - ?) / ? AS place, count(*) AS count FROM ("+s.text.String()+") AS a GROUP BY 1 ORDER BY 1",
+		append([]any{firstSecond.Unix(), daySeconds}, s.args...)...).Scan(ctx, &days)
+	for i := range days {
+		days[i].Place += firstSecond.Unix() / daySeconds
+	}
+	return days, Translate(err)
+}
+
+func (q queries) countRows(ctx context.Context, f ActivityFilter) (int64, error) {
+	var n int64
+	s := f.where(q, new(listQuery).add("SELECT count(*) FROM activities"), f.index())
+	err := q.idb.NewRaw(s.text.String(), s.args...).Scan(ctx, &n)
+	return n, Translate(err)
+}
+
+// whereDays picks the counts of the days from first to last. A topic or action is not known of what was denied.
+func (f *ActivityFilter) whereDays(s *listQuery, first, last time.Time) {
 	for _, c := range [...]struct {
 		column string
 		value  *string
 	}{{"topic", f.Topic}, {"action", f.Action}, {"result", f.Result}} {
 		if c.value != nil {
-			s = s.Where("? = ?", bun.Ident(c.column), *c.value)
+			s.add(" AND "+c.column+" = ?", *c.value)
 		}
 	}
-	return s
+	if f.Category != "" {
+		s.add(" AND category = ?", f.Category)
+	}
+	if f.From != nil {
+		s.add(" AND day >= ?", first.Format(time.DateOnly))
+	}
+	if f.To != nil {
+		s.add(" AND day <= ?", last.Format(time.DateOnly))
+	}
 }
 
 // AddToActivities adds to the counts of rows, by id: refusals like them that were not given rows of their own.
@@ -299,6 +402,10 @@ type Metrics struct {
 // no bound.
 func (q queries) Metrics(ctx context.Context, from, to *int64) (*Metrics, error) {
 	m := &Metrics{SignUps: map[string]int64{}, Logins: map[string]int64{}, FailedLogins: map[string]int64{}}
+	return m, q.snapshot(ctx, func(q queries) error { return q.metrics(ctx, m, from, to) })
+}
+
+func (q queries) metrics(ctx context.Context, m *Metrics, from, to *int64) error {
 	for _, figure := range [...]struct {
 		into          map[string]int64
 		topic, result string
@@ -313,54 +420,21 @@ func (q queries) Metrics(ctx context.Context, from, to *int64) (*Metrics, error)
 				Category: CategoryUser, Topic: &figure.topic, Action: &action, Result: &figure.result, From: from, To: to,
 			}
 			if err := q.addDays(ctx, f, figure.into); err != nil {
-				return nil, fmt.Errorf("metrics: %w", err)
+				return fmt.Errorf("metrics: %w", err)
 			}
 		}
 	}
-	pending, err := q.idb.NewSelect().Model((*Label)(nil)).Where("key = 'document'").Where("value = 'pending'").
-		Where("scope = 'private'").Count(ctx)
-	m.Pending = int64(pending)
-	return m, Translate(err)
+	return Translate(q.idb.NewRaw("SELECT coalesce(sum(count), 0) FROM label_tallies"+
+		" WHERE scope = 'private' AND key = 'document' AND value = 'pending'").Scan(ctx, &m.Pending))
 }
 
-// addDays adds what f picks to the days of into. The first and the last day may be cut by the bounds: they are counted
-// from the rows.
+// addDays adds what f picks to the days of into.
 func (q queries) addDays(ctx context.Context, f ActivityFilter, into map[string]int64) error {
-	from, to := f.bounds()
-	if to.Before(from) {
-		return nil
-	}
-	var days []struct {
-		Day   string
-		Count int64
-	}
-	s := q.idb.NewSelect().Table("activity_counts").Column("day").ColumnExpr("sum(count) AS count").Group("day").
-		Having("sum(count) > 0")
-	if err := f.whereDays(s, from, to).Scan(ctx, &days); err != nil {
-		return Translate(err)
-	}
+	days, err := q.activityDays(ctx, f)
 	for _, d := range days {
-		begin, err := time.Parse(time.DateOnly, d.Day)
-		if err != nil {
-			return fmt.Errorf("day %q: %w", d.Day, err)
-		}
-		end := begin.Add(day - time.Second)
-		if begin.Before(from) || end.After(to) {
-			if begin.Before(from) {
-				begin = from
-			}
-			if end.After(to) {
-				end = to
-			}
-			if d.Count, err = q.countRows(ctx, f.between(begin, end)); err != nil {
-				return err
-			}
-		}
-		if d.Count > 0 {
-			into[d.Day] += d.Count
-		}
+		into[time.Unix(d.Place*daySeconds, 0).UTC().Format(time.DateOnly)] += d.Count
 	}
-	return nil
+	return err
 }
 
 // purgeBatch is how many rows one transaction of a purge deletes, so that others may write between two.
@@ -391,15 +465,6 @@ func (d *DB) PurgeActivities(ctx context.Context, before time.Time) (int64, erro
 				break
 			}
 		}
-	}
-	err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.NewDelete().Table("activity_counts").Where("day < ?", before.UTC().Format(time.DateOnly)).
-			Where("NOT EXISTS (SELECT 1 FROM activities WHERE category IN ('admin', 'user') AND created_at < ?)",
-				before.UTC().Truncate(day)).Exec(ctx)
-		return err
-	})
-	if err != nil {
-		return total, fmt.Errorf("purge activities: %w", err)
 	}
 	return total, nil
 }
@@ -432,14 +497,20 @@ func (q queries) ExportActivities(ctx context.Context, w io.Writer, f ActivityFi
 	if ok, err := f.resolve(ctx, q); err != nil || !ok {
 		return 0, err
 	}
+	// By id, along the table itself, unless f picks few.
+	var index []string
+	if f.UserID != 0 || f.TargetUID != nil {
+		index = f.index()
+	}
 	out := bufio.NewWriterSize(w, 1<<16)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	var total, after int64
 	for {
 		var rows []Activity
-		s := q.idb.NewSelect().Model(&rows).Where("id > ?", after).Order("id").Limit(exportBatch)
-		if err := f.where(q, s, f.indexByID()).Scan(ctx); err != nil {
+		s := f.where(q, new(listQuery).add("SELECT * FROM activities"), index)
+		s.add(" AND id > ? ORDER BY id LIMIT ?", after, exportBatch)
+		if err := q.idb.NewRaw(s.text.String(), s.args...).Scan(ctx, &rows); err != nil {
 			return total, fmt.Errorf("export activities: %w", Translate(err))
 		}
 		if len(rows) == 0 {

@@ -45,8 +45,12 @@ func newDirectory(t *testing.T, url string) *directory {
 	pick := func(i int, words ...string) string { return words[i%len(words)] }
 	for i := range 60 {
 		clock = clock.Add(time.Duration(i%3) * time.Second)
+		if i%10 == 9 {
+			clock = clock.AddDate(0, 0, 4).Truncate(24 * time.Hour) // a week begins with a Thursday: 2026-03-05, 2026-03-12
+		}
 		check(d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 			u := db.User{
+				ID:  int64(i)*3001 + 1, // some blocks of counts, each with a few
 				UID: fmt.Sprintf("ID%04d", i), Email: fmt.Sprintf("user%d@example.com", i), PasswordDigest: "x",
 				Role: pick(i, "member", "member", "admin"), State: pick(i/2, "active", "pending", "banned"), Level: i % 4,
 			}
@@ -136,8 +140,15 @@ func drawFilter(r *rapid.T, d *directory) db.UserFilter {
 		if rapid.IntRange(0, 3).Draw(r, name+" given") > 0 {
 			return nil
 		}
-		base := d.users[0].CreatedAt.Unix()
-		n := rapid.OneOf(rapid.Int64Range(base-2, base+70), rapid.Int64()).Draw(r, name)
+		base := rapid.SampledFrom(d.users).Draw(r, name+" about").CreatedAt.Unix()
+		const week = 7 * 24 * 60 * 60
+		n := rapid.OneOf(
+			rapid.Int64Range(base-2, base+5),
+			rapid.Custom(func(r *rapid.T) int64 { // about the ends of weeks
+				return (base/week+rapid.Int64Range(-1, 1).Draw(r, "week"))*week + rapid.Int64Range(-1, 1).Draw(r, "second")
+			}),
+			rapid.Int64Range(-2, 2), rapid.Int64(),
+		).Draw(r, name)
 		return &n
 	}
 	f.UID = word("uid", "ID0001", "ID0002", "", "' OR 1=1 --", `\`)
@@ -173,7 +184,7 @@ func TestFindUsers(t *testing.T) {
 	directories(t, func(t *testing.T, d *directory) {
 		rapid.Check(t, func(r *rapid.T) {
 			f := drawFilter(r, d)
-			page := db.Page{Number: rapid.SampledFrom([]int{1, 1, 2, 5, 1 << 40}).Draw(r, "page"), Size: rapid.IntRange(1, 100).Draw(r, "size")}
+			page := db.Page{Number: rapid.SampledFrom([]int{1, 1, 2, 5, 1 << 40}).Draw(r, "page"), Size: rapid.OneOf(rapid.IntRange(1, 9), rapid.IntRange(1, 100)).Draw(r, "size")}
 			var all []db.User
 			for i := range d.users {
 				if d.fits(&f, &d.users[i]) {
