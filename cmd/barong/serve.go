@@ -50,6 +50,9 @@ import (
 	"barong/session/sqlstore"
 )
 
+// joinTime is how long a start waits for Redis, or the database, to carry notices.
+const joinTime = 10 * time.Second
+
 // How long a stop may take: first checks and calls under way, then what they left to be written.
 const (
 	drainTime = 8 * time.Second
@@ -68,6 +71,9 @@ func (s serveCommand) Run(p *program) error {
 	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
+	}
+	if c.BrokerURL() != "" {
+		log.Warn("events are not published to a message broker by this release", "broker", c.BrokerURL())
 	}
 	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics()}
 	v.ops = obs.NewOps(v.metrics, log)
@@ -243,6 +249,8 @@ func (v *server) openDatabase(migrate bool) error {
 func (v *server) openShared() error {
 	c := v.config
 	o := bus.Options{Log: v.log}
+	joining, cancel := context.WithTimeout(v.ctx, joinTime)
+	defer cancel()
 	if c.RedisURL != "" {
 		client, err := redisstore.Connect(c.RedisURL.Reveal())
 		if err != nil {
@@ -251,7 +259,7 @@ func (v *server) openShared() error {
 		v.redis = client
 		v.closing("redis", client.Close)
 		v.sessions = redisstore.New(client)
-		shared, err := redisbus.Open(v.ctx, client, o)
+		shared, err := redisbus.Open(joining, client, o)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
 		}
@@ -259,7 +267,7 @@ func (v *server) openShared() error {
 		v.ops.Part("redis", true, v.sessions.Ping)
 	} else {
 		v.sessions = sqlstore.New(v.db)
-		shared, err := sqlbus.Open(v.ctx, v.db, o)
+		shared, err := sqlbus.Open(joining, v.db, o)
 		if err != nil {
 			return fmt.Errorf("join the other replicas: %w", err)
 		}
@@ -726,7 +734,10 @@ func (v *server) serve() error {
 		err = fmt.Errorf("a listener failed: %w", err)
 	}
 	v.ops.Stopping()
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	// A second signal ends the wait for slow clients. What is left to be written is written all the same.
+	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(again, drainTime)
 	defer cancel()
 	var drained sync.WaitGroup
 	for _, drain := range drains {

@@ -205,8 +205,6 @@ type Config struct {
 	SMTPUser string `env:"BARONG_SMTP_USER"`
 	// SMTPPassword is the password of BARONG_SMTP_USER.
 	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD"`
-	// SMTPLogoLink is the address of an image at the head of mails. Empty: none.
-	SMTPLogoLink string `env:"BARONG_SMTP_LOGO_LINK" kind:"url?"`
 	// SenderEmail is the address that mails come from.
 	SenderEmail string `env:"BARONG_SENDER_EMAIL" default:"noreply@barong.io" kind:"email"`
 	// SenderName is the name beside that address.
@@ -243,8 +241,6 @@ type Config struct {
 	StorageEndpoint string `env:"BARONG_STORAGE_ENDPOINT"`
 	// StorageRegion is the bucket's region.
 	StorageRegion string `env:"BARONG_STORAGE_REGION"`
-	// StorageSignatureVersion is the version of AWS signatures.
-	StorageSignatureVersion string `env:"BARONG_STORAGE_SIGNATURE_VERSION" default:"4" oneof:"2 3 4"`
 	// StoragePathStyle puts the bucket into the path rather than the host name, as many stand-ins for S3 want it.
 	StoragePathStyle bool `env:"BARONG_STORAGE_PATHSTYLE" default:"false"`
 	// UploadSizeMin is the least size of a file, in bytes.
@@ -310,6 +306,8 @@ var retired = map[string]string{
 	"BARONG_REDIS_PASSWORD":                "write it into BARONG_REDIS_URL",
 	"BARONG_CRC32_SALT":                    "search indexes are keyed by BARONG_SECRET_KEY",
 	"BARONG_API_DATA_MASKING_ENABLED":      "answers are those of 2.4, which masks nothing",
+	"BARONG_SMTP_LOGO_LINK":                "mails hold no images; a layout of your own may, see BARONG_MAIL_TEMPLATES",
+	"BARONG_STORAGE_SIGNATURE_VERSION":     "requests are signed by version 4",
 	"BARONG_KYC_PROVIDER":                  "2.4 knows no KYC provider",
 	"BARONG_KYCAID_AUTHORIZATION_TOKEN":    "2.4 knows no KYC provider",
 	"BARONG_KYCAID_SANDBOX_MODE":           "2.4 knows no KYC provider",
