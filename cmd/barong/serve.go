@@ -236,7 +236,7 @@ func (v *server) openDatabase(migrate bool) error {
 			return err
 		}
 		if users == 0 {
-			if err := seed(v.ctx, v.db, c, "", v.stderr); err != nil {
+			if err := seed(v.ctx, v.db, c, "", v.stdout); err != nil {
 				return err
 			}
 		}
