@@ -219,6 +219,9 @@ func parameterSchema(p *rest.Param) object {
 		s["type"] = []string{"string", "object"}
 	case rest.JSON: // any value
 	}
+	if p.Type == rest.String && p.NotBlank && len(p.Values) == 0 {
+		s["pattern"] = `\S`
+	}
 	if len(p.Values) > 0 {
 		s["enum"] = p.Values
 	}
