@@ -83,13 +83,13 @@ type Cache struct {
 
 type sessionState struct {
 	session Session
-	user    *node[Principal] // nil when the user is gone
+	user    *node[string, Principal] // nil when the user is gone
 }
 
 type keyState struct {
 	key  APIKey
 	mac  *MAC
-	user *node[Principal]
+	user *node[string, Principal]
 }
 
 // NewCache returns a cache that is empty, and starts its goroutines.
@@ -121,9 +121,9 @@ func NewCache(o CacheOptions) *Cache {
 		o.MaxAPIKeys = DefaultMaxAPIKeys
 	}
 	c.base = c.now()
-	byText := partOfText()
-	c.sessions = newTable(c, "session", o.MaxSessions, func(k Key) uint8 { return k[0] }, c.readSession)
-	c.sessions.kept = func(n *node[sessionState], st *known[sessionState]) {
+	byText := hashOfText()
+	c.sessions = newTable(c, "session", o.MaxSessions, hashOfKey, c.readSession)
+	c.sessions.kept = func(n *node[Key, sessionState], st *known[sessionState]) {
 		n.nextTouch.Store(c.stamp(st.value.session.SeenAt) + c.touchEvery())
 	}
 	c.users = newTable(c, "principal", o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal)
@@ -169,7 +169,7 @@ type Found struct {
 	Principal *Principal
 	Token     *TokenSlot
 
-	node  *node[sessionState]
+	node  *node[Key, sessionState]
 	known *known[sessionState]
 }
 
@@ -193,7 +193,7 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 	return c.findSession(ctx, key, n, now)
 }
 
-func found(n *node[sessionState], st *known[sessionState], p *known[Principal]) Found {
+func found(n *node[Key, sessionState], st *known[sessionState], p *known[Principal]) Found {
 	return Found{Session: &st.value.session, Principal: &p.value, Token: &n.token, node: n, known: st}
 }
 
@@ -202,7 +202,7 @@ func found(n *node[sessionState], st *known[sessionState], p *known[Principal]) 
 const epochPause = 250 * time.Millisecond
 
 // findSession is Session when memory alone does not answer.
-func (c *Cache) findSession(ctx context.Context, key Key, n *node[sessionState], now time.Time) (Found, error) {
+func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionState], now time.Time) (Found, error) {
 	n, st, value, err := c.sessions.current(ctx, key, n, now)
 	for range maxReads {
 		if errors.Is(err, errOrphan) {
@@ -279,11 +279,11 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 	return c.findAPIKey(ctx, strings.Clone(kid), n, now)
 }
 
-func foundKey(n *node[keyState], st *known[keyState], p *known[Principal]) FoundKey {
+func foundKey(n *node[string, keyState], st *known[keyState], p *known[Principal]) FoundKey {
 	return FoundKey{Key: &st.value.key, MAC: st.value.mac, Principal: &p.value, Token: &n.token}
 }
 
-func (c *Cache) findAPIKey(ctx context.Context, kid string, n *node[keyState], now time.Time) (FoundKey, error) {
+func (c *Cache) findAPIKey(ctx context.Context, kid string, n *node[string, keyState], now time.Time) (FoundKey, error) {
 	n, st, value, err := c.apiKeys.current(ctx, kid, n, now)
 	for range maxReads {
 		if errors.Is(err, errOrphan) { // not kept: nobody would say when it is over

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -16,7 +17,6 @@ const (
 	maxReads    = 4           // readings of a key that is invalidated again and again while it is read
 	absences    = 16          // remembered keys, per part, that the store does not have
 	absenceLife = time.Second // how long such a key is not asked for again
-	victims     = 8           // entries looked at to find one that is worth evicting
 )
 
 // errRestless says that a key was invalidated each time it had just been read.
@@ -33,8 +33,9 @@ type known[V any] struct {
 }
 
 // A node is the place of one key. What it knows is replaced as a whole; nil means that the node was forgotten, and
-// whoever still holds it must look again.
-type node[V any] struct {
+// whoever still holds it must look again. A session's fills one line of memory.
+type node[K comparable, V any] struct {
+	key       K
 	state     atomic.Pointer[known[V]]
 	used      atomic.Int64 // stamp: when the state was last used; coarse
 	nextTouch atomic.Int64 // stamp: when the sliding expiry is due to be written back; sessions only
@@ -43,29 +44,29 @@ type node[V any] struct {
 
 // use notes that the state was used at now. It writes rarely, since a line of memory that every check writes to is one
 // that the processors fight for.
-func (n *node[V]) use(now stamp, every time.Duration) {
+func (n *node[K, V]) use(now stamp, every time.Duration) {
 	if now-n.used.Load() > int64(every) {
 		n.used.Store(now)
 	}
 }
 
-// A table remembers what one store holds under keys of type K. Reading it takes a shared lock of one part of it.
+// A table remembers what one store holds under keys of type K. Reading it takes no lock.
 type table[K comparable, V any] struct {
 	cache *Cache
-	what  string // of one value, for errors
-	part  func(K) uint8
+	what  string         // of one value, for errors
+	hash  func(K) uint64 // the lowest byte chooses the part
 	read  func(ctx context.Context, k K, now time.Time) (V, error)
-	kept  func(*node[V], *known[V]) // called when a state was read, before anybody sees it; may be nil
-	limit int                       // nodes per part
+	kept  func(*node[K, V], *known[V]) // called when a state was read, before anybody sees it; may be nil
+	limit int                          // nodes per part
 
 	parts   [parts]part[K, V]
 	forgets atomic.Uint64 // invalidations so far
 }
 
 type part[K comparable, V any] struct {
+	nodes   nodes[K, V] // changed under the lock
 	mu      sync.RWMutex
-	nodes   map[K]*node[V]
-	flights map[K]*flight[V]
+	flights map[K]*flight[K, V]
 	absent  [absences]absence[K] // a ring
 	oldest  int                  // of absent
 	forgot  atomic.Uint64        // table.forgets at the last invalidation in this part
@@ -78,44 +79,47 @@ type absence[K comparable] struct {
 }
 
 // A flight is one reading under way, for everybody who wants that key.
-type flight[V any] struct {
+type flight[K comparable, V any] struct {
 	done  chan struct{}
-	node  *node[V]
+	node  *node[K, V]
 	known *known[V]
 	value V // what came with an error
 	err   error
 	stale bool // an invalidation came meanwhile; guarded by the part's lock until done
 }
 
-func newTable[K comparable, V any](c *Cache, what string, limit int, part func(K) uint8,
+func newTable[K comparable, V any](c *Cache, what string, limit int, hash func(K) uint64,
 	read func(context.Context, K, time.Time) (V, error),
 ) *table[K, V] {
-	t := &table[K, V]{cache: c, what: what, part: part, read: read, limit: max(1, (limit+parts-1)/parts)}
+	t := &table[K, V]{cache: c, what: what, hash: hash, read: read, limit: max(1, (limit+parts-1)/parts)}
 	for i := range t.parts {
-		t.parts[i].nodes = make(map[K]*node[V])
-		t.parts[i].flights = make(map[K]*flight[V])
+		t.parts[i].flights = make(map[K]*flight[K, V])
+		t.parts[i].nodes.clear()
 	}
 	return t
 }
 
-// partOfText spreads texts that strangers may choose over the parts.
-func partOfText() func(string) uint8 {
+// hashOfText spreads texts that strangers may choose.
+func hashOfText() func(string) uint64 {
 	seed := maphash.MakeSeed()
-	return func(s string) uint8 { return uint8(maphash.String(seed, s)) }
+	return func(s string) uint64 { return maphash.String(seed, s) }
 }
 
+// hashOfKey is a part of the key, which is a hash already.
+func hashOfKey(k Key) uint64 { return binary.LittleEndian.Uint64(k[:]) }
+
+// part is where a hash belongs.
+func (t *table[K, V]) part(hash uint64) *part[K, V] { return &t.parts[hash%parts] }
+
 // get returns the node of k, or nil.
-func (t *table[K, V]) get(k K) *node[V] {
-	p := &t.parts[t.part(k)]
-	p.mu.RLock()
-	n := p.nodes[k]
-	p.mu.RUnlock()
-	return n
+func (t *table[K, V]) get(k K) *node[K, V] {
+	h := t.hash(k)
+	return t.part(h).nodes.find(h, k)
 }
 
 // current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. That the
 // store does not answer makes no state trustworthy: Fresh alone says for how long one goes on.
-func (t *table[K, V]) current(ctx context.Context, k K, n *node[V], now time.Time) (*node[V], *known[V], V, error) {
+func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.Time) (*node[K, V], *known[V], V, error) {
 	var (
 		none V
 		st   *known[V]
@@ -142,14 +146,15 @@ func answers(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(e
 
 // fetch reads k from the store and keeps what it read. Those who want the same key at the same time share one reading.
 // A value that was invalidated while it was read is neither kept nor handed out.
-func (t *table[K, V]) fetch(ctx context.Context, k K, now time.Time) (*node[V], *known[V], V, error) {
+func (t *table[K, V]) fetch(ctx context.Context, k K, now time.Time) (*node[K, V], *known[V], V, error) {
 	var none V
-	p := &t.parts[t.part(k)]
+	h := t.hash(k)
+	p := t.part(h)
 	for range maxReads {
 		p.mu.Lock()
 		f, joined := p.flights[k]
 		if !joined {
-			f = &flight[V]{done: make(chan struct{})}
+			f = &flight[K, V]{done: make(chan struct{})}
 			p.flights[k] = f
 		}
 		p.mu.Unlock()
@@ -177,8 +182,9 @@ func gaveUp(err error) bool {
 }
 
 // lead makes the reading of a flight and ends the flight, even when the store panics.
-func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[V]) {
-	p := &t.parts[t.part(k)]
+func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[K, V]) {
+	h := t.hash(k)
+	p := t.part(h)
 	loaded := t.cache.stamp(t.cache.now())
 	f.err = errors.New("session: the store panicked")
 	defer func() {
@@ -189,9 +195,9 @@ func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[V]
 		switch {
 		case f.stale:
 		case f.err == nil:
-			f.node, f.known = t.keep(p, k, &known[V]{loaded: loaded, value: f.value})
+			f.node, f.known = t.keep(p, h, k, &known[V]{loaded: loaded, value: f.value})
 		case errors.Is(f.err, ErrNotFound):
-			p.remove(k)
+			p.nodes.remove(h, k)
 			p.absent[p.oldest] = absence[K]{k, loaded + int64(absenceLife)}
 			p.oldest = (p.oldest + 1) % absences
 		}
@@ -206,52 +212,29 @@ func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[V]
 }
 
 // keep puts a state in its place. The part is locked.
-func (t *table[K, V]) keep(p *part[K, V], k K, st *known[V]) (*node[V], *known[V]) {
-	n := p.nodes[k]
-	if n == nil {
-		if len(p.nodes) >= t.limit {
-			p.evict()
-		}
-		n = new(node[V])
-		p.nodes[k] = n
+func (t *table[K, V]) keep(p *part[K, V], h uint64, k K, st *known[V]) (*node[K, V], *known[V]) {
+	n := p.nodes.find(h, k)
+	known := n != nil
+	if !known {
+		n = &node[K, V]{key: k}
 	}
 	n.used.Store(st.loaded)
 	if t.kept != nil {
 		t.kept(n, st)
 	}
 	n.state.Store(st)
+	if !known {
+		if p.nodes.len() >= t.limit {
+			p.nodes.evict(h)
+		}
+		p.nodes.add(h, n, t.hash)
+	}
 	return n, st
 }
 
-// evict makes room by forgetting the least recently used of a few nodes; a map's order is random enough for the choice.
-func (p *part[K, V]) evict() {
-	var (
-		victim K
-		oldest stamp
-		seen   int
-	)
-	for k, n := range p.nodes {
-		if at := n.used.Load(); seen == 0 || at < oldest {
-			victim, oldest = k, at
-		}
-		if seen++; seen == victims {
-			break
-		}
-	}
-	p.remove(victim)
-}
-
-// remove forgets a node, for those too who still hold it.
-func (p *part[K, V]) remove(k K) {
-	if n := p.nodes[k]; n != nil {
-		delete(p.nodes, k)
-		n.state.Store(nil)
-		n.token.Store(nil)
-	}
-}
-
 func (t *table[K, V]) isAbsent(k K, at stamp) bool {
-	p := &t.parts[t.part(k)]
+	h := t.hash(k)
+	p := t.part(h)
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for i := range p.absent {
@@ -264,7 +247,8 @@ func (t *table[K, V]) isAbsent(k K, at stamp) bool {
 
 // forget drops k and makes a reading of it that is under way worthless.
 func (t *table[K, V]) forget(k K) {
-	p := &t.parts[t.part(k)]
+	h := t.hash(k)
+	p := t.part(h)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forgot.Store(t.forgets.Add(1))
@@ -272,7 +256,7 @@ func (t *table[K, V]) forget(k K) {
 		f.stale = true
 		delete(p.flights, k)
 	}
-	p.remove(k)
+	p.nodes.remove(h, k)
 	for i := range p.absent {
 		if p.absent[i].key == k {
 			p.absent[i].until = 0
@@ -290,11 +274,10 @@ func (t *table[K, V]) forgetAll() {
 			f.stale = true
 		}
 		clear(p.flights)
-		for _, n := range p.nodes {
-			n.state.Store(nil)
-			n.token.Store(nil)
+		for n := range p.nodes.all {
+			n.forget()
 		}
-		p.nodes = make(map[K]*node[V])
+		p.nodes.clear()
 		p.absent = [absences]absence[K]{}
 		p.mu.Unlock()
 	}
@@ -302,31 +285,30 @@ func (t *table[K, V]) forgetAll() {
 
 // forgotSince reports whether k may have been invalidated after the table had counted so many invalidations.
 func (t *table[K, V]) forgotSince(k K, forgets uint64) bool {
-	return t.parts[t.part(k)].forgot.Load() > forgets
+	return t.part(t.hash(k)).forgot.Load() > forgets
 }
 
 // sweep drops the nodes that are of no more use, and tokens that will not be handed out again.
-func (t *table[K, V]) sweep(now time.Time, useless func(*node[V], *known[V]) bool) {
+func (t *table[K, V]) sweep(now time.Time, useless func(*node[K, V], *known[V]) bool) {
 	for i := range t.parts {
 		p := &t.parts[i]
 		var drop []K
-		p.mu.RLock()
-		for k, n := range p.nodes {
+		for n := range p.nodes.all {
 			if token := n.token.Load(); token != nil && !now.Before(token.Until) {
 				n.token.CompareAndSwap(token, nil)
 			}
 			if st := n.state.Load(); st != nil && useless(n, st) {
-				drop = append(drop, k)
+				drop = append(drop, n.key)
 			}
 		}
-		p.mu.RUnlock()
 		if len(drop) == 0 {
 			continue
 		}
 		p.mu.Lock()
 		for _, k := range drop {
-			if n := p.nodes[k]; n != nil && useless(n, n.state.Load()) { // it may have been used since
-				p.remove(k)
+			h := t.hash(k)
+			if n := p.nodes.find(h, k); n != nil && useless(n, n.state.Load()) { // it may have been used since
+				p.nodes.remove(h, k)
 			}
 		}
 		p.mu.Unlock()
@@ -339,7 +321,7 @@ func (t *table[K, V]) len() int {
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.mu.RLock()
-		sum += len(p.nodes)
+		sum += p.nodes.len()
 		p.mu.RUnlock()
 	}
 	return sum

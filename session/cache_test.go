@@ -660,9 +660,9 @@ func TestEvictedUserIsReadAgain(t *testing.T) {
 	key := b.open(1)
 	c := b.cache(t, nil)
 	b.want(t, c, key, nil)
-	p := &c.users.parts[c.users.part("ID0000000001")]
+	p := c.users.part(c.users.hash("ID0000000001"))
 	p.mu.Lock()
-	p.evict()
+	p.nodes.evict(0)
 	p.mu.Unlock()
 	b.setUser("ID0000000001", func(p *Principal) { p.State = "banned" })
 	c.ForgetUser("ID0000000001")

@@ -21,7 +21,7 @@ const (
 // A touch is a sliding expiry to be written back.
 type touch struct {
 	key       Key
-	node      *node[sessionState]
+	node      *node[Key, sessionState]
 	known     *known[sessionState]
 	seenAt    time.Time
 	expiresAt time.Time
@@ -104,7 +104,7 @@ func (c *Cache) sweeper() {
 
 func (c *Cache) sweep(now time.Time) {
 	at := c.stamp(now)
-	c.sessions.sweep(now, func(_ *node[sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
-	c.apiKeys.sweep(now, func(n *node[keyState], _ *known[keyState]) bool { return at-n.used.Load() > int64(userIdle) })
-	c.users.sweep(now, func(n *node[Principal], _ *known[Principal]) bool { return at-n.used.Load() > int64(userIdle) })
+	c.sessions.sweep(now, func(_ *node[Key, sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
+	c.apiKeys.sweep(now, func(n *node[string, keyState], _ *known[keyState]) bool { return at-n.used.Load() > int64(userIdle) })
+	c.users.sweep(now, func(n *node[string, Principal], _ *known[Principal]) bool { return at-n.used.Load() > int64(userIdle) })
 }
