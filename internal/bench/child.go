@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,18 +35,17 @@ import (
 const (
 	childBare  = "bare"  // fasthttp that answers every request with the same bytes
 	childGRPC  = "grpc"  // a gRPC server that answers every check with the same message
-	childGet   = "get"   // no server: a loop of GETs through the gateway's own go-redis client
+	childGet   = "get"   // the same, after one GET through the client that the gateway uses
 	childStack = "stack" // the gateway's check path over sessions in memory, without what else a gateway is
 )
 
 // A childSpec is what a child needs to know.
 type childSpec struct {
-	Answer answer // of bare
+	Answer answer // of bare and get
 
 	Token string // of grpc: the Authorization that it answers
 
 	RedisURL string // of get and of a cold stack
-	Workers  int    // of get
 
 	Sessions    int  // of stack
 	Permissions int  // of stack
@@ -72,9 +70,6 @@ func child(kind string) error {
 	if err := json.Unmarshal(line, &spec); err != nil {
 		return err
 	}
-	if kind == childGet {
-		return serveGets(&spec, in)
-	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -85,6 +80,12 @@ func child(kind string) error {
 		serve = bareServer(&spec.Answer).Serve
 	case childGRPC:
 		serve = grpcServer(spec.Token).Serve
+	case childGet:
+		s, err := getServer(&spec)
+		if err != nil {
+			return err
+		}
+		serve = s.Serve
 	case childStack:
 		handler, note, err := stack(&spec)
 		if err != nil {
@@ -141,42 +142,26 @@ func grpcServer(token string) *grpc.Server {
 	return s
 }
 
-// serveGets makes GETs for as long as each line of its input says, and answers with how many they were.
-func serveGets(spec *childSpec, in *bufio.Reader) error {
+// getServer is a bare server that also makes one GET for each request.
+func getServer(spec *childSpec) (*fasthttp.Server, error) {
 	client, err := redisstore.Connect(spec.RedisURL)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer client.Close()
-	ctx := context.Background()
-	fmt.Println("listening on", spec.RedisURL)
-	for {
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return err
+	s := bareServer(&spec.Answer)
+	answer := s.Handler
+	s.Handler = func(ctx *fasthttp.RequestCtx) {
+		if err := client.Get(context.Background(), getKey).Err(); err != nil {
+			ctx.Error(err.Error(), fasthttp.StatusServiceUnavailable)
+			return
 		}
-		d, err := time.ParseDuration(line[:len(line)-1])
-		if err != nil {
-			return err
-		}
-		var gets, failed atomic.Int64
-		var group sync.WaitGroup
-		end := time.Now().Add(d)
-		for i := range spec.Workers {
-			group.Go(func() {
-				key := "bench:" + strconv.Itoa(i)
-				for time.Now().Before(end) {
-					if err := client.Get(ctx, key).Err(); err != nil {
-						failed.Add(1)
-					}
-					gets.Add(1)
-				}
-			})
-		}
-		group.Wait()
-		fmt.Println(gets.Load(), failed.Load())
+		answer(ctx)
 	}
+	return s, nil
 }
+
+// getKey is what getServer gets.
+const getKey = "bench"
 
 // stack is the check path over sessions in memory, and a line of JSON about what the sessions cost.
 func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
@@ -281,7 +266,9 @@ func (p *population) Principal(_ context.Context, uid string) (*session.Principa
 	}, nil
 }
 
-func (p *population) APIKey(context.Context, string) (*session.APIKey, error) { return nil, session.ErrNotFound }
+func (p *population) APIKey(context.Context, string) (*session.APIKey, error) {
+	return nil, session.ErrNotFound
+}
 
 // Names of the people of a benchmark, and of what they sign in with.
 const (

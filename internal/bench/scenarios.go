@@ -7,7 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"barong/internal/keys"
+	"barong/session/redisstore"
 )
 
 // people of a gateway, and how many of them each connection asks for in turn.
@@ -47,9 +51,14 @@ func (b *bench) compete(c *contest) error {
 		}
 	}
 	r := c.row
-	r.settle()
-	b.report.Rows = append(b.report.Rows, &r)
+	b.add(&r)
 	return nil
+}
+
+// add settles a row and puts it into the report.
+func (b *bench) add(r *row) {
+	r.settle()
+	b.report.Rows = append(b.report.Rows, r)
 }
 
 func closeAll(callers []caller) {
@@ -130,8 +139,8 @@ func (b *bench) beside(r row, s *server, requests [][]byte) error {
 	return b.compete(&c)
 }
 
-// browsers are requests of the people's browsers.
-func browsers(n int, make func(i int) []byte) [][]byte {
+// requests are those of the first n people.
+func requests(n int, make func(i int) []byte) [][]byte {
 	var list [][]byte
 	for i := range n {
 		list = append(list, make(i))
@@ -193,30 +202,30 @@ func (b *bench) embedded() error {
 	if err != nil {
 		return err
 	}
-	warm := browsers(n, cookieCheck)
+	warm := requests(n, cookieCheck)
 	if err := b.each(gateway, warm, 200); err != nil {
 		return err
 	}
 	for _, r := range []struct {
 		row
-		requests [][]byte
+		checks [][]byte
 	}{
 		{row{Name: "cookie", Target: ">= 0.85"}, warm},
-		{row{Name: "pass list"}, browsers(n, func(i int) []byte { return wire("GET", checkPrefix+passedPath, browserOf(i)...) })},
-		{row{Name: "refused: no session", Target: ">= 0.85"}, browsers(n, func(i int) []byte {
+		{row{Name: "pass list"}, requests(n, func(i int) []byte { return wire("GET", checkPrefix+passedPath, browserOf(i)...) })},
+		{row{Name: "refused: no session", Target: ">= 0.85"}, requests(n, func(i int) []byte {
 			return wire("GET", checkPrefix+allowedPath, append([]string{"User-Agent: " + userAgent, "Accept: */*"}, forwarded...)...)
 		})},
-		{row{Name: "refused: DROP", Target: ">= 0.85"}, browsers(n, func(i int) []byte {
+		{row{Name: "refused: DROP", Target: ">= 0.85"}, requests(n, func(i int) []byte {
 			return wire("GET", checkPrefix+droppedPath, browserOf(i)...)
 		})},
-		{row{Name: "forward-auth"}, browsers(n, func(i int) []byte {
+		{row{Name: "forward-auth"}, requests(n, func(i int) []byte {
 			return wire("GET", "/api/v2/forward-auth", append(browserOf(i), "X-Forwarded-Method: GET", "X-Forwarded-Uri: "+allowedPath)...)
 		})},
 	} {
 		if !b.wanted(r.Name) {
 			continue
 		}
-		if err := b.beside(r.row, gateway, r.requests); err != nil {
+		if err := b.beside(r.row, gateway, r.checks); err != nil {
 			return err
 		}
 	}
@@ -359,8 +368,7 @@ func (b *bench) halfLoad(gateway *server, requests [][]byte) error {
 			*turn.to = append(*turn.to, sample{P50: micros(p50), P99: micros(p99)})
 		}
 	}
-	r.settle()
-	b.report.Rows = append(b.report.Rows, &r)
+	b.add(&r)
 	return nil
 }
 
@@ -401,9 +409,165 @@ func (b *bench) shared() error {
 	return b.apiKeys(row{Name: "API key, replay shared"}, gateway, people)
 }
 
-func (b *bench) cold() error      { return nil }
-func (b *bench) sizes() error     { return nil }
-func (b *bench) footprint() error { return nil }
+// cold measures checks whose session has to be read from Valkey, beside a bare server that makes one GET through the same
+// client. The token is kept, since what a signature costs is the choice of its algorithm.
+func (b *bench) cold() error {
+	dir, err := b.folder("cold")
+	if err != nil {
+		return err
+	}
+	url, err := b.startValkey(dir)
+	if err != nil {
+		return err
+	}
+	client, err := redisstore.Connect(url)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Set(b.ctx, getKey, strings.Repeat("x", 300), 0).Err(); err != nil { // as long as a session is
+		return err
+	}
+	t := contest{row: row{Name: "cold cookie", Base: "bare fasthttp and a GET", Target: ">= 0.60"}}
+	t.server, err = b.startChild(childStack, &childSpec{
+		RedisURL: url, Cold: true, Sessions: people, Permissions: 10, Algorithm: keys.EdDSA,
+	})
+	if err != nil {
+		return err
+	}
+	checks := requests(people, cookieCheck)
+	if err := b.each(t.server, checks, 200); err != nil {
+		return err
+	}
+	a, err := ask(t.server.addr, checks[0])
+	if err != nil {
+		return err
+	}
+	if t.base, err = b.startChild(childGet, &childSpec{RedisURL: url, Answer: *a}); err != nil {
+		return err
+	}
+	if t.baseCallers, err = b.callers(t.base.addr, 200, checks); err != nil {
+		return err
+	}
+	if t.our, err = b.callers(t.server.addr, 200, checks); err != nil {
+		return err
+	}
+	return b.compete(&t)
+}
+
+// sizes measures what the number of rules and of sessions adds: the same stack, small beside large.
+func (b *bench) sizes() error {
+	const few = 1_000
+	for _, c := range []struct {
+		row
+		small, large childSpec
+	}{
+		{
+			row{Name: "10,000 permissions", Base: "10 permissions", Target: ">= 0.91 (1.1 times the cost)"},
+			childSpec{Sessions: few, Permissions: 10},
+			childSpec{Sessions: few, Permissions: 10_000},
+		},
+		{
+			row{Name: "1,000,000 sessions", Base: "1,000 sessions", Target: ">= 0.80 (1.25 times the cost)"},
+			childSpec{Sessions: few, Permissions: 10},
+			childSpec{Sessions: 1_000_000, Permissions: 10},
+		},
+	} {
+		if !b.wanted(c.Name) {
+			continue
+		}
+		t := contest{row: c.row}
+		var sides []func() error
+		for _, side := range []struct {
+			spec    *childSpec
+			server  **server
+			callers *[]caller
+		}{{&c.small, &t.base, &t.baseCallers}, {&c.large, &t.server, &t.our}} {
+			side.spec.Algorithm = keys.EdDSA
+			b.say("%s: a stack of %d sessions and %d permissions", c.Name, side.spec.Sessions, side.spec.Permissions)
+			s, err := b.startChild(childStack, side.spec)
+			if err != nil {
+				return err
+			}
+			// The sessions that are asked for lie far apart among all of them. More than the small stack has would measure
+			// what the requests themselves take of the caches.
+			apart := side.spec.Sessions / few
+			checks := requests(few, func(i int) []byte { return cookieCheck(i * apart) })
+			if err := b.each(s, checks, 200); err != nil {
+				return err
+			}
+			*side.server = s
+			sides = append(sides, func() error {
+				*side.callers, err = b.callers(s.addr, 200, checks)
+				return err
+			})
+		}
+		for _, connect := range sides { // now that both are there: an idle connection is soon closed
+			if err := connect(); err != nil {
+				return err
+			}
+		}
+		var note stackNote
+		if err := json.Unmarshal([]byte(t.server.note), &note); err != nil {
+			return err
+		}
+		if err := b.compete(&t); err != nil {
+			return err
+		}
+		if c.large.Sessions > few {
+			b.report.Facts = append(b.report.Facts, fact{"memory of a session and its user", note.BytesPerSession, "bytes", "<= 700"})
+		}
+		b.stopAll()
+	}
+	return nil
+}
+
+// footprint measures how soon a gateway answers its first check, and what it takes of memory and disk.
+func (b *bench) footprint() error {
+	dir, err := b.folder("footprint")
+	if err != nil {
+		return err
+	}
+	if err := fill(b.ctx, dir, "", 8, 8); err != nil {
+		return err
+	}
+	b.say("start")
+	var starts []float64
+	var last *server
+	for i := range b.rounds + 1 { // the first makes the keys
+		begin := time.Now()
+		s, err := b.launch(dir)
+		if err != nil {
+			return err
+		}
+		if err := s.await(30 * time.Second); err != nil {
+			return err
+		}
+		if i > 0 {
+			starts = append(starts, float64(time.Since(begin))/float64(time.Millisecond))
+		}
+		if last = s; i < b.rounds {
+			b.stopAll()
+		}
+	}
+	if !b.quick {
+		time.Sleep(5 * time.Second) // until it is idle
+	}
+	memory, err := resident(last.pid())
+	if err != nil {
+		return err
+	}
+	program, err := os.Stat(b.program)
+	if err != nil {
+		return err
+	}
+	b.report.Facts = append(b.report.Facts,
+		fact{"start to the first answered check, a warm embedded database", median(starts), "ms", "< 150"},
+		fact{"resident memory when idle", float64(memory) / (1 << 20), "MiB", "< 40"},
+		fact{"size of the program", float64(program.Size()) / (1 << 20), "MiB", ""},
+	)
+	return nil
+}
 
 // benchmarks runs the Go benchmarks of the check's path.
 func (b *bench) benchmarks() error {
@@ -418,5 +582,3 @@ func (b *bench) benchmarks() error {
 	b.report.Benchmarks = parseBenchmarks(string(out))
 	return nil
 }
-
-var _ = json.Marshal
