@@ -195,8 +195,8 @@ func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 	return c.AnswerPage(view.APIKeys(rows), total)
 }
 
-// maxScope is the longest list of scopes as it is sent, in characters.
-const maxScope = 255
+// maxWords is the longest list of scopes as it is sent, and the longest state, in characters.
+const maxWords = 255
 
 // scopes splits a comma separated list, untrimmed as ever.
 func scopes(text string) []string {
@@ -219,7 +219,7 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 	if algorithm != "HS256" {
 		wrong = append(wrong, "algorithm.inclusion")
 	}
-	if utf8.RuneCountInString(scope) > maxScope {
+	if utf8.RuneCountInString(scope) > maxWords {
 		wrong = append(wrong, "scope.too_long")
 	}
 	if len(wrong) > 0 {
@@ -273,14 +273,19 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 			return notFound(err)
 		}
 		if c.Has("scope") {
-			if utf8.RuneCountInString(c.String("scope")) > maxScope {
+			if utf8.RuneCountInString(c.String("scope")) > maxWords {
 				return fault.Invalid("scope.too_long")
 			}
 			k.Scope = scopes(c.String("scope"))
 		}
 		if c.Has("state") {
-			if k.State = c.String("state"); k.State != "active" && k.State != "inactive" && !m.Legacy {
+			k.State = c.String("state")
+			known := k.State == "active" || k.State == "inactive"
+			switch { // release 2.4.17 took any word
+			case !known && !m.Legacy:
 				return fault.Invalid("state.inclusion")
+			case utf8.RuneCountInString(k.State) > maxWords:
+				return fault.Invalid("state.too_long")
 			}
 		}
 		if err := u.UpdateAPIKey(ctx, k); err != nil {

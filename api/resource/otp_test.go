@@ -283,6 +283,8 @@ func TestAPIKeys(t *testing.T) {
 			t.Errorf("key of the last release %v", got)
 		}
 
+		patch(old, kid, apitest.Form("state", strings.Repeat("x", 256), "totp_code", now())).Want(t, 422, "state.too_long")
+
 		stranger := b.member(t)
 		e.Enable2FA(t, stranger)
 		b.Patch(t, "/resource/api_keys/"+kid, apitest.As(stranger), apitest.Form("state", "inactive", "totp_code", e.Code(t, secret, 0))).Want(t, 404, "record.not_found")

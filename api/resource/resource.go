@@ -352,7 +352,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "totp_code", Required: true, NotBlank: true, Doc: "Code of the second factor."},
 			},
 			BadRequest: true, Success: 200, Output: "APIKey", Handle: m.updateAPIKey,
-			Errors: codes(guardCodes, []fault.Code{fault.NotFound, "state.inclusion", "scope.too_long"}),
+			Errors: codes(guardCodes, []fault.Code{fault.NotFound, "state.inclusion", "state.too_long", "scope.too_long"}),
 		},
 		{
 			Method: "DELETE", Path: "/resource/api_keys/{kid}", Summary: "Removes an API key.",
