@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"barong/internal/config"
@@ -114,10 +115,20 @@ func (p *program) report(err error) int {
 	case errors.Is(err, errFailed):
 		return statusFailed
 	}
+	fmt.Fprintln(p.stderr, "barong:", oneLine(err))
 	if _, usage := errors.AsType[*usageError](err); usage {
-		fmt.Fprintln(p.stderr, "barong:", err)
 		return statusInvalid
 	}
-	fmt.Fprintln(p.stderr, "barong:", err)
 	return statusFailed
+}
+
+// oneLine is an error's text on one line: drivers break theirs, and logs of services are read line by line.
+func oneLine(err error) string {
+	var lines []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, strings.TrimSuffix(line, ":"))
+		}
+	}
+	return strings.Join(lines, ": ")
 }
