@@ -242,6 +242,20 @@ func (v *server) openDatabase(migrate bool) error {
 		}
 	}
 	v.ops.Part("database", true, v.db.Ping)
+	return v.checkSeals()
+}
+
+// checkSeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right
+// key could not read. Anything else that is wrong with a sealed row is that row's, and only told.
+func (v *server) checkSeals() error {
+	switch err := v.db.CheckSeals(v.ctx); {
+	case errors.Is(err, secret.ErrNoKey):
+		return fmt.Errorf("BARONG_SECRET_KEY: it is not, or does not have, the key that the database's rows are sealed under: %w", err)
+	case v.ctx.Err() != nil:
+		return err
+	case err != nil:
+		v.log.Error("sealed columns are not in order", "error", err)
+	}
 	return nil
 }
 
