@@ -1,6 +1,7 @@
 package systemtest
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"flag"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,10 +165,15 @@ func (s *server) run(ready func() error, args ...string) {
 	})
 }
 
-// barong runs another command beside the server, in its folder and with its variables, and returns what it prints.
+// barong runs another command beside the server, in its folder and with its variables, and returns what it prints. One
+// that does not end is stopped, with the status of a success.
 func (s *server) barong(env []string, args ...string) (output string, status int) {
 	s.t.Helper()
-	cmd := exec.CommandContext(s.t.Context(), testkit.Barong(s.t), args...)
+	program := testkit.Barong(s.t)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Dir = s.dir
 	cmd.Env = append(append(os.Environ(), s.env...), env...)
 	out, err := cmd.CombinedOutput()
