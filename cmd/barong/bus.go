@@ -18,6 +18,10 @@ import (
 // tellTimeout bounds what a command spends on telling running servers what it changed.
 const tellTimeout = 3 * time.Second
 
+// hearTime is what servers need to hear it, at most: on SQLite they look every 40 ms. A command ends after it, so that
+// whoever ran it finds the change in force.
+const hearTime = 100 * time.Millisecond
+
 // openBus joins the bus that the servers use: Redis if there is one, else the database. Closing comes last to first: the
 // bus, then what closeBus closes.
 func openBus(ctx context.Context, c *config.Config, d *db.DB, o bus.Options) (b *bus.Shared, closeBus func() error, err error) {
@@ -46,6 +50,11 @@ func (p *program) tell(c *config.Config, d *db.DB, notices ...bus.Notice) {
 	}
 	if err != nil {
 		fmt.Fprintf(p.stderr, "warning: running servers could not be told, and find out by themselves: %v\n", err)
+		return
+	}
+	select {
+	case <-time.After(hearTime):
+	case <-p.ctx.Done():
 	}
 }
 
