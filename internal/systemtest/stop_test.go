@@ -229,7 +229,8 @@ func TestStartErrors(t *testing.T) {
 		},
 		"a schema that is behind": {[]string{"BARONG_DATABASE_URL=" + empty, "BARONG_SECRET_KEY=" + secretKey}, 1, `^barong: .*barong migrate up.*--migrate`},
 		"a database that is not there": {
-			[]string{"BARONG_DATABASE_URL=postgres://barong:hunter2hunter2@127.0.0.1:1/x", "BARONG_SECRET_KEY=" + secretKey}, 1,
+			[]string{"BARONG_DATABASE_URL=postgres://barong:hunter2hunter2@127.0.0.1:1/x", "BARONG_SECRET_KEY=" + secretKey},
+			1,
 			`^barong: BARONG_DATABASE_URL=postgres://barong:\*\*\*@127\.0\.0\.1:1/x: `,
 		},
 		"a Redis that is not there": {[]string{"BARONG_REDIS_URL=redis://:hunter2hunter2@127.0.0.1:1"}, 1, `^barong: BARONG_REDIS_URL=redis://:\*\*\*@127\.0\.0\.1:1: `},
