@@ -12,6 +12,7 @@ import (
 	"mime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/swaggest/swgui/v5emb"
 	"github.com/valyala/fasthttp"
@@ -56,14 +57,9 @@ func New(o Options) (*API, error) {
 	people := identity.New(o.Identity)
 	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), admin.New(o.Admin).Routes(), fileRoutes(o.Resource.DB, o.Files))
 	described := openapi.Options{Routes: routes, Version: o.Version, Prefix: o.Rest.Prefix, Legacy: o.Rest.Legacy}
-	document, err := openapi.Document(described)
-	if err != nil {
-		return nil, err
-	}
-	swagger, err := openapi.Swagger(described)
-	if err != nil {
-		return nil, err
-	}
+	// Made when they are first asked for: a start does not wait for what few ever read.
+	document := sync.OnceValues(func() ([]byte, error) { return openapi.Document(described) })
+	swagger := sync.OnceValues(func() ([]byte, error) { return openapi.Swagger(described) })
 	o.Rest.Routes = append(routes, documentRoute("/openapi.json", "OpenAPI 3.1", document), documentRoute("/restful_api.json", "Swagger 2.0", swagger))
 	return &API{
 		server: rest.New(o.Rest), keys: people.JWKSDocument, routes: routes,
@@ -91,11 +87,15 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) {
 }
 
 // documentRoute serves one of the documents about the API.
-func documentRoute(path, kind string, document []byte) rest.Route {
+func documentRoute(path, kind string, document func() ([]byte, error)) rest.Route {
 	return rest.Route{
 		Method: "GET", Path: path, Summary: "Describes the API as " + kind + ".", Success: 200, Output: "any", Added: true,
 		Handle: func(_ context.Context, c *rest.Call) error {
-			c.Bytes("application/json", document)
+			text, err := document()
+			if err != nil {
+				return err
+			}
+			c.Bytes("application/json", text)
 			return nil
 		},
 	}

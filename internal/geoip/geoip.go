@@ -48,7 +48,7 @@ func Embedded() *Locator {
 			Country: code, CountryName: n.name, Continent: n.continent, ContinentName: continentNames[n.continent],
 		}
 	}
-	iploc.IPCountry(netip.IPv6Unspecified()) // unpacks the IPv6 data now, and not within somebody's request
+	go iploc.IPCountry(netip.IPv6Unspecified()) // unpacks the IPv6 data: a start need not wait for it, and no request should
 	return l
 }
 

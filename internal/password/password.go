@@ -37,14 +37,14 @@ type Options struct {
 
 // A Policy is a compiled set of rules. It is immutable and safe for concurrent use.
 type Policy struct {
-	form       *regexp2.Regexp // nil: any
-	minEntropy float64
-	words      *dictionary // nil: not used
+	form          *regexp2.Regexp // nil: any
+	minEntropy    float64
+	useDictionary bool
 }
 
 // New compiles the rules. The error of a regular expression that does not compile says what is wrong with it.
 func New(o Options) (*Policy, error) {
-	p := &Policy{minEntropy: o.MinEntropy}
+	p := &Policy{minEntropy: o.MinEntropy, useDictionary: o.UseDictionary}
 	if o.Regexp != "" {
 		translated, err := translate(o.Regexp)
 		if err != nil {
@@ -55,12 +55,6 @@ func New(o Options) (*Policy, error) {
 		}
 		p.form.MatchTimeout = matchTimeout
 	}
-	if o.UseDictionary {
-		var err error
-		if p.words, err = commonPasswords(); err != nil {
-			return nil, err
-		}
-	}
 	return p, nil
 }
 
@@ -68,7 +62,16 @@ func New(o Options) (*Policy, error) {
 const matchTimeout = 100 * time.Millisecond
 
 // Entropy is the strength of a password in bits. It may be negative. Only the first 1,000 characters count.
-func (p *Policy) Entropy(password string) float64 { return entropy(password, p.words) }
+func (p *Policy) Entropy(password string) float64 {
+	if !p.useDictionary {
+		return entropy(password, nil)
+	}
+	words, err := commonPasswords() // read once, and not when the program starts
+	if err != nil {
+		panic(fmt.Sprintf("password: %v", err)) // what is built in is damaged, which a test would have told
+	}
+	return entropy(password, words)
+}
 
 // Codes lists what is wrong with a new password; empty when nothing is. Among the codes of a whole account they stand
 // together: in front when TooLong is one of them, behind all others otherwise.
