@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +59,9 @@ const (
 	drainTime = 8 * time.Second
 	flushTime = 5 * time.Second
 )
+
+// settleTime is when a start is over, and what it needed can be given back to the system.
+const settleTime = 2 * time.Second
 
 // Run serves until the context ends.
 func (s serveCommand) Run(p *program) error {
@@ -739,6 +743,13 @@ func (v *server) serve() error {
 		})
 	}
 	v.log.Info("serving", serving...)
+	v.background(func(ctx context.Context) { // a start needs some memory that a server does without
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleTime):
+			debug.FreeOSMemory()
+		}
+	})
 
 	var err error
 	select {
