@@ -39,6 +39,10 @@ const (
 // ext_authz waits by default, so that the answer is a 503 with a code and not the gateway's own.
 const DefaultTimeout = 150 * time.Millisecond
 
+// gateTimeout replaces it where no gateway waits, but whoever calls the API, which takes its time anyway: a busy database
+// that commits an audit row late is no reason to refuse them.
+const gateTimeout = 2 * time.Second
+
 // Options are what a Handler is made of. Checker and Trusted are required.
 type Options struct {
 	Checker Checker
@@ -119,7 +123,11 @@ func (h *Handler) release(t *task) {
 
 // decide has the task's request decided and makes sure that the decision is one that can be said.
 func (h *Handler) decide(base context.Context, t *task) {
-	t.ctx.begin(base, h.timeout)
+	limit := h.timeout
+	if t.request.Dialect == authz.SelfGate {
+		limit = max(limit, gateTimeout)
+	}
+	t.ctx.begin(base, limit)
 	d := &t.decision
 	h.checker.Check(&t.ctx, &t.request, d)
 	switch {
