@@ -52,6 +52,8 @@ func document(changes ...string) apitest.Option {
 func TestDocuments(t *testing.T) {
 	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		now := e.Clock.Now().UTC()
+		e.Clock.Advance(now.Truncate(24 * time.Hour).Add(36 * time.Hour).Sub(now)) // noon: today stays today
 		b, old := start(t, e), start(t, e, legacy)
 		u := b.member(t)
 		as, file := apitest.As(u), apitest.File("upload[]", "a.png", "image/png", pngFile(t))
