@@ -52,11 +52,16 @@ var _ session.Store = (*Store)(nil)
 func New(client redis.UniversalClient) *Store { return &Store{client: client} }
 
 // The scripts. Times are Unix milliseconds, which Lua's numbers hold exactly; epochs stay texts, they may be larger.
-// Fields: u uid, o epoch, t CSRF token, a address, b User-Agent, n country, c s x e the four times, g generation.
+// Fields: u uid, o epoch, t CSRF token, a address, b User-Agent, n country, c s x e the four times, g generation, r the
+// call that created it.
 const (
-	// createScript stores a session unless the key is taken. Arguments: life in ms, then the hash.
+	// createScript stores a session unless the key is taken, by anything but the same call: the client sends a command
+	// again when its answer was lost. Arguments: life in ms, then the hash, which begins with a random word of the call.
 	createScript = `
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then return 1 end
+  return 0
+end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1`
@@ -139,7 +144,7 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 		return fmt.Errorf("index session: %w", err)
 	}
 	made, err := s.client.Eval(ctx, createScript, []string{sessionPrefix + key}, life(from, expires),
-		"u", v.UID, "o", v.Epoch, "t", v.CSRF, "a", ip, "b", v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)],
+		"r", rand.Text(), "u", v.UID, "o", v.Epoch, "t", v.CSRF, "a", ip, "b", v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)],
 		"n", v.Country, "c", created, "s", millis(v.SeenAt), "x", millis(expires), "e", millis(v.EndsAt),
 		"g", generation).Int()
 	if err != nil {
