@@ -22,6 +22,7 @@ type ledger struct {
 	rules    []string // paths
 	renamed  []string // passwords that the changer may have now: the last that was answered, and one without an answer
 	answered atomic.Int64
+	joined   atomic.Int64 // of these, sign-ups
 }
 
 // Whatever is answered survives a kill, on the embedded database: accounts, labels, passwords, rules, audit rows, mails.
@@ -55,8 +56,8 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		loop(func(n int) { l.label(labeller, fmt.Sprintf("key%d-%d", round, n)) })
 		loop(func(n int) { l.rename(t, changer, fmt.Sprintf("Nq7-xWr3+%d-%dzKp", round, n)) })
 		loop(func(n int) { l.rule(admin, fmt.Sprintf("api/v2/kill/%d/%d", round, n)) })
-		before := l.answered.Load()
-		testkit.Eventually(t, patience, func() bool { return l.answered.Load() > before+40 })
+		answered, joined := l.answered.Load(), l.joined.Load()
+		testkit.Eventually(t, patience, func() bool { return l.answered.Load() > answered+40 && l.joined.Load() > joined+3 })
 		time.Sleep(time.Duration(round) * 7 * time.Millisecond) // another moment in each round
 		s.process.Kill()
 		close(stop)
@@ -120,6 +121,7 @@ func (l *ledger) signUp(s *server, email string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.people[email], l.password[email] = c, password
+	l.joined.Add(1)
 	l.answered.Add(1)
 }
 

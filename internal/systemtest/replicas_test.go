@@ -284,9 +284,9 @@ func TestReplicas(t *testing.T) {
 					felt = append(felt, c.feel(k.name, k.make(c, n)))
 				}
 				all = append(all, felt...)
-				t.Logf("%-22s %4d edits: %s", k.name, len(felt), spread(felt))
+				t.Logf("%s: %-22s %4d edits: %s", name, k.name, len(felt), spread(felt))
 			}
-			t.Logf("%-22s %4d edits: %s", "all", len(all), spread(all))
+			t.Logf("%s: %-22s %4d edits: %s", name, "all", len(all), spread(all))
 			if p99 := all[len(all)*99/100]; p99 > 2*time.Second {
 				t.Errorf("an edit in a hundred takes longer than %s", p99)
 			}
