@@ -90,7 +90,7 @@ func newBench(t *testing.T, url string) *bench {
 				{State: "locked", Keys: []string{"suspicious", "lock"}},
 			},
 		},
-		DB: d, Sessions: b.store, Keys: b.ring, Passwords: password.NewHasher(password.HasherOptions{}), Policy: policy,
+		DB: d, Sessions: b.store, Keys: b.ring, Passwords: password.NewHasher(password.HasherOptions{MemoryKiB: 64, Passes: 1}), Policy: policy,
 		Limits: limit.SQL(d, limit.Options{Hash: box.Index, Now: b.clock}), Letters: letters,
 		FileURL: func(key string) string { return "https://files.example/" + key + "?a=b" },
 		Publish: func(_ context.Context, _ *db.Tx, e account.Event) error {

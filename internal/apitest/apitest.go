@@ -144,7 +144,7 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 		t.Cleanup(func() { client.Close() })
 		e.Sessions, e.Limits = redisstore.New(client), &Limits{Limiter: limit.Redis(client, limits)}
 	}
-	e.Passwords = password.NewHasher(password.HasherOptions{})
+	e.Passwords = password.NewHasher(cheap)
 	if e.Strength, err = strength(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,12 +194,15 @@ var letters = sync.OnceValues(func() (*mail.Renderer, error) {
 	return mail.NewRenderer(mail.RendererOptions{Brand: "Barong", Domain: "barong.test", DefaultLanguage: "en"})
 })
 
+// cheap makes digests that cost next to nothing: with the race detector real ones take most of a test's time.
+var cheap = password.HasherOptions{MemoryKiB: 64, Passes: 1, Workers: 4, Waiting: 1024}
+
 // PasswordPattern is the default BARONG_PASSWORD_REGEXP.
 const PasswordPattern = `^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$`
 
 // digest is a digest of Password.
 var digest = sync.OnceValues(func() (string, error) {
-	return password.NewHasher(password.HasherOptions{}).Hash(context.Background(), Password)
+	return password.NewHasher(cheap).Hash(context.Background(), Password)
 })
 
 // Events returns the events of committed units so far and forgets them.

@@ -28,9 +28,9 @@ var errBusy = errors.New("password: too many hashes are waiting")
 // Costs of new digests: argon2id with 32 MiB and three passes in one lane, above the minimum that OWASP recommends
 // (19 MiB, two passes), about 50 ms on one core of a small server.
 const (
-	memoryKiB = 32 * 1024
-	passes    = 3
-	lanes     = 1
+	defaultMemoryKiB = 32 * 1024
+	defaultPasses    = 3
+	lanes            = 1
 	saltSize  = 16
 	keySize   = 32
 )
@@ -47,6 +47,10 @@ const (
 type HasherOptions struct {
 	Workers int // hashes at once; default one less than the processors, at least one
 	Waiting int // callers that may wait for a worker; default 64 a worker
+
+	// MemoryKiB and Passes are what a new digest costs; by default 32 MiB and three passes. Digests of other costs are made
+	// anew at the next sign-in. Less than the default is for tests.
+	MemoryKiB, Passes uint32
 }
 
 // A Hasher makes and checks digests, a bounded number at a time: a storm of sign-ins queues here instead of taking the
@@ -61,8 +65,12 @@ type Hasher struct {
 	workers chan struct{}
 	waiting atomic.Int64
 	limit   int64
+	cost    cost
 	nothing string // a digest of the current kind that no password fits
 }
+
+// A cost is what a digest takes to make.
+type cost struct{ memoryKiB, passes uint32 }
 
 // NewHasher returns a Hasher.
 func NewHasher(o HasherOptions) *Hasher {
@@ -72,11 +80,19 @@ func NewHasher(o HasherOptions) *Hasher {
 	if o.Waiting <= 0 {
 		o.Waiting = 64 * o.Workers
 	}
+	c := cost{o.MemoryKiB, o.Passes}
+	if c.memoryKiB == 0 {
+		c.memoryKiB = defaultMemoryKiB
+	}
+	if c.passes == 0 {
+		c.passes = defaultPasses
+	}
 	salt, key := random(saltSize), random(keySize)
 	return &Hasher{
 		workers: make(chan struct{}, o.Workers),
 		limit:   int64(o.Waiting + o.Workers),
-		nothing: encode(digest{memoryKiB, passes, lanes, salt, key}),
+		cost:    c,
+		nothing: encode(digest{c.memoryKiB, c.passes, lanes, salt, key}),
 	}
 }
 
@@ -85,7 +101,8 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	var phc string
 	err := h.work(ctx, func() error {
 		salt := random(saltSize)
-		phc = encode(digest{memoryKiB, passes, lanes, salt, derive(password, salt, passes, memoryKiB, lanes, keySize)})
+		c := h.cost
+		phc = encode(digest{c.memoryKiB, c.passes, lanes, salt, derive(password, salt, c.passes, c.memoryKiB, lanes, keySize)})
 		return nil
 	})
 	return phc, err
@@ -95,9 +112,9 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 // is of an older kind. ErrDigest says that the digest is unreadable: that too takes the time of a check.
 func (h *Hasher) Verify(ctx context.Context, digest, password string) (ok, rehash bool, err error) {
 	err = h.work(ctx, func() (err error) {
-		ok, rehash, err = verify(digest, password)
+		ok, rehash, err = h.verify(digest, password)
 		if err != nil {
-			_, _, _ = verify(h.nothing, password) // no faster than others
+			_, _, _ = h.verify(h.nothing, password) // no faster than others
 		}
 		return err
 	})
@@ -129,7 +146,7 @@ func (h *Hasher) work(ctx context.Context, f func() error) error {
 	}
 }
 
-func verify(stored, password string) (ok, rehash bool, err error) {
+func (h *Hasher) verify(stored, password string) (ok, rehash bool, err error) {
 	switch {
 	case strings.HasPrefix(stored, "$argon2id$"):
 		d, err := parse(stored)
@@ -138,7 +155,7 @@ func verify(stored, password string) (ok, rehash bool, err error) {
 		}
 		key := derive(password, d.salt, d.passes, d.memoryKiB, d.lanes, uint32(len(d.key)))
 		ok = subtle.ConstantTimeCompare(key, d.key) == 1
-		current := d.memoryKiB == memoryKiB && d.passes == passes && d.lanes == lanes &&
+		current := d.memoryKiB == h.cost.memoryKiB && d.passes == h.cost.passes && d.lanes == lanes &&
 			len(d.salt) == saltSize && len(d.key) == keySize
 		return ok, ok && !current, nil
 	case strings.HasPrefix(stored, "$2a$"), strings.HasPrefix(stored, "$2b$"), strings.HasPrefix(stored, "$2y$"):

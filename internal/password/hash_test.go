@@ -152,7 +152,7 @@ func TestHasherGivesUpWithTheContext(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(encode(digest{memoryKiB, passes, lanes, make([]byte, saltSize), make([]byte, keySize)}))
+	f.Add(encode(digest{defaultMemoryKiB, defaultPasses, lanes, make([]byte, saltSize), make([]byte, keySize)}))
 	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$")
 	f.Add("$argon2id$$$$")
 	f.Fuzz(func(t *testing.T, phc string) {
@@ -163,8 +163,8 @@ func FuzzParse(f *testing.F) {
 		if again, err := parse(encode(d)); err != nil || fmt.Sprint(again) != fmt.Sprint(d) {
 			t.Errorf("%q reads back as %v, %v", phc, again, err)
 		}
-		if d.memoryKiB > maxMemoryKiB || d.passes > maxPasses || d.lanes > maxLanes {
-			t.Errorf("%q: costs %d %d %d", phc, d.memoryKiB, d.passes, d.lanes)
+		if d.defaultMemoryKiB > maxMemoryKiB || d.defaultPasses > maxPasses || d.lanes > maxLanes {
+			t.Errorf("%q: costs %d %d %d", phc, d.defaultMemoryKiB, d.defaultPasses, d.lanes)
 		}
 	})
 }
