@@ -163,8 +163,8 @@ func FuzzParse(f *testing.F) {
 		if again, err := parse(encode(d)); err != nil || fmt.Sprint(again) != fmt.Sprint(d) {
 			t.Errorf("%q reads back as %v, %v", phc, again, err)
 		}
-		if d.defaultMemoryKiB > maxMemoryKiB || d.defaultPasses > maxPasses || d.lanes > maxLanes {
-			t.Errorf("%q: costs %d %d %d", phc, d.defaultMemoryKiB, d.defaultPasses, d.lanes)
+		if d.memoryKiB > maxMemoryKiB || d.passes > maxPasses || d.lanes > maxLanes {
+			t.Errorf("%q: costs %d %d %d", phc, d.memoryKiB, d.passes, d.lanes)
 		}
 	})
 }
