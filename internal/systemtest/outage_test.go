@@ -165,6 +165,8 @@ func (o outage) run(t *testing.T) {
 		if o.sessions {
 			refuse("a known session", known.check(account))
 			refuse("a session that never was", stranger.check(account))
+		} else {
+			stranger.check(account).wants(t, "a session that never was, as Valkey knows", 401, "authz.invalid_session")
 		}
 	}
 	var calls sync.WaitGroup

@@ -142,7 +142,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 	defer conn.Close()
 	// A request that does not end: the stop waits for it.
-	if _, err := fmt.Fprintf(conn, "POST /api/v2/barong/identity/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+	const begun = "POST /api/v2/barong/identity/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
+		"Content-Length: 100\r\n\r\n{"
+	if _, err := conn.Write([]byte(begun)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(200 * time.Millisecond)
@@ -222,19 +224,35 @@ func TestStartErrors(t *testing.T) {
 		want   string // regular expression of the last line
 	}{
 		"a bad number": {[]string{"BARONG_JWT_EXPIRE_TIME=soon"}, 2, `^barong: BARONG_JWT_EXPIRE_TIME="soon" is not allowed: .*seconds`},
-		"a bad choice": {[]string{"BARONG_PHONE_VERIFICATION=pigeon"}, 2, `^barong: BARONG_PHONE_VERIFICATION="pigeon" is not allowed: .*twilio_sms`},
+		"a bad choice": {
+			[]string{"BARONG_PHONE_VERIFICATION=pigeon"},
+			2,
+			`^barong: BARONG_PHONE_VERIFICATION="pigeon" is not allowed: .*twilio_sms`,
+		},
 		"a bad secret": {[]string{"BARONG_SECRET_KEY=hunter2hunter2"}, 2, `^barong: BARONG_SECRET_KEY="\*\*\*" is not allowed: `},
 		"an unsafe production": {
 			[]string{"BARONG_ENV=production"}, 2, `^barong: BARONG_`,
 		},
-		"a schema that is behind": {[]string{"BARONG_DATABASE_URL=" + empty, "BARONG_SECRET_KEY=" + secretKey}, 1, `^barong: .*barong migrate up.*--migrate`},
+		"a schema that is behind": {
+			[]string{"BARONG_DATABASE_URL=" + empty, "BARONG_SECRET_KEY=" + secretKey},
+			1,
+			`^barong: .*barong migrate up.*--migrate`,
+		},
 		"a database that is not there": {
 			[]string{"BARONG_DATABASE_URL=postgres://barong:hunter2hunter2@127.0.0.1:1/x", "BARONG_SECRET_KEY=" + secretKey},
 			1,
 			`^barong: BARONG_DATABASE_URL=postgres://barong:\*\*\*@127\.0\.0\.1:1/x: `,
 		},
-		"a Redis that is not there": {[]string{"BARONG_REDIS_URL=redis://:hunter2hunter2@127.0.0.1:1"}, 1, `^barong: BARONG_REDIS_URL=redis://:\*\*\*@127\.0\.0\.1:1: `},
-		"a port in use":             {[]string{"BARONG_HTTP_ADDR=" + taken.Addr().String()}, 1, `^barong: listen for http on ` + regexp.QuoteMeta(taken.Addr().String()) + `: .*address already in use`},
+		"a Redis that is not there": {
+			[]string{"BARONG_REDIS_URL=redis://:hunter2hunter2@127.0.0.1:1"},
+			1,
+			`^barong: BARONG_REDIS_URL=redis://:\*\*\*@127\.0\.0\.1:1: `,
+		},
+		"a port in use": {
+			[]string{"BARONG_HTTP_ADDR=" + taken.Addr().String()},
+			1,
+			`^barong: listen for http on ` + regexp.QuoteMeta(taken.Addr().String()) + `: .*address already in use`,
+		},
 		"a key that cannot be read": {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=" + unreadable}, 1, `^barong: .*key\.pem`},
 		"a key that is not there":   {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=absent.pem"}, 1, `^barong: .*absent\.pem`},
 		"a key of another kind":     {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=keys/", "BARONG_JWT_ALGORITHM=RS256"}, 1, `^barong: .*(RS256|EdDSA)`},
