@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -300,9 +301,15 @@ func (v *server) openShared() error {
 		}
 	})
 
+	answers, err := v.databaseAnswers()
+	if err != nil {
+		return err
+	}
 	v.cache = session.NewCache(session.CacheOptions{
 		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
-		Fresh: func(loaded, now time.Time) bool { return v.bus.Fresh(loaded, now, c.SessionCacheTTL) },
+		Fresh: func(loaded, now time.Time) bool {
+			return v.bus.Fresh(loaded, now, c.SessionCacheTTL) && (now.Sub(loaded) <= c.SessionCacheTTL || answers(now))
+		},
 		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
 		Log:   v.log,
 	})
@@ -315,6 +322,33 @@ func (v *server) openShared() error {
 		}, "kind", what)
 	}
 	return nil
+}
+
+// databaseAnswers returns whether the database has answered within the cache's lifetime. Where Redis carries the notices
+// a database that is gone would otherwise go unnoticed: who is known would pass for as long as it stays away. It is asked
+// over a connection of its own, so that calls which queue for the others do not look like an outage.
+func (v *server) databaseAnswers() (func(now time.Time) bool, error) {
+	if v.redis == nil {
+		return func(time.Time) bool { return true }, nil // the bus is the database
+	}
+	probe, err := db.Open(v.ctx, db.Options{URL: v.config.DatabaseURL.Reveal(), Sealer: v.box})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", v.config.DatabaseURL, err)
+	}
+	v.closing("database probe", probe.Close)
+	pause := min(max(v.config.SessionCacheTTL/4, 100*time.Millisecond), time.Second)
+	life := max(v.config.SessionCacheTTL, 3*pause)
+	var last atomic.Int64 // Unix nanoseconds
+	last.Store(time.Now().UnixNano())
+	v.every(pause, func(ctx context.Context) {
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, life)
+		defer cancel()
+		if probe.Ping(ctx) == nil {
+			last.Store(asked.UnixNano())
+		}
+	})
+	return func(now time.Time) bool { return now.UnixNano()-last.Load() <= int64(life) }, nil
 }
 
 // forget makes the near cache forget what a notice names.
