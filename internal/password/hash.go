@@ -31,8 +31,8 @@ const (
 	defaultMemoryKiB = 32 * 1024
 	defaultPasses    = 3
 	lanes            = 1
-	saltSize  = 16
-	keySize   = 32
+	saltSize         = 16
+	keySize          = 32
 )
 
 // Bounds of what a stored digest may ask for: whoever can write one must not be able to stop the process with it.
