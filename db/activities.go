@@ -339,17 +339,13 @@ func (q queries) countRowsByDay(ctx context.Context, f ActivityFilter) ([]part, 
 	if err != nil {
 		return nil, err
 	}
-	seconds := "floor(extract(epoch FROM created_at))::bigint"
-	if q.db.sqlite {
-		seconds = "CAST(strftime('%s', substr(created_at, 1, 19)) AS INTEGER)"
+	place := "(created_at AT TIME ZONE 'UTC')::date - DATE '1970-01-01'"
+	if q.db.sqlite { // a Julian day begins at noon
+		place = "CAST(julianday(substr(created_at, 1, 10)) - 2440587.5 AS INTEGER)"
 	}
 	var days []part
-	err = q.idb.NewRaw("SELECT ("+seconds+" - ?) / ? AS place, count(*) AS count FROM ("+s.text.String()+") AS a GROUP BY 1 ORDER BY 1",
-		append([]any{firstSecond.Unix(), daySeconds}, s.args...)...).Scan(ctx, &days)
-	for i := range days {
-		days[i].Place += firstSecond.Unix() / daySeconds
-	}
-	return days, Translate(err)
+	err = q.idb.NewRaw("SELECT "+place+" AS place, count(*) AS count FROM ("+s.text.String()+") AS a GROUP BY 1", s.args...).Scan(ctx, &days)
+	return inOrder(days), Translate(err)
 }
 
 func (q queries) countRows(ctx context.Context, f ActivityFilter) (int64, error) {

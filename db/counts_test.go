@@ -86,7 +86,12 @@ func recount(t *testing.T, d *db.DB) map[string]int64 {
 			count("country", c)
 		}
 	}
+	anyScope := map[string]bool{}
 	for _, l := range labels {
+		if who := fmt.Sprint(l.UserID, l.Key, l.Value); !anyScope[who] {
+			anyScope[who] = true
+			out[fmt.Sprintf("label %s %s * %d", l.Key, l.Value, l.UserID/16384)]++
+		}
 		out[fmt.Sprintf("label %s %s %s %d", l.Key, l.Value, l.Scope, l.UserID/16384)]++
 	}
 	for _, a := range activities {

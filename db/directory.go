@@ -81,6 +81,18 @@ func (f *UserFilter) time() string {
 	return "created_at"
 }
 
+// among selects the ids of the users that fit among some thousands. Postgres walks the index of ids for them once, in
+// order; left to itself it thinks that reading everybody is cheaper, and OFFSET keeps it from that.
+func (f *UserFilter) among(q queries, s, ids *listQuery) {
+	if q.db.sqlite || f.UID != nil || f.Email != nil {
+		s.add("SELECT u.id FROM users AS u WHERE u.id IN ("+ids.text.String()+")", ids.args...)
+	} else {
+		s.add("SELECT u.id FROM (SELECT id, role, state, level, created_at, updated_at FROM users WHERE id = ANY (ARRAY("+
+			ids.text.String()+")) OFFSET 0) AS u WHERE TRUE", ids.args...)
+	}
+	f.user(s)
+}
+
 // profile adds the conditions on a profile, pr.
 func (f *UserFilter) profile(q queries, s *listQuery) {
 	if f.FirstName != nil {
@@ -147,10 +159,14 @@ func (q queries) FindUsers(ctx context.Context, f UserFilter, p Page) ([]User, i
 		case !f.ofUser():
 			s.add("SELECT DISTINCT pr.user_id AS id FROM profiles AS pr WHERE TRUE")
 			f.profile(q, s)
-		default:
+		case f.FirstName == nil && f.LastName == nil: // many on both sides
 			s.add("SELECT u.id FROM users AS u WHERE u.id IN (SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
 			f.profile(q, s)
 			f.user(s.add(")"))
+		default:
+			of := new(listQuery).add("SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
+			f.profile(q, of)
+			f.among(q, s, of)
 		}
 		return q.sortedAndCounted(ctx, s, byID, p)
 	})
@@ -257,10 +273,10 @@ func (q queries) userBlocks(ctx context.Context, f *UserFilter) ([]part, error) 
 		s.add("SELECT u.id >> ? AS place, count(*) AS count FROM users AS u WHERE TRUE", blockBits)
 		cut.user(s)
 		var more []part
-		if err := q.idb.NewRaw(s.add(" GROUP BY 1 ORDER BY 1").text.String(), s.args...).Scan(ctx, &more); err != nil {
+		if err := q.idb.NewRaw(s.add(" GROUP BY 1").text.String(), s.args...).Scan(ctx, &more); err != nil {
 			return nil, Translate(err)
 		}
-		blocks = merge(blocks, more)
+		blocks = merge(blocks, inOrder(more))
 	}
 	return blocks, nil
 }
@@ -341,10 +357,15 @@ func (q queries) FindPendingUsers(ctx context.Context, f UserFilter, p Page) ([]
 			ids, err := q.walk(ctx, s, ordering{columns: []string{"l.updated_at", "l.user_id"}}, p, p.offset(), total)
 			return ids, total, err
 		}
-		s.add("SELECT u.id, l.updated_at FROM labels AS l JOIN users AS u ON u.id = l.user_id WHERE" + waiting)
-		f.user(s)
+		s.add("SELECT l.user_id AS id, l.updated_at FROM labels AS l WHERE" + waiting)
+		if f.ofUser() {
+			of := new(listQuery).add("SELECT l.user_id FROM labels AS l WHERE" + waiting)
+			// With "IS TRUE" Postgres puts those who fit into a hash table, and does not look each label up by its user.
+			f.among(q, s.add(" AND (l.user_id IN ("), of)
+			s.add(")) IS TRUE")
+		}
 		if f.profiled() {
-			s.add(" AND u.id IN (SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
+			s.add(" AND l.user_id IN (SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
 			f.profile(q, s)
 			s.add(")")
 		}
@@ -356,58 +377,29 @@ func (q queries) FindPendingUsers(ctx context.Context, f UserFilter, p Page) ([]
 // many there are in all.
 func (q queries) FindUsersByLabel(ctx context.Context, key, value string, scope *string, p Page) ([]User, int64, error) {
 	return q.userPage(ctx, func(q queries) ([]int64, int64, error) {
-		if !storable(append(scopes(scope), key, value)...) {
+		counted, scopes := "*", []string{"private", "public"} // who has it in both is one user
+		if scope != nil {
+			counted, scopes = *scope, []string{*scope}
+		}
+		if !storable(key, value, counted) || scope != nil && counted == "*" {
 			return nil, 0, nil
 		}
-		var counts []struct {
-			Scope        string
-			Place, Count int64
-		}
-		s := new(listQuery)
-		s.add("SELECT scope, block AS place, sum(count) AS count FROM label_tallies WHERE key = ? AND value = ?"+
-			" AND scope IN (?) GROUP BY 1, 2 HAVING sum(count) <> 0 ORDER BY 2", key, value, bun.List(scopes(scope)))
-		if err := q.idb.NewRaw(s.text.String(), s.args...).Scan(ctx, &counts); err != nil {
+		var blocks []part
+		err := q.idb.NewRaw("SELECT block AS place, sum(count) AS count FROM label_tallies WHERE key = ? AND value = ?"+
+			" AND scope = ? GROUP BY 1 HAVING sum(count) <> 0 ORDER BY 1", key, value, counted).Scan(ctx, &blocks)
+		if err != nil {
 			return nil, 0, Translate(err)
-		}
-		var private, public []part
-		for _, c := range counts {
-			if c.Scope == "private" {
-				private = append(private, part{c.Place, c.Count})
-			} else {
-				public = append(public, part{c.Place, c.Count})
-			}
-		}
-		blocks := merge(private, public)
-		if len(private) > 0 && len(public) > 0 {
-			// Who has the label in both scopes is one user.
-			var both []part
-			err := q.idb.NewRaw("SELECT a.user_id >> ? AS place, -count(*) AS count FROM labels AS a JOIN labels AS b"+
-				" ON b.user_id = a.user_id AND b.key = a.key AND b.value = a.value AND b.scope = 'private'"+
-				" WHERE a.key = ? AND a.value = ? AND a.scope = 'public' GROUP BY 1 ORDER BY 1", blockBits, key, value).Scan(ctx, &both)
-			if err != nil {
-				return nil, 0, Translate(err)
-			}
-			blocks = merge(blocks, both)
 		}
 		total := sum(blocks)
 		if p.beyond(total) {
 			return nil, total, nil
 		}
 		first, last, skip, _ := window(blocks, p)
-		s = new(listQuery)
-		s.add("SELECT DISTINCT l.user_id AS id FROM labels AS l WHERE l.key = ? AND l.value = ? AND l.scope IN (?)"+
-			" AND l.user_id >= ? AND l.user_id < ?", key, value, bun.List(scopes(scope)), first.Place<<blockBits, (last.Place+1)<<blockBits)
+		s := new(listQuery).add("SELECT DISTINCT l.user_id AS id FROM labels AS l WHERE l.key = ? AND l.value = ? AND l.scope IN (?)"+
+			" AND l.user_id >= ? AND l.user_id < ?", key, value, bun.List(scopes), first.Place<<blockBits, (last.Place+1)<<blockBits)
 		ids, err := q.sorted(ctx, s, byID, p, skip)
 		return ids, total, err
 	})
-}
-
-// scopes are the scopes of labels, or the one that is given.
-func scopes(only *string) []string {
-	if only != nil {
-		return []string{*only}
-	}
-	return []string{"private", "public"}
 }
 
 // userPage reads the users whose ids find returns, in its order, and passes its total on.

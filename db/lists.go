@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"math"
@@ -42,6 +43,12 @@ func sum(parts []part) int64 {
 		n += parts[i].Count
 	}
 	return n
+}
+
+// inOrder sorts parts by their places.
+func inOrder(parts []part) []part {
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.Place, b.Place) })
+	return parts
 }
 
 // window finds a page, which must not be beyond the end, among the parts in the order of the list: it lies in those from

@@ -3,7 +3,9 @@
 --: indexes
 SELECT indexname, indexdef FROM pg_indexes
 WHERE schemaname = current_schema() AND tablename IN ('activities', 'labels', 'profiles', 'phones', 'documents')
-  AND indexname NOT LIKE '%\_pkey' ORDER BY indexname DESC
+  AND indexname NOT LIKE '%\_pkey'
+  AND indexname NOT IN ('labels_user_id', 'profiles_user_id') -- which the triggers that count ask
+ORDER BY indexname DESC
 
 --: users
 INSERT INTO users (id, uid, email, password_digest, role, state, level, otp, data, referral_id, created_at, updated_at)

@@ -6,6 +6,7 @@
 //
 // The commands run in the order in which they are given:
 //
+//	migrate   bring the schema up to date
 //	generate  migrate an empty database and fill it; a million users and ten million activities take minutes
 //	measure   print a table of every list and filter with its total and its times, first, middle and last page
 //	explain   print the statements behind one page of each list, with EXPLAIN (ANALYZE, BUFFERS)
@@ -26,6 +27,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -49,6 +51,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	var s size
 	flags.Int64Var(&s.users, "users", 1_000_000, "how many users to generate")
 	flags.Int64Var(&s.activities, "activities", 10_000_000, "how many activities to generate")
+	only := flags.String("only", "", "measure and explain only lists whose \"address: filter\" matches this regular expression")
 	last := flags.String("end", "2026-06-30", "the day after the last one in the data, which covers a year")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -60,8 +63,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if s.end, err = time.Parse(time.DateOnly, *last); err != nil {
 		return fmt.Errorf("-end: %w", err)
 	}
+	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	if flags.NArg() == 0 {
-		return errors.New("say what to do: generate, measure, explain, writes, wait")
+		return errors.New("say what to do: migrate, generate, measure, explain, writes, wait")
 	}
 	if *url == "" {
 		if *dir == "" {
@@ -82,15 +89,16 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	defer d.Close()
 	for _, command := range flags.Args() {
 		switch command {
+		case "migrate":
+			_, err = d.MigrateUp(ctx)
 		case "generate":
-			if _, err := d.MigrateUp(ctx); err != nil {
-				return err
+			if _, err = d.MigrateUp(ctx); err == nil {
+				err = generate(ctx, d, s, os.Stderr)
 			}
-			err = generate(ctx, d, s, os.Stderr)
 		case "measure":
-			err = measure(ctx, d, s, stdout)
+			err = measure(ctx, d, s, pattern, stdout)
 		case "explain":
-			err = explain(ctx, d, s, stdout)
+			err = explain(ctx, d, s, pattern, stdout)
 		case "writes":
 			err = writes(ctx, d, stdout)
 		case "wait":

@@ -238,29 +238,54 @@ END $$;
 CREATE TRIGGER label_counts_fold AFTER INSERT ON label_count_changes
   FOR EACH ROW WHEN (NEW.id % 1024 = 0) EXECUTE FUNCTION label_counts_fold();
 
+-- Under the scope '*' counts who has the label in any, so those who change the labels, or the row, of one user take turns.
+-- +goose StatementBegin
+CREATE FUNCTION labels_recount(users_ BIGINT[], keys TEXT[], values_ TEXT[], scopes TEXT[], changes BIGINT[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF users_ IS NULL THEN
+    RETURN;
+  END IF;
+  PERFORM 1 FROM users WHERE id = ANY (users_) ORDER BY id FOR NO KEY UPDATE;
+  INSERT INTO label_count_changes (key, value, scope, block, change)
+  SELECT key, value, scope, user_id >> 14, sum(change)
+  FROM unnest(users_, keys, values_, scopes, changes) AS t (user_id, key, value, scope, change)
+  GROUP BY 1, 2, 3, 4 HAVING sum(change) <> 0
+  UNION ALL
+  SELECT t.key, t.value, '*', t.user_id >> 14, sum(CASE WHEN l.now > 0 THEN 1 ELSE -1 END)
+  FROM (
+    SELECT user_id, key, value, sum(change) AS change
+    FROM unnest(users_, keys, values_, changes) AS t (user_id, key, value, change) GROUP BY 1, 2, 3
+  ) AS t
+  CROSS JOIN LATERAL (
+    SELECT count(*) AS now FROM labels AS l WHERE l.user_id = t.user_id AND l.key = t.key AND l.value = t.value
+  ) AS l
+  WHERE (l.now > 0) <> (l.now - t.change > 0)
+  GROUP BY 1, 2, 4 HAVING sum(CASE WHEN l.now > 0 THEN 1 ELSE -1 END) <> 0;
+END $$;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE FUNCTION labels_added() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO label_count_changes (key, value, scope, block, change)
-  SELECT key, value, scope, user_id >> 14, count(*) FROM added GROUP BY 1, 2, 3, 4;
+  PERFORM labels_recount(array_agg(user_id), array_agg(key), array_agg(value), array_agg(scope), array_agg(1::bigint)) FROM added;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE FUNCTION labels_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO label_count_changes (key, value, scope, block, change)
-  SELECT key, value, scope, user_id >> 14, sum(change) FROM (
-    SELECT key, value, scope, user_id, -1 AS change FROM gone UNION ALL SELECT key, value, scope, user_id, 1 FROM added
-  ) AS l GROUP BY 1, 2, 3, 4 HAVING sum(change) <> 0;
+  PERFORM labels_recount(array_agg(user_id), array_agg(key), array_agg(value), array_agg(scope), array_agg(n)) FROM (
+    SELECT user_id, key, value, scope, sum(n)::bigint AS n FROM (
+      SELECT user_id, key, value, scope, -1 AS n FROM gone UNION ALL SELECT user_id, key, value, scope, 1 FROM added
+    ) AS l GROUP BY 1, 2, 3, 4 HAVING sum(n) <> 0
+  ) AS l;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE FUNCTION labels_removed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO label_count_changes (key, value, scope, block, change)
-  SELECT key, value, scope, user_id >> 14, -count(*) FROM gone GROUP BY 1, 2, 3, 4;
+  PERFORM labels_recount(array_agg(user_id), array_agg(key), array_agg(value), array_agg(scope), array_agg(-1::bigint)) FROM gone;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
@@ -281,7 +306,8 @@ CREATE TRIGGER labels_removed AFTER DELETE ON labels
 CREATE TRIGGER labels_emptied AFTER TRUNCATE ON labels FOR EACH STATEMENT EXECUTE FUNCTION labels_emptied();
 
 INSERT INTO label_counts (key, value, scope, block, count)
-SELECT key, value, scope, user_id >> 14, count(*) FROM labels GROUP BY 1, 2, 3, 4;
+SELECT key, value, scope, user_id >> 14, count(*) FROM labels GROUP BY 1, 2, 3, 4
+UNION ALL SELECT key, value, '*', user_id >> 14, count(DISTINCT user_id) FROM labels GROUP BY 1, 2, 4;
 
 -- Activities. The counts by day lose their shards, which nobody needs who does not wait, and begin with what filters name.
 ALTER TABLE activity_counts RENAME TO activity_counts_sharded;
@@ -488,6 +514,7 @@ DROP FUNCTION labels_emptied();
 DROP FUNCTION labels_removed();
 DROP FUNCTION labels_changed();
 DROP FUNCTION labels_added();
+DROP FUNCTION labels_recount(BIGINT[], TEXT[], TEXT[], TEXT[], BIGINT[]);
 DROP VIEW label_tallies;
 DROP TABLE label_count_changes;
 DROP FUNCTION label_counts_fold();

@@ -137,10 +137,15 @@ CREATE TRIGGER label_counts_change INSTEAD OF INSERT ON label_count_changes BEGI
 END;
 -- +goose StatementEnd
 INSERT INTO label_counts (key, value, scope, block, count)
-SELECT key, value, scope, user_id >> 14, count(*) FROM labels GROUP BY 1, 2, 3, 4;
+SELECT key, value, scope, user_id >> 14, count(*) FROM labels GROUP BY 1, 2, 3, 4
+UNION ALL SELECT key, value, '*', user_id >> 14, count(DISTINCT user_id) FROM labels GROUP BY 1, 2, 4;
+-- Under the scope '*' counts who has the label in any.
 -- +goose StatementBegin
 CREATE TRIGGER labels_added AFTER INSERT ON labels BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (NEW.key, NEW.value, NEW.scope, NEW.user_id >> 14, 1);
+  INSERT INTO label_count_changes (key, value, scope, block, change) SELECT NEW.key, NEW.value, '*', NEW.user_id >> 14, 1
+  WHERE NOT EXISTS (
+    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND l.key = NEW.key AND l.value = NEW.value AND l.id <> NEW.id);
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
@@ -149,11 +154,18 @@ WHEN OLD.key <> NEW.key OR OLD.value <> NEW.value OR OLD.scope <> NEW.scope OR O
 BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (OLD.key, OLD.value, OLD.scope, OLD.user_id >> 14, -1);
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (NEW.key, NEW.value, NEW.scope, NEW.user_id >> 14, 1);
+  INSERT INTO label_count_changes (key, value, scope, block, change) SELECT OLD.key, OLD.value, '*', OLD.user_id >> 14, -1
+  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND l.key = OLD.key AND l.value = OLD.value);
+  INSERT INTO label_count_changes (key, value, scope, block, change) SELECT NEW.key, NEW.value, '*', NEW.user_id >> 14, 1
+  WHERE (OLD.key <> NEW.key OR OLD.value <> NEW.value OR OLD.user_id <> NEW.user_id) AND NOT EXISTS (
+    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND l.key = NEW.key AND l.value = NEW.value AND l.id <> NEW.id);
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER labels_removed AFTER DELETE ON labels BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (OLD.key, OLD.value, OLD.scope, OLD.user_id >> 14, -1);
+  INSERT INTO label_count_changes (key, value, scope, block, change) SELECT OLD.key, OLD.value, '*', OLD.user_id >> 14, -1
+  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND l.key = OLD.key AND l.value = OLD.value);
 END;
 -- +goose StatementEnd
 
