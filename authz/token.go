@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -65,6 +66,11 @@ type tokens struct {
 	mu      sync.Mutex
 	signing map[*session.TokenSlot]chan struct{} // closed when the signature under way is there
 
+	// busy holds a place for each signature under way. There are fewer than processors: a storm of new sessions must not
+	// keep the checks waiting that need no signature.
+	busy  chan struct{}
+	alone bool // there is one processor
+
 	refreshes chan refresh
 	quit      chan struct{}
 	stop      sync.Once
@@ -80,8 +86,9 @@ type refresh struct {
 func newTokens(o *Options, workers int) *tokens {
 	t := &tokens{
 		signer: o.Signer, set: o.Token, now: o.Now, log: o.Log,
-		window:    time.Duration(float64(o.Token.Life) * o.Token.Reuse),
-		signing:   make(map[*session.TokenSlot]chan struct{}),
+		window:  time.Duration(float64(o.Token.Life) * o.Token.Reuse),
+		signing: make(map[*session.TokenSlot]chan struct{}),
+		busy:    make(chan struct{}, workers), alone: runtime.GOMAXPROCS(0) == 1,
 		refreshes: make(chan refresh, maxRefreshes), quit: make(chan struct{}),
 	}
 	if t.window > 0 {
@@ -115,7 +122,9 @@ func (t *tokens) worker() {
 
 // authorization returns the header value for p: the one last signed for the slot if it may be handed out again, else a
 // new one. Checks that need the same one share a signature.
-func (t *tokens) authorization(ctx context.Context, slot *session.TokenSlot, p *session.Principal, now time.Time) ([]byte, error) {
+func (t *tokens) authorization(
+	ctx context.Context, slot *session.TokenSlot, p *session.Principal, now time.Time,
+) ([]byte, error) {
 	signer := t.signer()
 	if signer == nil {
 		return nil, errors.New("authz: there is no signing key")
@@ -127,20 +136,30 @@ func (t *tokens) authorization(ctx context.Context, slot *session.TokenSlot, p *
 		}
 		return token.Authorization, nil
 	}
+	token := slot.Load()
+	if !usable(token, signer, p, now) {
+		var err error
+		if token, err = t.current(ctx, slot, signer, p, now); err != nil {
+			return nil, err
+		}
+	}
+	if !now.Before(token.Refresh) {
+		t.refreshLater(slot, token, p)
+	}
+	return token.Authorization, nil
+}
+
+// current returns the slot's token, and signs one if need be.
+func (t *tokens) current(
+	ctx context.Context, slot *session.TokenSlot, signer Signer, p *session.Principal, now time.Time,
+) (*session.Token, error) {
 	for {
 		if token := slot.Load(); usable(token, signer, p, now) {
-			if !now.Before(token.Refresh) {
-				t.refreshLater(slot, token, p)
-			}
-			return token.Authorization, nil
+			return token, nil
 		}
 		done, first := t.begin(slot)
 		if first {
-			token, err := t.signInto(slot, nil, signer, p, now)
-			if err != nil {
-				return nil, err
-			}
-			return token.Authorization, nil
+			return t.signInto(ctx, slot, nil, signer, p, now)
 		}
 		select {
 		case <-done:
@@ -169,13 +188,26 @@ func (t *tokens) begin(slot *session.TokenSlot) (done chan struct{}, first bool)
 }
 
 // signInto signs a new token, puts it into the slot and ends what begin began. With old, it only replaces that one.
-func (t *tokens) signInto(slot *session.TokenSlot, old *session.Token, signer Signer, p *session.Principal, now time.Time) (*session.Token, error) {
+func (t *tokens) signInto(
+	ctx context.Context, slot *session.TokenSlot, old *session.Token, signer Signer, p *session.Principal, now time.Time,
+) (*session.Token, error) {
 	defer func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		close(t.signing[slot])
 		delete(t.signing, slot)
 	}()
+	select {
+	case t.busy <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	begin := time.Now()
+	defer func() { t.leave(time.Since(begin)) }()
+	// Somebody else may have ended just before this one began.
+	if token := slot.Load(); token != old && usable(token, signer, p, now) {
+		return token, nil
+	}
 	token, err := t.sign(signer, p, now)
 	if err != nil {
 		return nil, err
@@ -186,6 +218,16 @@ func (t *tokens) signInto(slot *session.TokenSlot, old *session.Token, signer Si
 		slot.CompareAndSwap(old, token)
 	}
 	return token, nil
+}
+
+// leave lets another signature begin. Where there is one processor alone, it has as much time for other checks first:
+// Go's scheduler would let the signatures that wait go before everything that comes in.
+func (t *tokens) leave(took time.Duration) {
+	if t.alone {
+		time.AfterFunc(took, func() { <-t.busy })
+		return
+	}
+	<-t.busy
 }
 
 func (t *tokens) refreshLater(slot *session.TokenSlot, token *session.Token, p *session.Principal) {
@@ -210,7 +252,7 @@ func (t *tokens) refresh(r refresh) error {
 	if signer == nil {
 		signer = noSigner{}
 	}
-	_, err := t.signInto(r.slot, r.token, signer, r.principal, t.now())
+	_, err := t.signInto(context.Background(), r.slot, r.token, signer, r.principal, t.now())
 	return err
 }
 
@@ -242,10 +284,31 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*sess
 		return nil, fmt.Errorf("sign token: %w", err)
 	}
 	const scheme = "Bearer "
-	value := make([]byte, 0, len(scheme)+len(compact))
-	value = append(append(value, scheme...), compact...)
-	return &session.Token{
-		Authorization: value, Principal: p, KeyID: keyID,
-		Refresh: now.Add(time.Duration(float64(t.window) * refreshShare)), Until: now.Add(t.window),
-	}, nil
+	token := emptyToken(len(scheme) + len(compact))
+	token.Authorization = append(append(token.Authorization, scheme...), compact...)
+	token.Principal, token.KeyID = p, keyID
+	token.Refresh, token.Until = now.Add(time.Duration(float64(t.window)*refreshShare)), now.Add(t.window)
+	return token, nil
+}
+
+// emptyToken makes a token with room for a text of n bytes, in the same piece of memory if that is usual for a text: a
+// check reads the one right after the other.
+func emptyToken(n int) *session.Token {
+	switch {
+	case n <= 448: // signed with ES256 or EdDSA
+		m := new(struct {
+			token session.Token
+			text  [448]byte
+		})
+		m.token.Authorization = m.text[:0]
+		return &m.token
+	case n <= 912: // with RS256 and 2048 bits
+		m := new(struct {
+			token session.Token
+			text  [912]byte
+		})
+		m.token.Authorization = m.text[:0]
+		return &m.token
+	}
+	return &session.Token{Authorization: make([]byte, 0, n)}
 }
