@@ -194,8 +194,12 @@ func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
 		}
 		store := redisstore.New(client)
 		for i := range spec.Sessions {
-			if err := store.Create(ctx, sessionOf(i)); err != nil {
-				return nil, "", err
+			s := sessionOf(i)
+			if err := store.Create(ctx, s); err != nil {
+				// A repetition after a lost answer finds its own session.
+				if _, lost := store.Get(ctx, s.Key, time.Now()); lost != nil {
+					return nil, "", err
+				}
 			}
 		}
 		o.Store = store

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"barong/internal/keys"
@@ -159,10 +161,10 @@ func (b *bench) everything() error {
 		quick bool // is part of a smoke test
 		run   func() error
 	}{
-		{[]string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "gRPC", "API key, replay local", "cookie, half load"}, true, b.embedded},
+		{[]string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "gRPC", "API key, replay local", "latency at half load"}, true, b.embedded},
 		{[]string{"API key, replay off"}, false, b.withoutReplay},
-		{[]string{"API key, replay shared", "first check of a session", "storm"}, false, b.shared},
-		{[]string{"cold cookie"}, false, b.cold},
+		{[]string{"API key, replay shared", "new sessions"}, false, b.shared},
+		{[]string{"cold check"}, false, b.cold},
 		{[]string{"10,000 permissions", "1,000,000 sessions", "bytes a session"}, false, b.sizes},
 		{[]string{"start", "resident memory", "size of the program"}, true, b.footprint},
 		{[]string{"Go benchmarks"}, false, b.benchmarks},
@@ -239,7 +241,7 @@ func (b *bench) embedded() error {
 			return err
 		}
 	}
-	if b.wanted("cookie, half load") {
+	if b.wanted("latency at half load") {
 		return b.halfLoad(gateway, warm)
 	}
 	return nil
@@ -354,7 +356,7 @@ func (b *bench) halfLoad(gateway *server, requests [][]byte) error {
 		return err
 	}
 	rate := 4000
-	r := row{Name: "cookie, half load", Base: "bare fasthttp", Target: "<= 1.5"}
+	r := row{Name: "latency at half load", Base: "bare fasthttp", Target: "<= 1.5"}
 	b.say("%s", r.Name)
 	for range b.rounds {
 		for _, turn := range []struct {
@@ -399,14 +401,114 @@ func (b *bench) shared() error {
 	if err != nil {
 		return err
 	}
-	if err := fill(b.ctx, dir, url, people, people); err != nil {
+	if err := fill(b.ctx, dir, url, people, people+stormSessions); err != nil {
 		return err
 	}
 	gateway, err := b.startGateway(dir, "BARONG_APIKEY_REPLAY=shared", "BARONG_REDIS_URL="+url)
 	if err != nil {
 		return err
 	}
-	return b.apiKeys(row{Name: "API key, replay shared"}, gateway, people)
+	if b.wanted("API key, replay shared") {
+		if err := b.apiKeys(row{Name: "API key, replay shared"}, gateway, people); err != nil {
+			return err
+		}
+	}
+	if b.wanted("new sessions") {
+		return b.storm(dir, url)
+	}
+	return nil
+}
+
+// A storm: so many sessions are new within so long.
+const (
+	stormSessions = 10_000
+	stormTime     = 5 * time.Second
+)
+
+// storm measures how long warm checks take while every other one is the first of its session, which has to be read from
+// Valkey and signed for: latency at a constant rate, without and with the storm.
+func (b *bench) storm(dir, url string) error {
+	for _, algorithm := range []string{keys.EdDSA, keys.RS256} {
+		r := row{Name: "warm checks while 10,000 new sessions come, " + algorithm, Base: "without them", Target: "<= 2"}
+		b.say("%s", r.Name)
+		if err := os.RemoveAll(filepath.Join(dir, "data", "jwt")); err != nil {
+			return err
+		}
+		for range b.rounds {
+			// Started anew, it remembers no session.
+			gateway, err := b.startGateway(dir, "BARONG_REDIS_URL="+url, "BARONG_JWT_ALGORITHM="+algorithm)
+			if err != nil {
+				return err
+			}
+			if err := b.stormOnce(&r, gateway); err != nil {
+				return fmt.Errorf("%s: %w\n%s", r.Name, err, gateway.log.String())
+			}
+			gateway.stop()
+			b.servers = b.servers[:len(b.servers)-1]
+		}
+		b.add(&r)
+	}
+	return nil
+}
+
+func (b *bench) stormOnce(r *row, gateway *server) error {
+	warm := func(turn time.Duration) (sample, error) {
+		p50, p99, err := at(warmRate, turn, "http://"+gateway.addr+checkPrefix+allowedPath, browserOf(0), 200)
+		return sample{P50: micros(p50), P99: micros(p99)}, err
+	}
+	if _, err := warm(b.turn / 4); err != nil {
+		return err
+	}
+	quiet, err := warm(stormTime / 2)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- b.newSessions(gateway) }()
+	loud, err := warm(stormTime)
+	if err := errors.Join(err, <-ended); err != nil {
+		return err
+	}
+	r.BaseRounds, r.Rounds = append(r.BaseRounds, quiet), append(r.Rounds, loud)
+	return nil
+}
+
+// warmRate is how many warm checks a second come beside a storm.
+const warmRate = 500
+
+// newSessions checks each session for the first time, evenly spread over the time of the storm. What cannot be decided in time (503) is asked again later by its browser, and is no failure here.
+func (b *bench) newSessions(gateway *server) error {
+	begin := time.Now()
+	var next atomic.Int64
+	next.Store(people) // those before are warm
+	errs := make(chan error, 64)
+	for range cap(errs) {
+		go func() {
+			errs <- func() error {
+				c, err := newHTTPCaller(gateway.addr, 0, nil)
+				if err != nil {
+					return err
+				}
+				defer c.close()
+				for {
+					i := int(next.Add(1)) - 1
+					if i >= people+stormSessions {
+						return nil
+					}
+					time.Sleep(time.Until(begin.Add(stormTime * time.Duration(i-people) / stormSessions)))
+					c.requests[0], c.next = cookieCheck(i), 0
+					if err := c.call(); err != nil {
+						return err
+					}
+				}
+			}()
+		}()
+	}
+	var all error
+	for range cap(errs) {
+		all = errors.Join(all, <-errs)
+	}
+	return all
 }
 
 // cold measures checks whose session has to be read from Valkey, beside a bare server that makes one GET through the same
@@ -428,7 +530,7 @@ func (b *bench) cold() error {
 	if err := client.Set(b.ctx, getKey, strings.Repeat("x", 300), 0).Err(); err != nil { // as long as a session is
 		return err
 	}
-	t := contest{row: row{Name: "cold cookie", Base: "bare fasthttp and a GET", Target: ">= 0.60"}}
+	t := contest{row: row{Name: "cold check", Base: "bare fasthttp and a GET", Target: ">= 0.60"}}
 	t.server, err = b.startChild(childStack, &childSpec{
 		RedisURL: url, Cold: true, Sessions: people, Permissions: 10, Algorithm: keys.EdDSA,
 	})
