@@ -164,6 +164,8 @@ func (l *ledger) verify(t *testing.T, s *server, admin, labeller *client, round 
 	t.Helper()
 	for email, c := range l.people {
 		// Sessions survive; the account is there.
+		// A slow machine may need more than a check's patience for what is in no memory yet.
+		testkit.Eventually(t, patience, func() bool { return c.check(account).status != 503 })
 		c.check(account).wants(t, "the session of "+email, 200)
 		if strings.HasPrefix(email, fmt.Sprintf("kill%d-0", round)) {
 			s.client().signIn(email, l.password[email]).wants(t, "sign-in of "+email, 201)

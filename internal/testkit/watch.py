@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 stop, user, folder, *command = sys.argv[1:]
 drop = {}
@@ -59,5 +60,9 @@ try:
 except OSError as e:
     tell(f"error {e}")
 finally:
-    if orphaned:
+    # What the server has started may still be writing: a folder that was not empty in the end is tried again.
+    for _ in range(100):
+        if not orphaned or not os.path.lexists(folder):
+            break
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
