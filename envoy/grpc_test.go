@@ -238,10 +238,11 @@ func TestGRPCPanic(t *testing.T) {
 
 // Envoy gives up on a check before barong does: the stores hear of it.
 func TestGRPCContextEndsWithTheCall(t *testing.T) {
-	ended := make(chan struct{})
+	ended, gone := make(chan struct{}), make(chan struct{})
 	checker := &script{check: func(ctx context.Context, _ *authz.Request, d *authz.Decision) {
 		<-ctx.Done()
 		close(ended)
+		<-gone // an answer could still outrun the end of the call
 		*d = authz.Decision{Status: 503, Code: "authz.unavailable"}
 	}}
 	_, conn := listenGRPC(t, envoy.Options{Checker: checker, Timeout: time.Hour})
@@ -250,6 +251,7 @@ func TestGRPCContextEndsWithTheCall(t *testing.T) {
 	if _, err := auth.NewAuthorizationClient(conn).Check(ctx, attributes("GET", "/a", nil)); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
+	close(gone)
 	<-ended
 }
 
