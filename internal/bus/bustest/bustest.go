@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen. It says nothing about how long it takes.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Heartbeat is the interval at which tests run a bus: short, so that silence is noticed soon, and long enough for a busy
 // machine.
@@ -182,11 +182,11 @@ func long(t *testing.T, join func() *bus.Shared) {
 	a, b := join(), join()
 	r := Record(b)
 	var want []bus.Notice
-	for i := range 2000 {
+	for i := range 600 {
 		want = append(want, user(i))
 	}
 	publish(t, a, want...)
-	Await(t, "2000 notices", func() bool { return len(r.All()) >= len(want) })
+	Await(t, "600 notices", func() bool { return len(r.All()) >= len(want) })
 	if got := r.All(); !slices.Equal(got, want) {
 		t.Errorf("heard %d notices, want %d in order", len(got), len(want))
 	}
