@@ -92,6 +92,9 @@ type httpCaller struct {
 	next     int
 	status   int // that every answer must have; 0: 200, or 503
 	prepare  func(request []byte)
+
+	lenient    bool // up to a percent of other answers is no failure: a store under load may be late
+	calls, odd int
 }
 
 func newHTTPCaller(addr string, status int, requests ...[]byte) (*httpCaller, error) {
@@ -122,7 +125,11 @@ func (c *httpCaller) call() error {
 	if c.status == 0 && (got == 200 || got == 503) {
 		return nil
 	}
+	c.calls++
 	if got != c.status {
+		if c.odd++; c.lenient && c.odd <= 1+c.calls/100 {
+			return nil
+		}
 		return fmt.Errorf("got %d %s, want %d", got, c.response.Body(), c.status)
 	}
 	return nil

@@ -103,15 +103,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if b.program, err = b.build(); err != nil {
 		return err
 	}
-	if err := b.everything(); err != nil {
-		return err
-	}
+	failed := b.everything()
 	if *file != "" {
 		if err := b.report.write(*file); err != nil {
 			return err
 		}
 	}
-	return b.report.print(out)
+	return errors.Join(failed, b.report.print(out))
 }
 
 // A bench is a run.
