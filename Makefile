@@ -29,8 +29,9 @@ run: build tools ## Start the gateway with a real Envoy in front, and print what
 	$(GO) build -o bin/demo ./envoy/demo
 	bin/demo
 
+# One package at a time: they start servers and wait for them, and would starve each other on a small machine.
 test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
-	$(GO) test $(RACE) -timeout 20m ./...
+	$(GO) test $(RACE) -p 1 -timeout 20m ./...
 ifneq ($(RACE),)
 	$(if $(ALLOC),$(GO) test -timeout 10m $(ALLOC))
 endif
