@@ -284,7 +284,10 @@ func TestSigningKeyChange(t *testing.T) {
 
 // After an invalidation no token says what was before, whoever is signing what at that moment.
 func TestNoStaleTokenAfterInvalidation(t *testing.T) {
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Token.Reuse = 0.9 })
+	w := newWorld(t, testRules(10), func(_ *world, c *session.CacheOptions, o *Options) {
+		o.Token.Reuse = 0.9
+		c.Life = 24 * time.Hour // the clock below may run an hour before anybody has slid the expiry
+	})
 	id := w.addMember(0, "")
 	w.sessions[id.Key()] = func(s session.Session) session.Session { s.ExpiresAt = s.EndsAt; return s }(w.sessions[id.Key()])
 	var felt atomic.Int64
