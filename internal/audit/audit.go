@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -118,17 +119,14 @@ func New(o Options) *Writer {
 // a committed row. It waits a second at most: a row that is in the queue by then is stored all the same as soon as the
 // database answers.
 func (w *Writer) Audit(ctx context.Context, e *authz.AuditEntry) error {
+	now := w.o.Now()
+	it, first, err := w.admit(e, now)
+	if it == nil || err != nil { // folded into a row that is stored, most often
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, waitTime, errSlow)
 	defer cancel()
-	now := w.o.Now()
 	for {
-		it, first, err := w.admit(e, now)
-		if err != nil {
-			return err
-		}
-		if it == nil { // folded into a row that is stored
-			return nil
-		}
 		if first {
 			if err := w.send(ctx, e, it, now); err != nil {
 				return err
@@ -143,6 +141,9 @@ func (w *Writer) Audit(ctx context.Context, e *authz.AuditEntry) error {
 			return it.err
 		}
 		// The refusal that this one waited for is stored, or has failed: fold into it, or be the first.
+		if it, first, err = w.admit(e, now); it == nil || err != nil {
+			return err
+		}
 	}
 }
 
@@ -204,9 +205,12 @@ func (w *Writer) fold(key foldKey, now time.Time) (waits *item, folded bool) {
 }
 
 func keyOf(e *authz.AuditEntry) foldKey {
-	h := sha256.New()
-	fmt.Fprintf(h, "%d\x00%s\x00%s", e.UserID, e.Method, e.Path)
-	return foldKey(h.Sum(nil))
+	var space [512]byte // what does not fit goes elsewhere
+	text := strconv.AppendInt(space[:0], e.UserID, 10)
+	text = append(append(text, 0), e.Method...)
+	text = append(append(text, 0), e.Path...)
+	sum := sha256.Sum256(text)
+	return foldKey(sum[:])
 }
 
 // send puts a row into the queue. If there is no place in time, whoever waits for the row hears of it too.
