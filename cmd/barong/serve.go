@@ -752,7 +752,7 @@ func (v *server) serve() error {
 		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
 		drains = append(drains, srv.ShutdownWithContext)
 		serving = append(serving, l.name, ln.Addr().String())
-		go func() { failed <- srv.Serve(ln) }()
+		go func() { failed <- srv.Serve(envoy.CoarseDeadlines(ln)) }()
 	}
 	if c.GRPCAddr != "" {
 		ln, err := listen(c.GRPCAddr)
