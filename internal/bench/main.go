@@ -9,7 +9,8 @@
 //	go run ./internal/bench compare OLD NEW    what changed between two reports
 //
 // The load is made by fortio's periodic runner (closed loop: each connection sends its next request when it has its
-// answer) and, where latency counts, by vegeta (constant rate). See docs/performance.md for how to read the output.
+// answer) and, where latency beside something else counts, by vegeta (constant rate). See docs/performance.md for how to
+// read the output.
 package main
 
 import (
