@@ -1,0 +1,146 @@
+package testkit
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"testing"
+)
+
+// A Relay stands between clients and a server, and loses answers on demand: what was asked has been done, and whoever
+// asked does not know.
+type Relay struct {
+	Addr   string // where clients connect
+	target string
+
+	mu    sync.Mutex
+	word  []byte
+	left  int
+	lost  int
+	conns map[net.Conn]bool
+}
+
+// NewRelay starts a relay to a server's address, host:port. It ends with the test.
+func NewRelay(t testing.TB, target string) *Relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Relay{Addr: listener.Addr().String(), target: target, conns: map[net.Conn]bool{}}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() { r.serve(client) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		r.mu.Lock()
+		for c := range r.conns {
+			c.Close()
+		}
+		r.conns = nil
+		r.mu.Unlock()
+		group.Wait()
+	})
+	return r
+}
+
+// LoseAnswers makes the relay swallow the answers to the next n requests in which the word stands, and cut the
+// connection instead. A request is what a client writes at once.
+func (r *Relay) LoseAnswers(n int, word string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.word, r.left = []byte(word), n
+}
+
+// Lost tells how many answers were lost so far.
+func (r *Relay) Lost() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// keep remembers a connection for the end of the test, unless that has come.
+func (r *Relay) keep(c net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns == nil {
+		return false
+	}
+	r.conns[c] = true
+	return true
+}
+
+func (r *Relay) drop(c net.Conn) {
+	r.mu.Lock()
+	delete(r.conns, c)
+	r.mu.Unlock()
+	c.Close()
+}
+
+func (r *Relay) serve(client net.Conn) {
+	defer r.drop(client)
+	server, err := net.Dial("tcp", r.target)
+	if err != nil {
+		return
+	}
+	defer r.drop(server)
+	if !r.keep(client) || !r.keep(server) {
+		return
+	}
+	condemned := make(chan struct{}) // closed before the request whose answer is to be lost is handed on
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() {
+		defer server.Close()
+		buffer := make([]byte, 64<<10)
+		for doomed := false; ; {
+			n, err := client.Read(buffer)
+			if err != nil {
+				return
+			}
+			if !doomed && r.loses(buffer[:n]) {
+				doomed = true
+				close(condemned)
+			}
+			if _, err := server.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	})
+	defer client.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := server.Read(buffer)
+		if err != nil {
+			return
+		}
+		select {
+		case <-condemned:
+			r.mu.Lock()
+			r.lost++
+			r.mu.Unlock()
+			return
+		default:
+		}
+		if _, err := client.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (r *Relay) loses(request []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left == 0 || !bytes.Contains(request, r.word) {
+		return false
+	}
+	r.left--
+	return true
+}
