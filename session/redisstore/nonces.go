@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,10 +24,20 @@ func NewNonces(client redis.UniversalClient) *Nonces { return &Nonces{client: cl
 func (n *Nonces) FirstUse(ctx context.Context, kid string, nonce, until time.Time) (bool, error) {
 	// At least the slack: on a clock ahead of ours the pair may still be fresh.
 	keep := max(time.Until(until), 0) + slack
-	// A retry after a lost answer finds its own mark and reports a second use: that refuses, it never allows.
-	first, err := n.client.SetNX(ctx, noncePrefix+kid+":"+millis(nonce), 1, keep).Result()
+	key := noncePrefix + kid + ":" + millis(nonce)
+	// The client sends a command again when its answer was lost, and then meets the mark of the first attempt. So each
+	// mark bears a random word of the call that made it: one's own is a first use.
+	call := rand.Text()
+	first, err := n.client.SetNX(ctx, key, call, keep).Result()
 	if err != nil {
 		return false, fmt.Errorf("mark nonce: %w", err)
 	}
-	return first, nil
+	if first {
+		return true, nil
+	}
+	mark, err := n.client.Get(ctx, key).Result()
+	if err != nil && !errors.Is(err, redis.Nil) { // nil: the mark of another has just ended
+		return false, fmt.Errorf("read the mark of a nonce: %w", err)
+	}
+	return mark == call, nil
 }

@@ -53,7 +53,7 @@ func New(client redis.UniversalClient) *Store { return &Store{client: client} }
 
 // The scripts. Times are Unix milliseconds, which Lua's numbers hold exactly; epochs stay texts, they may be larger.
 // Fields: u uid, o epoch, t CSRF token, a address, b User-Agent, n country, c s x e the four times, g generation, r the
-// call that created it.
+// call that created it. A record that was deleted has none of them.
 const (
 	// createScript stores a session unless the key is taken, by anything but the same call: the client sends a command
 	// again when its answer was lost. Arguments: life in ms, then the hash, which begins with a random word of the call.
@@ -86,12 +86,16 @@ local g = redis.call('HGET', KEYS[1], 'g')
 if g then redis.call('HSET', KEYS[1], 'o', ARGV[1]) end
 return g`
 	// deleteScript deletes a session and answers generation, uid and CreatedAt; nil when there was none, or when it is
-	// not of the user named by the argument, if one is.
+	// not of the user named by the second argument, if one is. In its place it leaves for a minute what it answered and
+	// the random word of the call, the first argument, so that the same call sent again gets the same answer.
 	deleteScript = `
-local v = redis.call('HMGET', KEYS[1], 'g', 'u', 'c')
-if not v[1] or (ARGV[1] and ARGV[1] ~= v[2]) then return false end
+local v = redis.call('HMGET', KEYS[1], 'g', 'u', 'c', 'd', 'dg', 'du', 'dc')
+if v[4] == ARGV[1] then return {v[5], v[6], v[7]} end
+if not v[1] or (ARGV[2] and ARGV[2] ~= v[2]) then return false end
 redis.call('DEL', KEYS[1])
-return v`
+redis.call('HSET', KEYS[1], 'd', ARGV[1], 'dg', v[1], 'du', v[2], 'dc', v[3])
+redis.call('PEXPIRE', KEYS[1], 60000)
+return {v[1], v[2], v[3]}`
 )
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
@@ -144,7 +148,8 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 		return fmt.Errorf("index session: %w", err)
 	}
 	made, err := s.client.Eval(ctx, createScript, []string{sessionPrefix + key}, life(from, expires),
-		"r", rand.Text(), "u", v.UID, "o", v.Epoch, "t", v.CSRF, "a", ip, "b", v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)],
+		"r", rand.Text(), "u", v.UID, "o", v.Epoch, "t", v.CSRF, "a", ip,
+		"b", v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)],
 		"n", v.Country, "c", created, "s", millis(v.SeenAt), "x", millis(expires), "e", millis(v.EndsAt),
 		"g", generation).Int()
 	if err != nil {
@@ -259,7 +264,7 @@ func (s *Store) Rebase(ctx context.Context, key session.Key, epoch int64) error 
 
 // Delete implements session.Store.
 func (s *Store) Delete(ctx context.Context, key session.Key) error {
-	done, err := s.change(ctx, "delete", deleteScript, key)
+	done, err := s.change(ctx, "delete", deleteScript, key, rand.Text())
 	if err != nil {
 		return err
 	}
@@ -343,12 +348,13 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 		members = slices.DeleteFunc(members, func(m string) bool { return strings.HasPrefix(m, kept) })
 	}
 	var ended []session.Key
+	call := rand.Text()
 	for chunk := range slices.Chunk(members, batch) {
 		pipe := s.client.Pipeline()
 		done := make([]*redis.Cmd, len(chunk))
 		for i, m := range chunk {
 			text, _, _ := strings.Cut(m, ":")
-			done[i] = pipe.Eval(ctx, deleteScript, []string{sessionPrefix + text}, uid)
+			done[i] = pipe.Eval(ctx, deleteScript, []string{sessionPrefix + text}, call, uid)
 		}
 		err := exec(ctx, pipe)
 		// Only entries whose session was there go: another's session may be on its way, between its entry and itself.
@@ -377,12 +383,20 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 // DeleteAll implements session.Store. The sessions end with the generation, at once; the count is of the records that
 // were then found and removed, and falls short when Redis fails meanwhile. What stays behind expires by itself.
 func (s *Store) DeleteAll(ctx context.Context) (int64, error) {
-	old, err := s.client.SetArgs(ctx, generationKey, newGeneration(), redis.SetArgs{Get: true}).Result()
-	if errors.Is(err, redis.Nil) {
-		return 0, nil
-	}
-	if err != nil {
+	next := newGeneration()
+	before, err := s.client.Get(ctx, generationKey).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return 0, fmt.Errorf("delete all sessions: %w", err)
+	}
+	old, err := s.client.SetArgs(ctx, generationKey, next, redis.SetArgs{Get: true}).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("delete all sessions: %w", err)
+	}
+	if old == next { // the answer was lost and the command was sent again: those that live now are not to be swept
+		old = before
+	}
+	if old == "" {
+		return 0, nil
 	}
 	var total int64
 	if cluster, ok := s.client.(*redis.ClusterClient); ok {
