@@ -111,12 +111,14 @@ func (s *Service) SignOut(ctx context.Context, c Client, user *db.User, key sess
 
 // End ends one session on every replica; session.ErrNotFound when there is none.
 func (s *Service) End(ctx context.Context, key session.Key) error {
-	if err := s.Sessions.Delete(ctx, key); errors.Is(err, session.ErrNotFound) {
+	err := s.Sessions.Delete(ctx, key)
+	s.gone(ctx, key) // also when it is not known whether it was there: no cache is to keep what may have ended
+	if errors.Is(err, session.ErrNotFound) {
 		return session.ErrNotFound
-	} else if err != nil {
+	}
+	if err != nil {
 		return outage(err)
 	}
-	s.gone(ctx, key)
 	return nil
 }
 
