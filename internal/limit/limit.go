@@ -12,6 +12,7 @@ package limit
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -238,7 +239,10 @@ func (l *inSQL) exec(ctx context.Context, query string, args ...any) (n int64, e
 	return n, err
 }
 
-// inRedis keeps a counter as a hash of n, the attempts, and e, the end of the window in Unix milliseconds.
+// inRedis keeps a counter as a hash of n, the attempts, e, the end of the window in Unix milliseconds, and of the random
+// words of the calls that counted (t) and refunded (r) last: the client sends a command again when its answer was lost,
+// and by its word a script knows that it has run. A call of another in between hides the word; then the attempt counts
+// twice, or the refund.
 type inRedis struct {
 	client redis.UniversalClient
 	Options
@@ -251,27 +255,30 @@ func Redis(client redis.UniversalClient, o Options) Limiter {
 
 const redisPrefix = "barong:limit:" // + hash of the key
 
-// takeScript counts an attempt and answers 0, or answers the end of the window. Arguments: now, window, max, 1 to count.
-// Redis drops the counter a minute after the window at the earliest: what is over is decided on the caller's clock.
+// takeScript counts an attempt and answers 0, or answers the end of the window. Arguments: now, window, max, and the
+// call's word, empty to count nothing. Redis drops the counter a minute after the window at the earliest: what is over
+// is decided on the caller's clock.
 var takeScript = redis.NewScript(`
 local now, window = tonumber(ARGV[1]), tonumber(ARGV[2])
-local v = redis.call('HMGET', KEYS[1], 'n', 'e')
+local v = redis.call('HMGET', KEYS[1], 'n', 'e', 't')
+if ARGV[4] ~= '' and v[3] == ARGV[4] then return '0' end
 local n, e = tonumber(v[1] or 0), tonumber(v[2] or 0)
 if e <= now then n, e = 0, now + window end
 if n >= tonumber(ARGV[3]) then return string.format('%.0f', e) end
-if ARGV[4] == '1' then
-  redis.call('HSET', KEYS[1], 'n', n + 1, 'e', string.format('%.0f', e))
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[1], 'n', n + 1, 'e', string.format('%.0f', e), 't', ARGV[4])
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', e - now + 60000))
 end
 return '0'`)
 
-// refundScript takes an attempt back.
+// refundScript takes an attempt back. Argument: the call's word.
 var refundScript = redis.NewScript(`
-local n = tonumber(redis.call('HGET', KEYS[1], 'n') or 0)
-if n > 0 then redis.call('HSET', KEYS[1], 'n', n - 1) end
+local v = redis.call('HMGET', KEYS[1], 'n', 'r')
+local n = tonumber(v[1] or 0)
+if n > 0 and v[2] ~= ARGV[1] then redis.call('HSET', KEYS[1], 'n', n - 1, 'r', ARGV[1]) end
 return 0`)
 
-func (l *inRedis) ask(ctx context.Context, key string, max int, window time.Duration, count int) (time.Duration, error) {
+func (l *inRedis) ask(ctx context.Context, key string, max int, window time.Duration, call string) (time.Duration, error) {
 	if max <= 0 {
 		return window, nil
 	}
@@ -279,16 +286,16 @@ func (l *inRedis) ask(ctx context.Context, key string, max int, window time.Dura
 		return 0, err
 	}
 	now := l.now()
-	end, err := takeScript.Run(ctx, l.client, []string{redisPrefix + l.hash(key)}, now, window.Milliseconds(), max, count).Int64()
+	end, err := takeScript.Run(ctx, l.client, []string{redisPrefix + l.hash(key)}, now, window.Milliseconds(), max, call).Int64()
 	if err != nil || end == 0 {
 		return 0, err
 	}
 	return until(now, end), nil
 }
 
-// Take implements Limiter. An attempt whose answer gets lost on the way may be counted twice.
+// Take implements Limiter.
 func (l *inRedis) Take(ctx context.Context, key string, max int, window time.Duration) (time.Duration, error) {
-	wait, err := l.ask(ctx, key, max, window, 1)
+	wait, err := l.ask(ctx, key, max, window, rand.Text())
 	if err != nil {
 		return 0, fmt.Errorf("count an attempt: %w", err)
 	}
@@ -296,7 +303,7 @@ func (l *inRedis) Take(ctx context.Context, key string, max int, window time.Dur
 }
 
 func (l *inRedis) Peek(ctx context.Context, key string, max int, window time.Duration) (time.Duration, error) {
-	wait, err := l.ask(ctx, key, max, window, 0)
+	wait, err := l.ask(ctx, key, max, window, "")
 	if err != nil {
 		return 0, fmt.Errorf("look at a counter: %w", err)
 	}
@@ -304,7 +311,7 @@ func (l *inRedis) Peek(ctx context.Context, key string, max int, window time.Dur
 }
 
 func (l *inRedis) Refund(ctx context.Context, key string) error {
-	if err := refundScript.Run(ctx, l.client, []string{redisPrefix + l.hash(key)}).Err(); err != nil {
+	if err := refundScript.Run(ctx, l.client, []string{redisPrefix + l.hash(key)}, rand.Text()).Err(); err != nil {
 		return fmt.Errorf("refund an attempt: %w", err)
 	}
 	return nil

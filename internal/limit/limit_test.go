@@ -454,3 +454,39 @@ func TestStoreFails(t *testing.T) {
 		}
 	}
 }
+
+// When an answer is lost the client asks again: one attempt is counted, and one taken back.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	server := testkit.ValkeyServer(t)
+	relay := testkit.NewRelay(t, server.Addr)
+	client, err := redisstore.Connect("redis://" + relay.Addr + "?read_timeout=20s&write_timeout=20s&dial_timeout=20s&pool_timeout=20s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	l := limit.Redis(client, newClock().options())
+	for range 2 {
+		take(t, l, rule, "a", 0) // the server gets to know the scripts
+		if err := rule.Refund(t.Context(), l, "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose := func() { relay.LoseAnswers(1, "barong:limit:") }
+	for range rule.Max {
+		lose()
+		take(t, l, rule, "a", 0)
+	}
+	take(t, l, rule, "a", rule.Window)
+	lose()
+	if err := rule.Refund(t.Context(), l, "a"); err != nil {
+		t.Errorf("Refund: %v", err)
+	}
+	lose()
+	take(t, l, rule, "a", 0)
+	lose()
+	take(t, l, rule, "a", rule.Window)
+	if n := relay.Lost(); n != rule.Max+3 {
+		t.Errorf("%d answers were lost, want %d", n, rule.Max+3)
+	}
+}
