@@ -326,10 +326,11 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 				codes = append(codes, c)
 			}
 		}
+		if !p.Required && p.Default != "" && (v.kind == absent || v.kind == null) {
+			a[p.Name] = value{kind: text, text: p.Default}
+			continue
+		}
 		if v.kind == absent && !p.Required {
-			if p.Default != "" {
-				a[p.Name] = value{kind: text, text: p.Default}
-			}
 			continue
 		}
 		bad := v.kind != absent && !p.fits(v)

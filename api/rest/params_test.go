@@ -220,6 +220,7 @@ func TestValidate(t *testing.T) {
 		{Name: "j", Type: JSON, NotBlank: true},
 	}}
 	same := &Route{Prefix: "p", Params: []Param{{Name: "n", Type: Integer, Min: 1, Max: 2, BadType: "one", BadValue: "one"}}}
+	standard := &Route{Prefix: "p", Params: []Param{{Name: "c", Values: []string{"sms", "call"}, Default: "sms"}}}
 	either := &Route{Prefix: "p", OneOf: []string{"a", "b"}, OneOfCode: "one_of", Params: []Param{{Name: "a"}, {Name: "b"}}}
 	for _, c := range []struct {
 		name     string
@@ -267,6 +268,8 @@ func TestValidate(t *testing.T) {
 		{"one of", either, `{"a":"x"}`, nil, false},
 		{"both of", either, `{"a":"x","b":"y"}`, []fault.Code{"one_of"}, false},
 		{"none of", either, `{}`, []fault.Code{"one_of"}, true},
+		{"null where there is a default", standard, `{"c":null}`, nil, false},
+		{"blank is no default", standard, `{"c":""}`, []fault.Code{"value"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := args{}
@@ -276,6 +279,9 @@ func TestValidate(t *testing.T) {
 			codes, required := c.r.validate(a)
 			if !slices.Equal(codes, c.want) || required != c.required {
 				t.Errorf("got %q %v, want %q %v", codes, required, c.want, c.required)
+			}
+			if c.r == standard && len(c.want) == 0 && a["c"].text != "sms" {
+				t.Errorf("default %+v", a["c"])
 			}
 		})
 	}

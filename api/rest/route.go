@@ -52,7 +52,7 @@ type Param struct {
 	NotBlank bool     // refuses a value that is empty, white space or null
 	Values   []string // allowed values, if any
 	Min, Max int64    // allowed range of an Integer, unless both are zero
-	Default  string   // value of an absent parameter
+	Default  string   // value of a parameter that is absent or null
 	// ValueFirst lists the code for a value that is not allowed before the one for a blank value, as the original did
 	// where it named the rules in that order.
 	ValueFirst bool
