@@ -57,6 +57,33 @@ func CheckMetadata(text *string) []fault.Code {
 	return codes
 }
 
+// Sent are the parameters of a call: *rest.Call is one.
+type Sent interface {
+	Has(name string) bool
+	Optional(name string) *string // nil when it is absent or null
+}
+
+// FillProfile puts what was sent about a person into their profile; null takes a field away, and what is absent stays.
+func FillProfile(p *db.Profile, sent Sent) {
+	for _, f := range []struct {
+		name string
+		to   **string
+	}{
+		{"first_name", &p.FirstName},
+		{"last_name", &p.LastName},
+		{"dob", &p.DOB},
+		{"address", &p.Address},
+		{"postcode", &p.Postcode},
+		{"city", &p.City},
+		{"country", &p.Country},
+		{"metadata", &p.Metadata},
+	} {
+		if sent.Has(f.name) {
+			*f.to = sent.Optional(f.name)
+		}
+	}
+}
+
 func filled(s *string) bool { return s != nil && strings.TrimSpace(*s) != "" }
 
 // checkDOB refuses what is no date. The original took birthdays of the future; nobody has one.

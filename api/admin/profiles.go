@@ -85,23 +85,7 @@ func (m *Module) updateProfile(ctx context.Context, c *rest.Call) error {
 
 // fill puts the parameters that were sent into a profile.
 func fill(c *rest.Call, p *db.Profile) error {
-	for _, f := range []struct {
-		name string
-		to   **string
-	}{
-		{"first_name", &p.FirstName},
-		{"last_name", &p.LastName},
-		{"dob", &p.DOB},
-		{"address", &p.Address},
-		{"postcode", &p.Postcode},
-		{"city", &p.City},
-		{"country", &p.Country},
-		{"metadata", &p.Metadata},
-	} {
-		if c.Has(f.name) {
-			*f.to = c.Optional(f.name)
-		}
-	}
+	account.FillProfile(p, c)
 	if c.Has("state") {
 		state, ok := db.ProfileState(c.String("state"))
 		if !ok {

@@ -32,26 +32,7 @@ func (m *Module) listProfiles(ctx context.Context, c *rest.Call) error {
 
 // fill puts the parameters that were sent into a profile.
 func fill(c *rest.Call, p *db.Profile) {
-	for _, f := range []struct {
-		name string
-		to   **string
-	}{
-		{"first_name", &p.FirstName},
-		{"last_name", &p.LastName},
-		{"dob", &p.DOB},
-		{"address", &p.Address},
-		{"postcode", &p.Postcode},
-		{"city", &p.City},
-		{"country", &p.Country},
-		{"metadata", &p.Metadata},
-	} {
-		if c.Has(f.name) {
-			*f.to = c.Optional(f.name)
-		}
-	}
-	if p.DOB != nil && strings.TrimSpace(*p.DOB) == "" {
-		p.DOB = nil
-	}
+	account.FillProfile(p, c)
 	p.State = db.ProfileDrafted
 	if c.Bool("confirm") {
 		p.State = db.ProfileSubmitted
