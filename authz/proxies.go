@@ -30,7 +30,7 @@ var namedNetworks = map[string]string{
 
 // ParseProxies reads BARONG_TRUSTED_PROXIES: a list, parted by commas or white space, of networks in CIDR notation,
 // addresses, and the words loopback, private and cloudflare. A peer on a unix socket has no address; it is on this
-// machine, so loopback trusts it too, and the word unix trusts it alone.
+// machine, so whoever trusts 127.0.0.1 trusts it too, and the word unix trusts it alone.
 func ParseProxies(list string) (*Proxies, error) {
 	p := new(Proxies)
 	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
@@ -38,7 +38,7 @@ func ParseProxies(list string) (*Proxies, error) {
 			for network := range strings.FieldsSeq(networks) {
 				p.add(netip.MustParsePrefix(network))
 			}
-			p.unix = p.unix || strings.EqualFold(item, "loopback") || strings.EqualFold(item, "unix")
+			p.unix = p.unix || strings.EqualFold(item, "unix")
 			continue
 		}
 		if addr, err := netip.ParseAddr(item); err == nil {
@@ -54,6 +54,7 @@ func ParseProxies(list string) (*Proxies, error) {
 		}
 		p.add(network)
 	}
+	p.unix = p.unix || p.Trusted(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	return p, nil
 }
 

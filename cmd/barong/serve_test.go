@@ -1,0 +1,90 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"barong/internal/testkit"
+)
+
+// TestSockets: every listener may be a unix socket. Who reaches one is on this machine, so it is as trusted as loopback.
+func TestSockets(t *testing.T) {
+	dir := t.TempDir()
+	socket := func(name string) string { return filepath.Join(dir, name+".sock") }
+	send := func(name, path string, headers ...string) (status int, body string, err error) {
+		client := http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket(name))
+			},
+		}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://barong"+path, nil)
+		if err != nil {
+			return 0, "", err
+		}
+		for i := 0; i+1 < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b), err
+	}
+	env := []string{"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_PASSWORD=Tr0ub4dor&3xyz"}
+	for _, name := range []string{"http", "check", "grpc", "ops"} {
+		env = append(env, fmt.Sprintf("BARONG_%s_ADDR=unix:%s", map[string]string{
+			"http": "HTTP", "check": "CHECK", "grpc": "GRPC", "ops": "OPS",
+		}[name], socket(name)))
+	}
+	testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
+		status, body, err := send("ops", "/readyz")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("readyz: %d %s", status, body)
+		}
+		return err
+	})
+	const pass, guarded = "/api/v2/barong/identity/ping", "/api/v2/peatio/account"
+	for _, c := range []struct {
+		listener, path string
+		headers        []string
+		status         int
+		body           string
+	}{
+		{"http", "/api/v2/identity/ping", nil, 200, `{"ping":"pong"}`},
+		{"http", "/api/v2/auth" + pass, nil, 404, `{"error":"Route is not found"}`},
+		{"check", "/api/v2/auth" + pass, nil, 200, ""},
+		{"check", "/api/v2/forward-auth", []string{"X-Forwarded-Method", "GET", "X-Forwarded-Uri", pass}, 200, ""},
+		{"check", "/api/v2/forward-auth", []string{"X-Forwarded-Method", "GET", "X-Forwarded-Uri", guarded}, 401, `{"errors":["authz.invalid_session"]}`},
+		{"check", "/api/v2/auth-request", []string{"X-Original-Method", "GET", "X-Original-URI", pass}, 200, ""},
+		{"check", "/api/v2/identity/ping", nil, 404, `{"error":"Route is not found"}`},
+	} {
+		status, body, err := send(c.listener, c.path, c.headers...)
+		if err != nil || status != c.status || body != c.body {
+			t.Errorf("%s %s %v: got %d %s, %v; want %d %s", c.listener, c.path, c.headers, status, body, err, c.status, c.body)
+		}
+	}
+	conn, err := grpc.NewClient("unix:"+socket("grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answer, err := auth.NewAuthorizationClient(conn).Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
+		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: pass}},
+	}})
+	if err != nil || answer.GetOkResponse() == nil {
+		t.Errorf("gRPC: %v, %v", answer, err)
+	}
+}
