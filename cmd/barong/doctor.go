@@ -203,6 +203,19 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 			return "the newest rows open, and their indexes fit", d.CheckSeals(ctx)
 		})
 	}
+	if current {
+		look("rules", func(ctx context.Context) (string, error) {
+			r, err := loadRules(ctx, c, d)
+			if err != nil {
+				return "", err
+			}
+			s := r.Snapshot()
+			if warnings := s.Warnings(); len(warnings) > 0 {
+				return "", doubt(strings.Join(warnings, "; "))
+			}
+			return fmt.Sprintf("version %d, %d permissions", s.Version(), len(s.Permissions())), nil
+		})
+	}
 	if !d.SQLite() {
 		look("clock", func(ctx context.Context) (string, error) {
 			var there time.Time

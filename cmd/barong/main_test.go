@@ -244,7 +244,8 @@ func TestPolicy(t *testing.T) {
 				}
 				ids = append(ids, r.ID)
 			}
-			return nil
+			// The commands load what servers load: a rule about places needs a source of them.
+			return tx.InsertRestriction(ctx, db.Who{}, &db.Restriction{Category: "blacklist", Scope: "country", Value: "JP", State: "enabled"})
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -422,6 +423,9 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("looking left %v behind, %v", entries, err)
 	}
 
+	if err := os.WriteFile(filepath.Join(dir, "lists.yml"), []byte("rules:\n  pas: [api/v2/open]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	smtp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -447,7 +451,7 @@ func TestDoctor(t *testing.T) {
 		step{call: "migrate up", env: []string{"BARONG_DATABASE_URL=" + postgres}, out: "."},
 		step{
 			call: "doctor", env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_REDIS_URL=" + valkey, "BARONG_SMTP_HOST=127.0.0.1", "BARONG_SMTP_PORT=" + port},
-			out: `database +ok .*schema +ok +version \d+.*clock +ok.*redis +ok.*smtp +ok +127\.0\.0\.1:\d+: "220 mail\.test ESMTP"`, not: "FAILED",
+			out: `database +ok .*schema +ok +version \d+.*rules +ok +version \d+, 0 permissions.*clock +ok.*redis +ok.*smtp +ok +127\.0\.0\.1:\d+: "220 mail\.test ESMTP"`, not: "FAILED",
 		},
 		step{
 			call: "doctor", status: 1, env: []string{
@@ -455,6 +459,14 @@ func TestDoctor(t *testing.T) {
 				"BARONG_SMTP_HOST=127.0.0.1", fmt.Sprintf("BARONG_SMTP_PORT=%d", dead), "BARONG_API_CORS_ALLOW_CREDENTIALS=true", "BARONG_ODD=1",
 			},
 			out: `configuration +warning +BARONG_ODD.*configuration +FAILED +BARONG_API_CORS.*database +FAILED.*redis +FAILED.*smtp +FAILED`, not: "hunter2",
+		},
+		step{
+			call: "doctor", status: 1, env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_AUTHZ_RULES_FILE=lists.yml"},
+			out: `rules +FAILED +.*line 2: `,
+		},
+		step{
+			call: "doctor", status: 1, env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_MAXMINDDB_PATH=lists.yml"},
+			out: `rules +FAILED +BARONG_MAXMINDDB_PATH="lists\.yml"`,
 		},
 		step{call: "doctor", env: []string{"BARONG_DOC_NUM_LIMIT=x"}, status: 2, errs: "BARONG_DOC_NUM_LIMIT"},
 		step{call: "doctor", env: []string{"BARONG_DATABASE_URL=sqlite:///proc/nowhere/x.db"}, status: 1, out: `folder /proc/nowhere +FAILED`},

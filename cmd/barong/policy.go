@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"barong/db"
 	"barong/internal/config"
+	"barong/internal/geoip"
 	"barong/internal/rules"
 )
 
@@ -190,10 +192,7 @@ func (p *program) openRules() (r *rules.Rules, closeRules func(), err error) {
 		return nil, nil, err
 	}
 	if err = p.current(d); err == nil {
-		r, err = rules.New(ruleOptions(c, d))
-	}
-	if err == nil {
-		err = r.Reload(p.ctx)
+		r, err = loadRules(p.ctx, c, d)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, d.Close())
@@ -201,10 +200,35 @@ func (p *program) openRules() (r *rules.Rules, closeRules func(), err error) {
 	return r, func() { d.Close() }, nil
 }
 
+// loadRules reads and compiles everything that the policy is made of, once.
+func loadRules(ctx context.Context, c *config.Config, d *db.DB) (*rules.Rules, error) {
+	places, err := openPlaces(c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := rules.New(ruleOptions(c, d, places))
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Reload(ctx)
+}
+
 // ruleOptions are those that follow from the configuration. A rules file that was asked for must be there.
-func ruleOptions(c *config.Config, d *db.DB) rules.Options {
+func ruleOptions(c *config.Config, d *db.DB, places *geoip.Locator) rules.Options {
 	return rules.Options{
 		DB: d, ListsFile: c.AuthzRulesFile, ListsRequired: c.AuthzRulesFile != "" && c.Source("BARONG_AUTHZ_RULES_FILE") != "default",
-		ModelFile: c.CasbinModel, Prefix: c.APIPrefix,
+		ModelFile: c.CasbinModel, Prefix: c.APIPrefix, Locator: places,
 	}
+}
+
+// openPlaces opens the source of countries and continents: the operator's, or the built-in one.
+func openPlaces(c *config.Config) (*geoip.Locator, error) {
+	if c.MaxMindDBPath == "" {
+		return geoip.Embedded(), nil
+	}
+	places, err := geoip.Open(c.MaxMindDBPath, c.GeoIPLang)
+	if err != nil {
+		return nil, config.Bad("BARONG_MAXMINDDB_PATH", c.MaxMindDBPath, err.Error())
+	}
+	return places, nil
 }

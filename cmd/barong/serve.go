@@ -385,16 +385,13 @@ func (v *server) tell(notices ...bus.Notice) {
 
 func (v *server) openRules() error {
 	c := v.config
-	v.geo = geoip.Embedded()
-	if c.MaxMindDBPath != "" {
-		geo, err := geoip.Open(c.MaxMindDBPath, c.GeoIPLang)
-		if err != nil {
-			return config.Bad("BARONG_MAXMINDDB_PATH", c.MaxMindDBPath, err.Error())
-		}
-		v.geo = geo
+	geo, err := openPlaces(c)
+	if err != nil {
+		return err
 	}
-	o := ruleOptions(c, v.db)
-	o.Bus, o.Locator, o.Log = v.bus, v.geo, v.log
+	v.geo = geo
+	o := ruleOptions(c, v.db, geo)
+	o.Bus, o.Log = v.bus, v.log
 	r, err := rules.New(o)
 	if err != nil {
 		return err
