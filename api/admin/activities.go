@@ -12,11 +12,14 @@ import (
 )
 
 func activityFilter(c *rest.Call, category string) db.ActivityFilter {
-	return db.ActivityFilter{
+	f := db.ActivityFilter{
 		Category: category, UID: c.Optional("uid"), Email: c.Optional("email"), TargetUID: c.Optional("target_uid"),
-		Topic: c.Optional("topic"), Action: c.Optional("action"), Result: c.Optional("result"),
-		From: number(c, "from"), To: number(c, "to"),
+		Topic: c.Optional("topic"), Action: c.Optional("action"), From: number(c, "from"), To: number(c, "to"),
 	}
+	if !c.Legacy {
+		f.Result = c.Optional("result")
+	}
+	return f
 }
 
 // listActivities answers GET /admin/activities.
@@ -57,7 +60,10 @@ type figures struct {
 func (m *Module) metrics(ctx context.Context, c *rest.Call) error {
 	first, ok1 := bound(c.String("created_from"), 0)
 	last, ok2 := bound(c.String("created_to"), 24*time.Hour-time.Second)
-	if !ok1 || !ok2 {
+	switch { // a code for each
+	case !ok1 && !ok2:
+		return fault.Invalid("invalid", "invalid")
+	case !ok1 || !ok2:
 		return fault.Invalid("invalid")
 	}
 	f, err := m.DB.Metrics(ctx, first, last)

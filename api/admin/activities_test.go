@@ -72,6 +72,9 @@ func TestListActivities(t *testing.T) {
 		if r := a.List(t)[0]; r["data"] != `{"reason":"x"}` || r["user"].(map[string]any)["uid"] != u.UID {
 			t.Errorf("row %v", r)
 		}
+		if got := seen(t, w.old.Get(t, path, w.ask("result", "failed")...)); !slices.Equal(got, all) {
+			t.Errorf("release 2.4.17 knew no filter of results: got %q", got)
+		}
 		paged(t, w.s, path, "3", apitest.As(w.root))
 		w.s.Get(t, path, w.ask("topic[]", "x", "action[]", "x", "uid[]", "x", "email[]", "x", "from", "x", "to", "x", "result[]", "x")...).Want(t, 422,
 			"admin.activity.non_string_topic", "admin.activity.non_string_action", "admin.activity.non_string_uid",
@@ -114,6 +117,9 @@ func TestListAdminActivities(t *testing.T) {
 		if rows[0]["target"] != nil || rows[1]["target"] != nil || rows[2]["target"].(map[string]any)["uid"] != u.UID ||
 			rows[2]["admin"].(map[string]any)["uid"] != w.root.UID {
 			t.Errorf("rows %v", rows)
+		}
+		if got := seen(t, w.old.Get(t, path, w.ask("result", "denied")...)); !slices.Equal(got, all) {
+			t.Errorf("release 2.4.17 knew no filter of results: got %q", got)
 		}
 		paged(t, w.s, path, "3", apitest.As(w.root))
 		w.s.Get(t, path, w.ask("range", "updated")...).Want(t, 422, "admin.activity.invalid_range")
@@ -176,6 +182,7 @@ func TestMetrics(t *testing.T) {
 		w.old.Get(t, "/admin/metrics", w.ask("created_to", "0")...).WantBody(t, 200, none)
 		w.s.Get(t, "/admin/metrics", w.ask("created_from", "abc")...).Want(t, 422, "invalid")
 		w.s.Get(t, "/admin/metrics", w.ask("created_to", "2020-13-01")...).Want(t, 422, "invalid")
+		w.s.Get(t, "/admin/metrics", w.ask("created_from", "x", "created_to", "y")...).Want(t, 422, "invalid", "invalid")
 		w.s.Get(t, "/admin/metrics", w.ask("created_to[]", "1")...).Want(t, 422, "invalid")
 	})
 }

@@ -350,16 +350,18 @@ func (m *Module) permissionRoutes() []rest.Route {
 			},
 		},
 		{
-			Method: "POST", Path: "/admin/permissions/check", Summary: "Explains, rule by rule, what a role's request would be answered.",
+			Method: "POST", Path: "/admin/permissions/check", Summary: "Explains, rule by rule, what the request of a role, or of a user, would be answered.",
 			Prefix: permissions, Params: []rest.Param{
-				{Name: "role", Required: true, NotBlank: true, Doc: "Role that asks."},
+				{Name: "role", NotBlank: true, Doc: "Role that asks."},
+				{Name: "uid", NotBlank: true, Doc: "Uid of the user who asks, in place of a role. Whose account is closed is refused."},
 				{Name: "verb", Required: true, NotBlank: true, Doc: "Method of the request."},
 				{Name: "path", Required: true, NotBlank: true, Doc: "Published path of the request."},
 			},
+			OneOf: []string{"role", uid.Name}, OneOfCode: "admin.permission.one_of_role_uid",
 			Success: 200, Added: true, Handle: m.checkPermission,
-			Output: "{role:string,verb:string,path:string,allowed:boolean,block?:string,pass?:string,permitted:boolean," +
-				"audit:boolean,topic?:string,matches:[object],version:integer}",
-			Errors: []fault.Code{"admin.permissions.invalid_verb", "authz.ambiguous_path"},
+			Output: "{uid?:string,state?:string,role:string,verb:string,path:string,allowed:boolean,block?:string,pass?:string," +
+				"permitted:boolean,audit:boolean,topic?:string,matches:[object],version:integer}",
+			Errors: []fault.Code{"admin.permissions.invalid_verb", "authz.ambiguous_path", "admin.user.doesnt_exist"},
 		},
 		{
 			Method: "POST", Path: "/admin/permissions/preview", Summary: "Rehearses changes of the permission rules on recent requests, and lists those that would be answered otherwise.",
@@ -461,7 +463,10 @@ func (m *Module) activityRoutes() []rest.Route {
 		text("email", "Address of who did it."),
 		from, to,
 	}, rest.Paginated)
-	result := rest.Param{Name: "result", In: rest.Query, Doc: "How it ended: succeed, failed or denied."}
+	var result []rest.Param
+	if !m.Legacy { // release 2.4.17 knew no such filter
+		result = []rest.Param{{Name: "result", In: rest.Query, Doc: "How it ended: succeed, failed or denied."}}
+	}
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/metrics", Summary: "Counts sign-ups, sign-ins and waiting applications, by day.",
@@ -474,7 +479,7 @@ func (m *Module) activityRoutes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/admin/activities", Summary: "Lists what users did with their accounts, newest first.",
-			Prefix: activities, Params: params(filters, []rest.Param{result}),
+			Prefix: activities, Params: params(filters, result),
 			Success: 200, Output: "[ActivityWithUser]", Handle: m.listActivities,
 		},
 		{
@@ -485,8 +490,7 @@ func (m *Module) activityRoutes() []rest.Route {
 					Name: "range", In: rest.Query, Default: "created", Values: []string{"created"},
 					BadValue: "admin.activity.invalid_range", Doc: "The time that from and to bound: created.",
 				},
-				result,
-			}),
+			}, result),
 			Success: 200, Output: "[AdminActivity]", Handle: m.listAdminActivities,
 		},
 	}

@@ -160,6 +160,29 @@ func TestAccess(t *testing.T) {
 	})
 }
 
+// TestRefusalsAreWhole holds that a refusal of a direct call is recorded with what the call asked for, in any form.
+func TestRefusalsAreWhole(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		member := w.NewUser(t, nil)
+		for _, c := range []struct {
+			option apitest.Option
+			body   string
+		}{
+			{apitest.Form("uid", w.root.UID), "uid=" + w.root.UID},
+			{apitest.Body("application/json", `{"uid":"x"}`), `{"uid":"x"}`},
+			{apitest.Body("application/json", strings.Repeat("x", rest.DefaultMaxBody+1)), ""}, // refused, and recorded, all the same
+			{apitest.Query("uid", "x"), ""},
+		} {
+			w.Audited()
+			w.s.Do(t, "PUT", "/admin/users", apitest.As(member), c.option).Want(t, 401, "authz.invalid_permission")
+			rows := w.Audited()
+			if len(rows) != 1 || string(rows[0].Body) != c.body || c.body != "" && rows[0].ContentType == "" {
+				t.Errorf("%.50q: recorded %+.200v", c.body, rows)
+			}
+		}
+	})
+}
+
 // TestBody holds what a handler gets to see of a body that is none.
 func TestBody(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

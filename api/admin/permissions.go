@@ -210,16 +210,24 @@ func (m *Module) deletePermission(ctx context.Context, c *rest.Call) error {
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 
 // checkPermission answers POST /admin/permissions/check.
-func (m *Module) checkPermission(_ context.Context, c *rest.Call) error {
+func (m *Module) checkPermission(ctx context.Context, c *rest.Call) error {
 	verb := strings.ToUpper(c.String("verb"))
 	if !slices.Contains(methods, verb) {
 		return errVerb
 	}
-	answer, err := m.Rules.Check(c.String("role"), verb, c.String("path"))
-	if errors.Is(err, rules.ErrPath) {
-		return fault.New("authz.ambiguous_path").Because(err)
+	var answer *rules.Check
+	var err error
+	if c.Has(uid.Name) {
+		answer, err = m.Rules.CheckUser(ctx, c.String(uid.Name), verb, c.String("path"))
+	} else {
+		answer, err = m.Rules.Check(c.String("role"), verb, c.String("path"))
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, rules.ErrPath):
+		return fault.New("authz.ambiguous_path").Because(err)
+	case errors.Is(err, db.ErrNotFound):
+		return errNoUser
+	case err != nil:
 		return err
 	}
 	return c.Answer(answer)

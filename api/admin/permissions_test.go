@@ -306,8 +306,12 @@ func TestCheckPermission(t *testing.T) {
 			t.Helper()
 			return w.s.Post(t, "/admin/permissions/check", w.as(form...)...)
 		}
-		do().Want(t, 422, "admin.permission.missing_role", "admin.permission.empty_role", "admin.permission.missing_verb",
-			"admin.permission.empty_verb", "admin.permission.missing_path", "admin.permission.empty_path")
+		do().Want(t, 422, "admin.permission.missing_verb", "admin.permission.empty_verb", "admin.permission.missing_path",
+			"admin.permission.empty_path", "admin.permission.one_of_role_uid")
+		do("role", "support", "uid", w.root.UID, "verb", "get", "path", "x").Want(t, 422, "admin.permission.one_of_role_uid")
+		do("role", "", "verb", "get", "path", "x").Want(t, 422, "admin.permission.empty_role")
+		do("uid", " ", "verb", "get", "path", "x").Want(t, 422, "admin.permission.empty_uid")
+		do("uid", "ID0000000000", "verb", "get", "path", "x").Want(t, 404, "admin.user.doesnt_exist")
 		do("role[]", "x", "verb", "get", "path", "x").Want(t, 422, "invalid")
 		do("role", "support", "verb", "all", "path", "x").Want(t, 422, "admin.permissions.invalid_verb")
 		do("role", "support", "verb", "get", "path", "a/../b").Want(t, 400, "authz.ambiguous_path")
@@ -318,6 +322,22 @@ func TestCheckPermission(t *testing.T) {
 		a = do("role", "support", "verb", "GET", "path", "api/v2/barong/admin/permissions").Want(t, 200)
 		if o := a.Object(t); o["allowed"] != false || o["permitted"] != false || len(o["matches"].([]any)) != 2 {
 			t.Errorf("got %s", a.Body)
+		}
+		// Of a user: their role, and whether a check would look at it at all.
+		u := w.NewStaff(t, "support")
+		const path = "api/v2/barong/admin/metrics"
+		o := do("uid", u.UID, "verb", "get", "path", path).Want(t, 200).Object(t)
+		if o["role"] != "support" || o["uid"] != u.UID || o["state"] != "active" || o["allowed"] != true || o["permitted"] != true {
+			t.Errorf("got %v", o)
+		}
+		w.Update(t, func(ctx ctx, tx *db.Tx) error { u.State = "banned"; return tx.UpdateUser(ctx, u, "state") })
+		o = do("uid", u.UID, "verb", "get", "path", path).Want(t, 200).Object(t)
+		if o["state"] != "banned" || o["allowed"] != false || o["permitted"] != true {
+			t.Errorf("of a banned user: %v", o)
+		}
+		o = do("uid", u.UID, "verb", "post", "path", "api/v2/barong/identity/sessions").Want(t, 200).Object(t)
+		if o["allowed"] != true {
+			t.Errorf("a path that everybody may call, for a banned user: %v", o)
 		}
 		if got := len(w.changes(t)); got != 0 {
 			t.Errorf("%d changes", got)

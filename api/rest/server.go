@@ -315,6 +315,10 @@ func (s *Server) permit(ctx context.Context, c *Call) error {
 		UserID: c.User.ID, UID: c.User.UID, Role: c.User.Role, Method: method, Path: path, Topic: verdict.Topic,
 		Query: string(c.rc.URI().QueryString()), Client: c.Client, UserAgent: c.UserAgent,
 	}
+	// What was asked for stands in the body, most often. One that cannot be read changes nothing about the refusal.
+	if err := readWhole(c.rc); err == nil && !isMultipart(c.rc) {
+		entry.Body, entry.ContentType = c.rc.Request.Body(), string(c.rc.Request.Header.ContentType())
+	}
 	if err := s.Audit.Audit(ctx, entry); err != nil {
 		s.Log.Error("a refusal could not be recorded", "error", err)
 	}

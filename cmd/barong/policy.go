@@ -19,13 +19,14 @@ import (
 
 // A policyCommand holds the commands about the permission rules.
 type policyCommand struct {
-	Check   policyCheck   `cmd:"" help:"Explain what is answered to a role's request, rule by rule."`
+	Check   policyCheck   `cmd:"" help:"Explain what is answered to the request of a role or a user, rule by rule."`
 	Preview policyPreview `cmd:"" help:"Rehearse changes of the rules on the recent decisions of all replicas."`
 }
 
 // A policyCheck explains one decision.
 type policyCheck struct {
-	Role   string `required:"" help:"The role that asks." placeholder:"ROLE"`
+	Role   string `required:"" xor:"who" help:"The role that asks." placeholder:"ROLE"`
+	UID    string `required:"" xor:"who" help:"The uid of the user who asks." placeholder:"UID"`
 	Method string `required:"" help:"The method of the request." placeholder:"METHOD"`
 	Path   string `arg:"" help:"The path as gateways publish it, such as api/v2/barong/resource/users/me."`
 }
@@ -33,7 +34,7 @@ type policyCheck struct {
 // Help is shown below the command's usage.
 func (policyCheck) Help() string {
 	return "Prints the rules that match, in stored order, what each does, and which decides; under them ALLOWED or DENIED. The exit " +
-		"status is 0 for the one and 1 for the other. Restrictions, which look at where a client comes from, are left out."
+		"status is 0 for the one and 1 for the other. A user whose account is closed is denied. Restrictions, which look at where a client comes from, are left out."
 }
 
 // Run explains.
@@ -43,10 +44,18 @@ func (k policyCheck) Run(p *program) error {
 		return err
 	}
 	defer closeRules()
-	c, err := r.Check(k.Role, k.Method, k.Path)
+	var c *rules.Check
+	if k.UID != "" {
+		c, err = r.CheckUser(p.ctx, k.UID, k.Method, k.Path)
+	} else {
+		c, err = r.Check(k.Role, k.Method, k.Path)
+	}
 	if errors.Is(err, rules.ErrPath) {
 		fmt.Fprintf(p.stdout, "the path can be read in two ways: every check refuses it with authz.ambiguous_path\nDENIED\n")
 		return errFailed
+	}
+	if errors.Is(err, db.ErrNotFound) {
+		return fmt.Errorf("there is no user %s", k.UID)
 	}
 	if err != nil {
 		return err
@@ -73,6 +82,9 @@ func (k policyCheck) Run(p *program) error {
 		fmt.Fprintf(p.stdout, "block list: %s refuses, whatever the rules say\n", c.Block)
 	} else if c.Pass != "" {
 		fmt.Fprintf(p.stdout, "pass list: %s lets anybody through, whatever the rules say\n", c.Pass)
+	}
+	if c.State != "" {
+		fmt.Fprintf(p.stdout, "user %s: role %s, state %s\n", c.UID, c.Role, c.State)
 	}
 	if c.Allowed {
 		fmt.Fprintln(p.stdout, "ALLOWED")

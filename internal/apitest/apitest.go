@@ -276,7 +276,9 @@ func (e *Env) Notices() []bus.Notice {
 func (e *Env) Audit(_ context.Context, entry *authz.AuditEntry) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.audited = append(e.audited, *entry)
+	kept := *entry
+	kept.Body = bytes.Clone(entry.Body) // the request's memory is used again
+	e.audited = append(e.audited, kept)
 	return nil
 }
 

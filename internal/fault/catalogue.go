@@ -129,6 +129,7 @@ var catalogue = [...]Entry{
 	{"admin.label.doesnt_exist", 404, "The user has no label with that key and scope."},
 	{"admin.permission.doesnt_exist", 404, "No permission has that id."},
 	{"admin.permission.last_superadmin", 422, "The change would leave nobody able to act as superadmin."},
+	{"admin.permission.one_of_role_uid", 422, "Exactly one of role and uid must be given."},
 	{"admin.permission.role_doesnt_exist", 422, "No permission exists for that role yet."},
 	{"admin.permissions.invalid_action", 422, "The action is not one of accept, drop, audit."},
 	{"admin.permissions.invalid_verb", 422, "The verb is not one of get, post, put, patch, delete, head, all."},

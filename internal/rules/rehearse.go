@@ -153,8 +153,10 @@ func (r *Rules) SuperadminCanAct(permissions []policy.Permission) bool {
 	return err == nil && s.SuperadminCanAct()
 }
 
-// A Check explains what would be answered to a role's request.
+// A Check explains what would be answered to the request of a role, or of a user.
 type Check struct {
+	UID     string       `json:"uid,omitempty"`   // of the user
+	State   string       `json:"state,omitempty"` // of the user: whose account is not open is refused
 	Role    string       `json:"role"`
 	Verb    string       `json:"verb"`
 	Path    string       `json:"path"`            // canonical
@@ -187,6 +189,22 @@ var ErrPath = fmt.Errorf("rules: the path is ambiguous")
 // restrictions, which look at where a client comes from, are left out. The error is ErrPath.
 func (r *Rules) Check(role, verb, path string) (*Check, error) {
 	return Explain(r.Snapshot(), role, verb, path)
+}
+
+// CheckUser is Check for a user: by their role, and by the state of their account, which the check of a gateway looks at
+// wherever it asks who is calling. The error is ErrPath, or db.ErrNotFound.
+func (r *Rules) CheckUser(ctx context.Context, uid, verb, path string) (*Check, error) {
+	user, err := r.o.DB.UserByUID(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.Check(user.Role, verb, path)
+	if err != nil {
+		return nil, err
+	}
+	c.UID, c.State = user.UID, user.State
+	c.Allowed = c.Allowed && (c.Pass != "" || user.Open())
+	return c, nil
 }
 
 // Explain is Rules.Check for any policy.

@@ -306,6 +306,9 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
+	if _, err := w.CheckUser(t.Context(), "ID0000000000", "GET", "a"); !errors.Is(err, db.ErrNotFound) {
+		t.Errorf("of nobody: %v", err)
+	}
 	if c, err := Explain(nil, "m", "GET", "a"); err != nil || c.Allowed {
 		t.Errorf("without a policy: %+v, %v", c, err)
 	}
