@@ -81,6 +81,8 @@ func TestDocuments(t *testing.T) {
 			{[]string{"doc_expire", ""}, []string{"resource.documents.invalid_format"}},
 			{[]string{"doc_expire", "3020-13-01"}, []string{"resource.documents.expire_not_a_date"}},
 			{[]string{"doc_expire", "20-01-01"}, []string{"resource.documents.expire_not_a_date"}},
+			{[]string{"doc_expire", "13020-01-22"}, []string{"resource.documents.invalid_format"}},
+			{[]string{"doc_expire", "13020-02-30"}, []string{"resource.documents.expire_not_a_date"}},
 			{[]string{"doc_expire", yesterday}, []string{"resource.documents.already_expired"}},
 			{[]string{"doc_type", "passport"}, []string{"doc_type.inclusion"}},
 			{[]string{"doc_number", "@"}, []string{"doc_number.invalid"}},
@@ -97,6 +99,9 @@ func TestDocuments(t *testing.T) {
 		for _, o := range []apitest.Option{apitest.Form("upload[]", "http://example.test/a.png"), apitest.Form("upload", "abc")} {
 			post(document(), o).Want(t, 422, "upload.blank")
 		}
+		post(document(), file, apitest.Form("upload[]", "text")).Want(t, 422, "upload.blank")
+		post(document(), file, apitest.Form("upload[]", "1", "upload[]", "2", "upload[]", "3", "upload[]", "4")).
+			Want(t, 400, "resource.documents.limit_will_be_reached")
 		post(apitest.JSON(map[string]any{"doc_type": "x", "doc_number": "1", "upload": []string{}, "doc_expire": "3020-01-22"})).
 			Want(t, 422, "upload.blank", "doc_type.inclusion")
 		b.wantEvents(t)
@@ -177,6 +182,8 @@ func TestDocuments(t *testing.T) {
 		b.wantLabels(t, v, "private document:pending", "private email:verified", "public document:verified")
 		start(t, e, func(o *resource.Options) { o.ExpireRequired = false }).
 			Post(t, "/resource/documents", apitest.As(v), document("doc_expire", "2001-01-01"), file).WantBody(t, 201, "201")
+		start(t, e, func(o *resource.Options) { o.ExpireRequired = false }).
+			Post(t, "/resource/documents", apitest.As(v), document("doc_expire", "13020-01-22"), file).Want(t, 422, "resource.documents.invalid_format")
 		b.wantUser(t, v, 1, "active", false)
 	})
 }

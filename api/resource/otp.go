@@ -198,9 +198,9 @@ func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 // maxWords is the longest list of scopes as it is sent, and the longest state, in characters.
 const maxWords = 255
 
-// scopes splits a comma separated list, untrimmed as ever.
+// scopes splits a comma separated list. As ever, its items are not trimmed, and what is empty at its end is no item.
 func scopes(text string) []string {
-	if text == "" {
+	if text = strings.TrimRight(text, ","); text == "" {
 		return nil
 	}
 	return strings.Split(text, ",")

@@ -276,6 +276,13 @@ func TestAPIKeys(t *testing.T) {
 		if k, err := e.DB.APIKey(t.Context(), kid); err != nil || k.Active {
 			t.Errorf("stored %+v, %v", k, err)
 		}
+		// As ever, what is empty at the end of the list is no scope.
+		if got := patch(b, kid, apitest.Form("scope", ", one,two,,", "totp_code", now())).Want(t, 200); !strings.Contains(got.Body, `"scope":[""," one","two"]`) {
+			t.Errorf("scopes %s", got.Body)
+		}
+		if got := patch(b, kid, apitest.Form("scope", ",,", "totp_code", now())).Want(t, 200); !strings.Contains(got.Body, `"scope":[]`) {
+			t.Errorf("no scopes %s", got.Body)
+		}
 		if got := patch(b, kid, apitest.Form("scope", "one", "state", "active", "totp_code", now())).Want(t, 200).Object(t); fmt.Sprint(got["scope"]) != "[one]" {
 			t.Errorf("key %v", got)
 		}

@@ -99,24 +99,22 @@ func (m *Module) maxUploads() int {
 // upload answers POST /resource/documents. Either all files of a request are stored or none.
 func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 	expire := strings.TrimSpace(c.String("doc_expire"))
-	if m.ExpireRequired {
-		if expire == "" {
-			return fault.Invalid("resource.documents.invalid_format")
-		}
-		if expire < m.today() {
-			return fault.Invalid("resource.documents.already_expired")
-		}
+	switch {
+	case expire == "" && m.ExpireRequired, len(expire) > len(time.DateOnly):
+		return fault.Invalid("resource.documents.invalid_format")
+	case m.ExpireRequired && expire < m.today():
+		return fault.Invalid("resource.documents.already_expired")
 	}
-	uploads, ok := c.Files("upload")
+	uploads, sent := c.Files("upload")
 	stored, err := m.DB.CountDocuments(ctx, c.User.ID)
 	if err != nil {
 		return err
 	}
-	if err := m.roomFor(stored, len(uploads)); err != nil {
+	if err := m.roomFor(stored, sent); err != nil {
 		return err
 	}
 	var wrong []fault.Code
-	if !ok || len(uploads) == 0 {
+	if sent != len(uploads) || sent == 0 {
 		wrong = []fault.Code{"upload.blank"}
 	} else if wrong, err = m.inspect(uploads); err != nil {
 		return err

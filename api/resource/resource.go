@@ -154,6 +154,14 @@ func (m *Module) Routes() []rest.Route {
 		{Name: "metadata", Doc: "Further facts, as JSON text."},
 		{Name: "confirm", Type: rest.Boolean, Doc: "Submits the profile for verification."},
 	}
+	filters := []rest.Param{
+		{Name: "time_from", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_from", Doc: "Earliest time, in seconds since 1970."},
+		{Name: "time_to", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_to", Doc: "Latest time, in seconds since 1970."},
+		{Name: "result", In: rest.Query, NotBlank: true, Doc: "succeed, failed or denied."},
+	}
+	if m.Legacy { // release 2.4.17 ignored what it did not know
+		filters = nil
+	}
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/resource/users/me", Summary: "Shows the caller's account.",
@@ -183,10 +191,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "GET", Path: "/resource/users/activity/{topic}", Summary: "Lists what happened to the caller's account, newest first.",
 			Access: rest.User, Prefix: users, Params: params([]rest.Param{
 				{Name: "topic", In: rest.Path, Required: true, NotBlank: true, Doc: "all, password, session, otp or account."},
-				{Name: "time_from", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_from", Doc: "Earliest time, in seconds since 1970."},
-				{Name: "time_to", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_to", Doc: "Latest time, in seconds since 1970."},
-				{Name: "result", In: rest.Query, NotBlank: true, Doc: "succeed, failed or denied."},
-			}, rest.Paginated),
+			}, filters, rest.Paginated),
 			Success: 200, Output: "[Activity]", LegacyOutput: "[LegacyActivity]", Handle: m.activity,
 			Errors: []fault.Code{"resource.user.wrong_topic", "resource.user.no_activity"},
 		},

@@ -95,20 +95,23 @@ func (m *Module) activity(ctx context.Context, c *rest.Call) error {
 	default:
 		return fault.Invalid("resource.user.wrong_topic")
 	}
-	filter.Result = c.Optional("result")
-	if c.Has("time_from") {
-		from := c.Int("time_from")
-		filter.From = &from
-	}
-	if c.Has("time_to") {
-		to := c.Int("time_to")
-		filter.To = &to
+	filtered := false
+	if !m.Legacy {
+		filtered = c.Has("result") || c.Has("time_from") || c.Has("time_to")
+		filter.Result = c.Optional("result")
+		if c.Has("time_from") {
+			from := c.Int("time_from")
+			filter.From = &from
+		}
+		if c.Has("time_to") {
+			to := c.Int("time_to")
+			filter.To = &to
+		}
 	}
 	rows, total, err := m.DB.Activities(ctx, filter, c.Page())
 	if err != nil {
 		return err
 	}
-	filtered := c.Has("result") || c.Has("time_from") || c.Has("time_to")
 	if total == 0 && !filtered { // a filter that fits nothing is no mistake
 		return fault.Invalid("resource.user.no_activity")
 	}

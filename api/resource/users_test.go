@@ -334,6 +334,11 @@ func TestActivity(t *testing.T) {
 			get("all", apitest.Query(c.query...)).Want(t, 422, c.codes...)
 		}
 		get("nothing", apitest.Query("page", "0")).Want(t, 422, "non_positive_page")
+		// The last release knew no filters, and ignored what it did not know.
+		if got := old.Get(t, "/resource/users/activity/all", apitest.As(u), apitest.Query("result", "denied", "time_from", "x", "time_to", "")).
+			Want(t, 200).List(t); len(got) != 4 {
+			t.Errorf("filtered by the last release: %d rows", len(got))
+		}
 		if got := b.Get(t, "/resource/users/activity/all", apitest.As(e.NewUser(t, nil))); got.Status != 422 {
 			t.Errorf("somebody else's activities: %s", got.Body)
 		}

@@ -66,10 +66,14 @@ func (c *Call) Bool(name string) bool {
 	return v
 }
 
-// Files are the uploaded files of a parameter. ok is false when something else than files was sent.
-func (c *Call) Files(name string) (uploads []*multipart.FileHeader, ok bool) {
+// Files are the uploaded files of a parameter, and n how many things were sent: files, or texts where a file should be.
+func (c *Call) Files(name string) (uploads []*multipart.FileHeader, n int) {
 	v := c.args[name]
-	return v.files, v.kind == files
+	n = len(v.files) + max(len(v.items), len(v.array))
+	if v.kind == text && v.text != "" {
+		n++
+	}
+	return v.files, n
 }
 
 // Value is an Any parameter: nil, a string, or a map[string]any.

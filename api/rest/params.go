@@ -433,8 +433,13 @@ func parseBool(s string) (v, ok bool) {
 	return false, false
 }
 
-// validDate accepts a calendar date as YYYY-MM-DD and nothing else.
+// validDate accepts a calendar date as YYYY-MM-DD and nothing else, but that the year may be one beyond 9999: whether
+// that is sensible is for the handler to say.
 func validDate(s string) bool {
+	year, day, _ := strings.Cut(s, "-")
+	if n, err := strconv.ParseUint(year, 10, 32); err == nil && len(year) > 4 && year[0] != '0' {
+		s = strconv.FormatUint(2000+n%400, 10) + "-" + day // the calendar is the same every 400 years
+	}
 	_, err := time.Parse(time.DateOnly, s)
 	return err == nil
 }

@@ -36,7 +36,7 @@ const (
 	String  Type = iota
 	Integer      // optional sign and decimal digits
 	Boolean      // true t yes y on 1, false f no n off 0, in lower, Capitalised or UPPER case
-	Date         // YYYY-MM-DD
+	Date         // YYYY-MM-DD; the year may be later than 9999
 	Files        // uploaded files, or one
 	Any          // a string or an object: what captcha widgets send
 	JSON         // any JSON value, in a form its text; see Call.Decode

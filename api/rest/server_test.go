@@ -70,8 +70,8 @@ func routes() []rest.Route {
 		{Method: "GET", Path: "/resource/me", Access: rest.User, Success: 200, Handle: echo},
 		{Method: "PATCH", Path: "/resource/things/{id}", Access: rest.User, Success: 200, Params: []rest.Param{a}, Handle: echo},
 		{Method: "PUT", Path: "/resource/upload", Access: rest.User, Success: 200, MaxBody: 1 << 20, Handle: func(_ context.Context, c *rest.Call) error {
-			uploads, ok := c.Files("f")
-			if !ok {
+			uploads, sent := c.Files("f")
+			if len(uploads) != 1 || sent != 1 {
 				return fault.Invalid("invalid")
 			}
 			f, err := uploads[0].Open()
