@@ -5,6 +5,7 @@ import (
 
 	"barong/api/rest"
 	"barong/internal/fault"
+	"barong/internal/limit"
 )
 
 func (m *Module) ping(_ context.Context, c *rest.Call) error {
@@ -77,6 +78,11 @@ func (m *Module) validatePassword(_ context.Context, c *rest.Call) error {
 
 // registerCaptcha answers GET /identity/users/register_geetest.
 func (m *Module) registerCaptcha(ctx context.Context, c *rest.Call) error {
+	if m.Captcha.Registers() {
+		if err := m.Accounts.AllowAddress(ctx, limit.CaptchaAddress, c.Client); err != nil {
+			return err
+		}
+	}
 	begun, err := m.Captcha.Register(ctx)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"barong/internal/captcha"
 	"barong/internal/fault"
 	"barong/internal/keys"
+	"barong/internal/limit"
 	"barong/session"
 )
 
@@ -201,7 +202,7 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "GET", Path: "/identity/users/register_geetest", Summary: "Fetches the challenge that GeeTest's widget needs.",
 			Prefix: users, Success: 200, Output: "{gt:string,challenge:string}", Handle: m.registerCaptcha,
-			Errors: []fault.Code{fault.NotFound, fault.Unavailable},
+			Errors: []fault.Code{fault.NotFound, fault.Unavailable, fault.TooMany},
 		},
 		{
 			Method: "POST", Path: "/identity/users/email/generate_code", Summary: "Sends the confirmation mail again.",
@@ -255,12 +256,22 @@ func (m *Module) Routes() []rest.Route {
 	}
 }
 
-// checkCaptcha is the captcha's verdict on an operation, if one guards it.
+// checkCaptcha is the captcha's verdict on an operation, if one guards it. A client whose responses are refused too often
+// is not looked at for a while: the verdict is a call of somebody else's service.
 func (m *Module) checkCaptcha(ctx context.Context, c *rest.Call, operation string) error {
-	if !m.guarded[operation] {
+	if !m.guarded[operation] || m.Captcha.Kind() == captcha.None {
 		return nil
 	}
-	return m.Captcha.Verify(ctx, c.Value(captchaResponse.Name))
+	if err := m.Accounts.PeekAddress(ctx, limit.CaptchaAddress, c.Client); err != nil {
+		return err
+	}
+	err := m.Captcha.Verify(ctx, c.Value(captchaResponse.Name))
+	if f := fault.As(err); f != nil && f.Has("identity.captcha.verification_failed") {
+		if limited := m.Accounts.AllowAddress(ctx, limit.CaptchaAddress, c.Client); limited != nil {
+			return limited
+		}
+	}
+	return err
 }
 
 // client is who calls.

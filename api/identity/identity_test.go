@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"barong/internal/apitest"
 	"barong/internal/bus"
 	"barong/internal/captcha"
+	"barong/internal/limit"
 	"barong/session"
 )
 
@@ -283,6 +285,52 @@ func TestGeeTest(t *testing.T) {
 	down = true
 	s.Get(t, "/identity/users/register_geetest").Want(t, 503, "authz.unavailable")
 	start(t, e, nil).Get(t, "/identity/users/register_geetest").Want(t, 404, "record.not_found")
+}
+
+// TestCaptchaLimits holds that nobody has the captcha's provider called without end.
+func TestCaptchaLimits(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	var calls atomic.Int64
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		_, _ = io.WriteString(w, strings.Repeat("0", 32)) // a challenge, and no confirmation of anything
+	}))
+	t.Cleanup(up.Close)
+	geetest, err := captcha.New(captcha.Options{
+		Kind: captcha.GeeTest, GeeTestID: "gt-id", GeeTestKey: "gt-key", VerifyURL: up.URL + "/validate.php",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, e, func(o *identity.Options) { o.Captcha, o.Guarded = geetest, []string{"session_create"} })
+	register := func(ip string) *apitest.Answer {
+		return s.Get(t, "/identity/users/register_geetest", apitest.IP(ip))
+	}
+	sum := md5.Sum([]byte("gt-keygeetestc"))
+	signIn := func(ip string) *apitest.Answer {
+		return s.Post(t, "/identity/sessions", apitest.IP(ip), apitest.JSON(map[string]any{
+			"email": "x@barong.test", "password": "wrong", "captcha_response": map[string]string{
+				"geetest_challenge": "c", "geetest_validate": hex.EncodeToString(sum[:]), "geetest_seccode": "s",
+			},
+		}))
+	}
+	signIn("203.0.113.1").Want(t, 422, "identity.captcha.verification_failed")
+	for range limit.CaptchaAddress.Max - 1 {
+		register("203.0.113.1").Want(t, 200)
+	}
+	made := calls.Load()
+	for _, refused := range []*apitest.Answer{register("203.0.113.1"), signIn("203.0.113.1")} {
+		if refused.Want(t, 429, "request.rate_limited").Header.Get("Retry-After") == "" {
+			t.Error("429 without Retry-After")
+		}
+	}
+	if calls.Load() != made {
+		t.Errorf("%d calls beyond the limit", calls.Load()-made)
+	}
+	s.Post(t, "/identity/sessions", apitest.IP("203.0.113.1")).Want(t, 400, "identity.session.missing_email", "identity.session.missing_password")
+	register("203.0.113.2").Want(t, 200)
+	signIn("203.0.113.2").Want(t, 422, "identity.captcha.verification_failed")
 }
 
 // TestOwnSite holds which browsers' calls are taken for our own pages'.

@@ -229,10 +229,13 @@ type Registration struct {
 	Challenge string `json:"challenge"` // 32 hexadecimal digits
 }
 
+// Registers reports whether Register has somebody to ask.
+func (c *Captcha) Registers() bool { return c.o.GeeTestID != "" && c.o.GeeTestKey != "" }
+
 // Register fetches the challenge of a new captcha of GeeTest's, whatever the kind in use: 404 when no id of GeeTest's is
 // set, 503 when GeeTest does not answer.
 func (c *Captcha) Register(ctx context.Context) (Registration, error) {
-	if c.o.GeeTestID == "" || c.o.GeeTestKey == "" {
+	if !c.Registers() {
 		return Registration{}, fault.New(fault.NotFound)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.register.String(), nil)

@@ -63,6 +63,7 @@ var (
 	ResetCodeAddress     = Rule{"reset_code.address", 60, 15 * time.Minute}  // by address
 	MailTokenAddress     = Rule{"mail_token.address", 100, 15 * time.Minute} // by address: confirm_code calls that failed
 	WhitelinkAddress     = Rule{"whitelink.address", 30, 15 * time.Minute}   // by address: wrong links
+	CaptchaAddress       = Rule{"captcha.address", 120, 15 * time.Minute}    // by address: challenges, and responses refused
 	PhoneResend          = Rule{"phone.resend", 4, 2 * time.Minute}          // by uid: then a pause
 	PhoneDaily           = Rule{"phone.daily", 20, 24 * time.Hour}           // by uid: messages cost money
 )
@@ -74,7 +75,7 @@ const WrongSMSCodes = 5
 func Rules() []Rule {
 	return []Rule{
 		WrongTOTP, WrongPassword, WrongPasswordAddress, SignUpAddress, EmailCode, EmailCodeAddress, ResetCode,
-		ResetCodeAddress, MailTokenAddress, WhitelinkAddress, PhoneResend, PhoneDaily,
+		ResetCodeAddress, MailTokenAddress, WhitelinkAddress, CaptchaAddress, PhoneResend, PhoneDaily,
 	}
 }
 
