@@ -69,6 +69,11 @@ func openKeys(c *config.Config) (ring *keys.Ring, created bool, err error) {
 		created = err == nil
 	}
 	ring, err = keys.Open(keyPath(c), c.JWTAlgorithm, time.Now)
+	if misfit, ok := errors.AsType[*keys.AlgorithmError](err); ok {
+		err = &config.Error{Problems: []string{misfit.Error()}}
+	} else if err != nil {
+		err = config.Bad("BARONG_JWT_PRIVATE_KEY_PATH", keyPath(c), "a PEM file with a private key, or a folder of them: "+oneLine(err))
+	}
 	return ring, created, err
 }
 

@@ -15,6 +15,7 @@ import (
 	"barong/internal/config"
 	"barong/internal/geoip"
 	"barong/internal/rules"
+	"barong/policy"
 )
 
 // A policyCommand holds the commands about the permission rules.
@@ -218,11 +219,37 @@ func loadRules(ctx context.Context, c *config.Config, d *db.DB) (*rules.Rules, e
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRuleFiles(c); err != nil {
+		return nil, err
+	}
 	r, err := rules.New(ruleOptions(c, d, places))
 	if err != nil {
 		return nil, err
 	}
 	return r, r.Reload(ctx)
+}
+
+// checkRuleFiles tells a file that makes no sense from the rules in the database, so that the variable is named.
+func checkRuleFiles(c *config.Config) error {
+	if c.AuthzRulesFile != "" {
+		text, err := os.ReadFile(c.AuthzRulesFile)
+		if err == nil {
+			_, err = policy.ParseLists(text)
+		}
+		if err != nil {
+			return config.Bad("BARONG_AUTHZ_RULES_FILE", c.AuthzRulesFile, "a file with lists of paths: "+oneLine(err))
+		}
+	}
+	if c.CasbinModel != "" {
+		text, err := os.ReadFile(c.CasbinModel)
+		if err == nil {
+			_, err = policy.Compile(policy.Source{Model: string(text), Prefix: c.APIPrefix})
+		}
+		if err != nil {
+			return config.Bad("BARONG_CASBIN_MODEL", c.CasbinModel, "a Casbin model: "+oneLine(err))
+		}
+	}
+	return nil
 }
 
 // ruleOptions are those that follow from the configuration. A rules file that was asked for must be there.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,31 +97,39 @@ func runSeeds(ctx context.Context, d *db.DB, c *config.Config, file string) (*db
 		UIDPrefix: c.UIDPrefix, State: rules.StateOf,
 		Hash: func(text string) (string, error) { return hasher.Hash(ctx, text) },
 	})
-	return report, seedError(err)
+	if _, wrong := errors.AsType[*db.SeedError](err); wrong {
+		err = seedError(c, file, err)
+	}
+	return report, err
 }
 
 func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
-	if file == "" {
-		file = c.SeedsFile
-	}
-	if file == "" {
+	source := cmp.Or(file, c.SeedsFile)
+	if source == "" {
 		return db.DefaultSeeds(c.Lookup)
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(source)
 	if err != nil {
 		return nil, err
 	}
 	seeds, err := db.ParseSeeds(text, c.Lookup)
 	if err != nil {
-		return nil, seedError(fmt.Errorf("%s: %w", file, err))
+		return nil, seedError(c, file, err)
 	}
 	return seeds, nil
 }
 
-// seedError adds the line to what is wrong with an entry.
-func seedError(err error) error {
+// seedError adds to what is wrong with seeds where they stand: the line, and the file that the command line names, or that
+// of the setting, which is a bad one then.
+func seedError(c *config.Config, file string, err error) error {
 	if wrong, ok := errors.AsType[*db.SeedError](err); ok && wrong.Line > 0 {
-		return fmt.Errorf("line %d: %w", wrong.Line, err)
+		err = fmt.Errorf("line %d: %w", wrong.Line, err)
+	}
+	switch {
+	case file != "":
+		return fmt.Errorf("%s: %w", file, err)
+	case c.SeedsFile != "":
+		return config.Bad("BARONG_SEEDS_FILE", c.SeedsFile, "a file with seeds: "+oneLine(err))
 	}
 	return err
 }

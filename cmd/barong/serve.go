@@ -390,6 +390,9 @@ func (v *server) openRules() error {
 		return err
 	}
 	v.geo = geo
+	if err := checkRuleFiles(c); err != nil {
+		return err
+	}
 	o := ruleOptions(c, v.db, geo)
 	o.Bus, o.Log = v.bus, v.log
 	r, err := rules.New(o)
@@ -730,21 +733,21 @@ func (v *server) serve() error {
 	failed := make(chan error, 4)
 	var drains []func(context.Context) error
 	listeners := []struct {
-		name, addr string
-		handler    fasthttp.RequestHandler
-	}{{"http", c.HTTPAddr, v.handle}}
+		name, setting, addr string
+		handler             fasthttp.RequestHandler
+	}{{"http", "BARONG_HTTP_ADDR", c.HTTPAddr, v.handle}}
 	if c.CheckAddr != "" {
 		listeners[0].handler = v.handleWithoutChecks
 		listeners = append(listeners, struct {
-			name, addr string
-			handler    fasthttp.RequestHandler
-		}{"check", c.CheckAddr, v.gateway.ServeChecks})
+			name, setting, addr string
+			handler             fasthttp.RequestHandler
+		}{"check", "BARONG_CHECK_ADDR", c.CheckAddr, v.gateway.ServeChecks})
 	}
 	var serving []any
 	for _, l := range listeners {
-		ln, err := listen(l.addr)
+		ln, err := listen(l.setting, l.addr)
 		if err != nil {
-			return fmt.Errorf("listen for %s on %s: %w", l.name, l.addr, err)
+			return err
 		}
 		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
 		drains = append(drains, srv.ShutdownWithContext)
@@ -752,9 +755,9 @@ func (v *server) serve() error {
 		go func() { failed <- srv.Serve(envoy.CoarseDeadlines(ln)) }()
 	}
 	if c.GRPCAddr != "" {
-		ln, err := listen(c.GRPCAddr)
+		ln, err := listen("BARONG_GRPC_ADDR", c.GRPCAddr)
 		if err != nil {
-			return fmt.Errorf("listen for gRPC on %s: %w", c.GRPCAddr, err)
+			return err
 		}
 		g := envoy.NewGRPC(v.gateway)
 		drains = append(drains, g.Shutdown)
@@ -762,9 +765,9 @@ func (v *server) serve() error {
 		go func() { failed <- g.Serve(ln) }()
 	}
 	if c.OpsAddr != "" {
-		ln, err := listen(c.OpsAddr)
+		ln, err := listen("BARONG_OPS_ADDR", c.OpsAddr)
 		if err != nil {
-			return fmt.Errorf("listen for operations on %s: %w", c.OpsAddr, err)
+			return err
 		}
 		serving = append(serving, "ops", ln.Addr().String())
 		v.background(func(ctx context.Context) {
@@ -807,12 +810,21 @@ func (v *server) serve() error {
 	return err
 }
 
-// listen opens host:port, or a unix socket for "unix:/path". A socket that a process left behind is replaced.
-func listen(addr string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(addr, "unix:")
-	if !ok {
-		return net.Listen("tcp", addr)
+// listen opens the listener of a setting: host:port, or a unix socket for "unix:/path". The error names the setting.
+func listen(setting, addr string) (ln net.Listener, err error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		ln, err = listenUnix(path)
+	} else {
+		ln, err = net.Listen("tcp", addr)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s: %w", setting, addr, err)
+	}
+	return ln, nil
+}
+
+// listenUnix opens a unix socket. One that a process left behind is replaced.
+func listenUnix(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("somebody listens on %s already", path), conn.Close())
 	}

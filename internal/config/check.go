@@ -20,13 +20,20 @@ func (c *Config) Check() error {
 	twilio := strings.HasPrefix(c.PhoneVerification, "twilio_")
 	refuse(twilio && c.TwilioAccountSID == "", "BARONG_PHONE_VERIFICATION=%s needs BARONG_TWILIO_ACCOUNT_SID", c.PhoneVerification)
 	refuse(twilio && c.TwilioAuthToken == "", "BARONG_PHONE_VERIFICATION=%s needs BARONG_TWILIO_AUTH_TOKEN", c.PhoneVerification)
+	refuse(c.PhoneVerification == "twilio_sms" && c.TwilioPhoneNumber == "", "BARONG_PHONE_VERIFICATION=twilio_sms needs BARONG_TWILIO_PHONE_NUMBER")
 	refuse(c.CORSAllowCredentials && slices.Contains(c.CORSOrigins, "*"),
 		"BARONG_API_CORS_ALLOW_CREDENTIALS=true is not allowed together with BARONG_API_CORS_ORIGINS=*: name the origins")
-	refuse(c.CookieSameSite == "none" && c.CookieSecure == "false",
-		"BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true or auto: browsers refuse such a cookie otherwise")
+	const drop = "browsers refuse such a cookie otherwise"
+	refuse(c.CookieSameSite == "none" && c.CookieSecure != "true", "BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true: %s", drop)
+	host := strings.HasPrefix(c.SessionName, "__Host-")
+	refuse((host || strings.HasPrefix(c.SessionName, "__Secure-")) && c.CookieSecure != "true",
+		"BARONG_SESSION_NAME=%s needs BARONG_COOKIE_SECURE=true: %s", c.SessionName, drop)
+	refuse(host && c.CookieDomain != "", "BARONG_SESSION_NAME=%s needs an empty BARONG_COOKIE_DOMAIN: %s", c.SessionName, drop)
 	refuse(c.APIKeyReplay == "shared" && c.RedisURL == "", "BARONG_APIKEY_REPLAY=shared needs BARONG_REDIS_URL")
 	refuse(c.StorageProvider != "local" && (c.StorageAccessKey == "" || c.StorageSecretKey == ""),
 		"BARONG_STORAGE_PROVIDER=%s needs BARONG_STORAGE_ACCESS_KEY and BARONG_STORAGE_SECRET_KEY", c.StorageProvider)
+	refuse(c.StorageProvider != "local" && c.StorageBucketName == "", "BARONG_STORAGE_PROVIDER=%s needs BARONG_STORAGE_BUCKET_NAME",
+		c.StorageProvider)
 	refuse(c.StorageProvider == "alicloud" && c.StorageEndpoint == "" && c.StorageRegion == "",
 		"BARONG_STORAGE_PROVIDER=alicloud needs BARONG_STORAGE_ENDPOINT or BARONG_STORAGE_REGION")
 	refuse(c.SMTPUser != "" && c.SMTPHost == "", "BARONG_SMTP_USER needs BARONG_SMTP_HOST")

@@ -528,10 +528,19 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 func TestUnsafeCombinationsAreRefusedEverywhere(t *testing.T) {
 	inEmptyFolder(t)
 	for want, env := range map[string][]string{
-		"BARONG_API_CORS_ALLOW_CREDENTIALS":             {"BARONG_API_CORS_ALLOW_CREDENTIALS=true"},
-		"BARONG_TWILIO_AUTH_TOKEN":                      {"BARONG_PHONE_VERIFICATION=twilio_sms", "BARONG_TWILIO_ACCOUNT_SID=AC1"},
-		"BARONG_TWILIO_ACCOUNT_SID":                     {"BARONG_PHONE_VERIFICATION=twilio_verify", "BARONG_TWILIO_AUTH_TOKEN=x"},
-		"BARONG_COOKIE_SAMESITE=none":                   {"BARONG_COOKIE_SAMESITE=none", "BARONG_COOKIE_SECURE=false"},
+		"BARONG_API_CORS_ALLOW_CREDENTIALS": {"BARONG_API_CORS_ALLOW_CREDENTIALS=true"},
+		"BARONG_TWILIO_AUTH_TOKEN":          {"BARONG_PHONE_VERIFICATION=twilio_sms", "BARONG_TWILIO_ACCOUNT_SID=AC1"},
+		"BARONG_TWILIO_ACCOUNT_SID":         {"BARONG_PHONE_VERIFICATION=twilio_verify", "BARONG_TWILIO_AUTH_TOKEN=x"},
+		"BARONG_TWILIO_PHONE_NUMBER": {
+			"BARONG_PHONE_VERIFICATION=twilio_sms", "BARONG_TWILIO_ACCOUNT_SID=AC1", "BARONG_TWILIO_AUTH_TOKEN=x", "BARONG_TWILIO_PHONE_NUMBER=",
+		},
+		"BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true":                {"BARONG_COOKIE_SAMESITE=none"},
+		"BARONG_SESSION_NAME=__Secure-s needs BARONG_COOKIE_SECURE=true":             {"BARONG_SESSION_NAME=__Secure-s", "BARONG_COOKIE_SECURE=false"},
+		"BARONG_SESSION_NAME=__Host-s needs BARONG_COOKIE_SECURE=true":               {"BARONG_SESSION_NAME=__Host-s"},
+		"BARONG_SESSION_NAME=__Host-s needs an empty BARONG_COOKIE_DOMAIN: browsers": {"BARONG_SESSION_NAME=__Host-s", "BARONG_COOKIE_SECURE=true", "BARONG_COOKIE_DOMAIN=a.test"},
+		"BARONG_STORAGE_PROVIDER=aws needs BARONG_STORAGE_BUCKET_NAME": {
+			"BARONG_STORAGE_PROVIDER=aws", "BARONG_STORAGE_ACCESS_KEY=k", "BARONG_STORAGE_SECRET_KEY=s", "BARONG_STORAGE_BUCKET_NAME=",
+		},
 		"BARONG_APIKEY_REPLAY=shared":                   {"BARONG_APIKEY_REPLAY=shared"},
 		"BARONG_STORAGE_PROVIDER=aws":                   {"BARONG_STORAGE_PROVIDER=AWS"},
 		"BARONG_HTTP_ADDR and BARONG_OPS_ADDR are both": {"BARONG_HTTP_ADDR=127.0.0.1:9090"},
@@ -545,6 +554,10 @@ func TestUnsafeCombinationsAreRefusedEverywhere(t *testing.T) {
 		{"BARONG_HTTP_ADDR=127.0.0.1:0", "BARONG_OPS_ADDR=127.0.0.1:0"},
 		{"BARONG_APIKEY_REPLAY=shared", "BARONG_REDIS_URL=redis://h"},
 		{"BARONG_CHECK_ADDR=", "BARONG_GRPC_ADDR=", "BARONG_OPS_ADDR="},
+		{"BARONG_COOKIE_SAMESITE=none", "BARONG_COOKIE_SECURE=true"},
+		{"BARONG_SESSION_NAME=__Host-s", "BARONG_COOKIE_SECURE=true"},
+		// What an environment file of the original leaves empty because nothing uses it.
+		{"BARONG_TWILIO_PHONE_NUMBER=", "BARONG_STORAGE_BUCKET_NAME="},
 	} {
 		if err := mustLoad(t, env...).Check(); err != nil {
 			t.Errorf("%v: %v", env, err)

@@ -162,9 +162,10 @@ func bounds(tag reflect.StructTag) (low, high float64) {
 // allowed says in words what a field takes.
 func allowed(t reflect.Type, tag reflect.StructTag) string {
 	low, high := bounds(tag)
-	limit := fmt.Sprintf("from %v to %v", low, high)
+	plain := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	limit := "from " + plain(low) + " to " + plain(high)
 	if high == maxWhole {
-		limit = fmt.Sprintf("of at least %v", low)
+		limit = "of at least " + plain(low)
 	}
 	words := strings.ReplaceAll(tag.Get("oneof"), " ", ", ")
 	name, optional := strings.CutSuffix(tag.Get("kind"), "?")

@@ -223,7 +223,7 @@ type Config struct {
 	// TwilioAuthToken is required by both kinds of Twilio.
 	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN"`
 	// TwilioPhoneNumber is the sender of messages.
-	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000" kind:"text"`
+	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000"`
 	// TwilioServiceSID is the service of twilio_verify. Empty: one with the name of BARONG_APP_NAME is made.
 	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID"`
 	// TwilioAPIURL replaces scheme and host of all Twilio addresses.
@@ -232,7 +232,7 @@ type Config struct {
 	// StorageProvider is where files of documents are kept. local keeps them below data/.
 	StorageProvider string `group:"Files" env:"BARONG_STORAGE_PROVIDER" default:"local" oneof:"local google aws alicloud azure" fold:"true"`
 	// StorageBucketName is the bucket or container.
-	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local" kind:"text"`
+	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local"`
 	// StorageAccessKey is the access key or account name.
 	StorageAccessKey string `env:"BARONG_STORAGE_ACCESS_KEY"`
 	// StorageSecretKey is the secret key that belongs to it.

@@ -41,6 +41,17 @@ const (
 // AlgorithmVariable names the setting that chooses the algorithm; errors about a key that does not fit it say so.
 const AlgorithmVariable = "BARONG_JWT_ALGORITHM"
 
+// An AlgorithmError is about a signing key that is made for another algorithm than the one that is asked for.
+type AlgorithmError struct {
+	Want, Have string
+	File       string
+}
+
+func (e *AlgorithmError) Error() string {
+	return fmt.Sprintf("%s=%s does not fit the %s key that signs in %s: set it to %s or rotate to a new key",
+		AlgorithmVariable, e.Want, e.Have, e.File, e.Have)
+}
+
 const (
 	newRSABits = 2048
 	minRSABits = 2048
@@ -125,8 +136,7 @@ func parseSet(path string, files []file, algorithm string, now time.Time) (*Set,
 	}
 	signer := all[i]
 	if signer.algorithm != algorithm {
-		return nil, fmt.Errorf("%s=%s does not fit the %s key that signs in %s: set it to %s or rotate to a new key",
-			AlgorithmVariable, algorithm, signer.algorithm, signer.file, signer.algorithm)
+		return nil, &AlgorithmError{Want: algorithm, Have: signer.algorithm, File: signer.file}
 	}
 	live := []*key{signer}
 	for _, k := range all {

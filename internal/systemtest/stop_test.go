@@ -251,11 +251,29 @@ func TestStartErrors(t *testing.T) {
 		"a port in use": {
 			[]string{"BARONG_HTTP_ADDR=" + taken.Addr().String()},
 			1,
-			`^barong: listen for http on ` + regexp.QuoteMeta(taken.Addr().String()) + `: .*address already in use`,
+			`^barong: BARONG_HTTP_ADDR=` + regexp.QuoteMeta(taken.Addr().String()) + `: .*address already in use`,
 		},
-		"a key that cannot be read": {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=" + unreadable}, 1, `^barong: .*key\.pem`},
-		"a key that is not there":   {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=absent.pem"}, 1, `^barong: .*absent\.pem`},
-		"a key of another kind":     {[]string{"BARONG_JWT_PRIVATE_KEY_PATH=keys/", "BARONG_JWT_ALGORITHM=RS256"}, 1, `^barong: .*(RS256|EdDSA)`},
+		"a key that cannot be read": {
+			[]string{"BARONG_JWT_PRIVATE_KEY_PATH=" + unreadable}, 2, `^barong: BARONG_JWT_PRIVATE_KEY_PATH=".*key\.pem" is not allowed: a PEM file`,
+		},
+		"a key that is not there": {
+			[]string{"BARONG_JWT_PRIVATE_KEY_PATH=absent.pem"}, 2, `^barong: BARONG_JWT_PRIVATE_KEY_PATH="absent\.pem" is not allowed: a PEM file`,
+		},
+		"a key of another kind": {
+			[]string{"BARONG_JWT_PRIVATE_KEY_PATH=keys/", "BARONG_JWT_ALGORITHM=RS256"}, 2, `^barong: BARONG_JWT_ALGORITHM=RS256 does not fit the EdDSA key`,
+		},
+		"lists that are none": {
+			[]string{"BARONG_AUTHZ_RULES_FILE=" + unreadable}, 2, `^barong: BARONG_AUTHZ_RULES_FILE=".*key\.pem" is not allowed: a file with lists of paths: `,
+		},
+		"a model that is none": {
+			[]string{"BARONG_CASBIN_MODEL=" + unreadable}, 2, `^barong: BARONG_CASBIN_MODEL=".*key\.pem" is not allowed: a Casbin model: `,
+		},
+		"seeds that are none": {
+			[]string{"BARONG_SEEDS_FILE=" + unreadable}, 2, `^barong: BARONG_SEEDS_FILE=".*key\.pem" is not allowed: a file with seeds: `,
+		},
+		"a cookie that browsers refuse": {
+			[]string{"BARONG_COOKIE_SAMESITE=none"}, 2, `^barong: BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
