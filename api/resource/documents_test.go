@@ -1,16 +1,15 @@
 package resource_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
-	"mime/multipart"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,28 +269,11 @@ func TestDocumentsAtOnce(t *testing.T) {
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		b := start(t, e)
 		u := e.NewUser(t, nil)
-		var body bytes.Buffer
-		w := multipart.NewWriter(&body)
-		for name, value := range map[string]string{"doc_type": "Passport", "doc_number": "A1", "doc_expire": "3020-01-22"} {
-			if err := w.WriteField(name, value); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for range 2 {
-			part, err := w.CreateFormFile("upload[]", "a.png")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.WriteString(part, pngFile(t)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
+		file := apitest.File("upload[]", "a.png", "image/png", pngFile(t))
+		contentType, body := apitest.Encode(t, document(), file, file)
 		token := e.Token(t, u)
 		wantCount(t, atOnce(6, func(int) int {
-			return b.call(t, "POST", "/resource/documents", w.FormDataContentType(), token, body.Bytes())
+			return b.call(t, "POST", "/resource/documents", contentType, token, body)
 		}), map[int]int{201: 2, 400: 4})
 		rows, err := e.DB.Documents(t.Context(), u.ID)
 		if err != nil || len(rows) != 4 {
@@ -305,6 +287,56 @@ func TestDocumentsAtOnce(t *testing.T) {
 			t.Errorf("keys %v, files %q", keys, files)
 		}
 	})
+}
+
+// A stuck store takes no file until it is told to go on.
+type stuck struct {
+	*blob.Store
+	goOn chan struct{}
+}
+
+func (f *stuck) Put(ctx context.Context, id int64, name string, r io.Reader) (blob.File, error) {
+	<-f.goOn
+	return f.Store.Put(ctx, id, name, r)
+}
+
+// TestUploadsInLine holds how many uploads of one user run and wait at the same time.
+func TestUploadsInLine(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	u := e.NewUser(t, nil)
+	store := &stuck{goOn: make(chan struct{})}
+	goOn := sync.OnceFunc(func() { close(store.goOn) })
+	defer goOn()
+	b := start(t, e, func(o *resource.Options) {
+		store.Store = o.Files.(*blob.Store)
+		o.Files, o.DocumentLimit = store, 100
+	})
+	file := apitest.File("upload[]", "a.png", "image/png", pngFile(t))
+	contentType, body := apitest.Encode(t, document(), file)
+	token := e.Token(t, u)
+	const inLine = 16 // four that run and three that wait for each of them
+	statuses := make(chan int, inLine+1)
+	for range inLine + 1 {
+		go func() { statuses <- b.call(t, "POST", "/resource/documents", contentType, token, body) }()
+	}
+	if status := <-statuses; status != 429 { // whichever came last; the line is full
+		t.Fatalf("status %d", status)
+	}
+	if a := b.Post(t, "/resource/documents", apitest.As(u), document(), file).Want(t, 429, "request.rate_limited"); a.Header.Get("Retry-After") == "" {
+		t.Error("429 without Retry-After")
+	}
+	b.Get(t, "/resource/documents", apitest.As(u)).WantBody(t, 200, "[]")
+	goOn()
+	for range inLine {
+		if status := <-statuses; status != 201 {
+			t.Errorf("status %d", status)
+		}
+	}
+	b.Post(t, "/resource/documents", apitest.As(u), document(), file).Want(t, 201)
+	if n, err := e.DB.CountDocuments(t.Context(), u.ID); err != nil || n != inLine+1 {
+		t.Errorf("%d documents, %v", n, err)
+	}
 }
 
 var _ resource.Files = (*blob.Store)(nil)

@@ -96,6 +96,14 @@ func (m *Module) maxUploads() int {
 	return int(min(int64(max(m.DocumentLimit, 1))*m.MaxUpload+around, 1<<30))
 }
 
+// parallelUploads is how many uploads of one user may run at the same time: the files of each wait on the disk.
+func (m *Module) parallelUploads() int {
+	if !m.RateLimits {
+		return 0
+	}
+	return 4
+}
+
 // upload answers POST /resource/documents. Either all files of a request are stored or none.
 func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 	expire := strings.TrimSpace(c.String("doc_expire"))

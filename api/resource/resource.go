@@ -38,7 +38,7 @@ type Options struct {
 	MaxUpload      int64    // bytes of one file
 
 	Legacy     bool
-	RateLimits bool // false lifts the limit on wrong phone codes, for load tests
+	RateLimits bool // false lifts the limits on wrong phone codes and on uploads at the same time, for load tests
 }
 
 // Files keep what users upload. blob.Store does.
@@ -271,11 +271,11 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "doc_expire", Type: rest.Date, BadType: "resource.documents.expire_not_a_date", Doc: "The day on which it expires."},
 				{Name: "metadata", Doc: "Further facts, as JSON text."},
 			},
-			MaxBody: m.maxUploads(), Success: 201, BadRequest: true, Output: "code", Handle: m.upload,
+			MaxBody: m.maxUploads(), Parallel: m.parallelUploads(), Success: 201, BadRequest: true, Output: "code", Handle: m.upload,
 			Errors: []fault.Code{
 				"resource.documents.invalid_format", "resource.documents.already_expired", "resource.documents.limit_reached",
 				"resource.documents.limit_will_be_reached", "upload.<sentence>", "upload.blank", "doc_type.inclusion",
-				"metadata.invalid_format", "metadata.too_long", "doc_number.too_long", "doc_number.invalid",
+				"metadata.invalid_format", "metadata.too_long", "doc_number.too_long", "doc_number.invalid", fault.TooMany,
 			},
 		},
 		{

@@ -87,8 +87,11 @@ type Route struct {
 	Errors       []fault.Code // codes that the handler may answer besides those of Params
 	Listed       []int        // further statuses that the API reference lists, for the API document
 	MaxBody      int          // bytes; 0 means DefaultMaxBody
-	Added        bool         // not part of the 2.4.0 reference
-	Handle       HandlerFunc
+	// Parallel is how many calls of one user may run at the same time; a few more wait, further ones are
+	// request.rate_limited. 0 is any number.
+	Parallel int
+	Added    bool // not part of the 2.4.0 reference
+	Handle   HandlerFunc
 }
 
 // A Model names the shape of an answer for the API document: "UserWithFullInfo", "[Label]" for an array of it,

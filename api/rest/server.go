@@ -63,13 +63,14 @@ type Options struct {
 // (/<prefix>/…). It is safe for concurrent use.
 type Server struct {
 	Options
-	router *router.Router
-	gated  []byte // "/api/v2/barong/"
+	router     *router.Router
+	gated      []byte // "/api/v2/barong/"
+	turnstiles map[*Route]*turnstile
 }
 
 // New returns a server for the routes.
 func New(o Options) *Server {
-	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/")}
+	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{}}
 	if s.Base == nil {
 		s.Base = context.Background()
 	}
@@ -83,6 +84,9 @@ func New(o Options) *Server {
 	verbs := map[string][]*Route{}
 	for i := range o.Routes {
 		r := &o.Routes[i]
+		if r.Parallel > 0 {
+			s.turnstiles[r] = newTurnstile(r.Parallel)
+		}
 		h := func(rc *fasthttp.RequestCtx) { s.serve(rc, r) }
 		s.router.Handle(r.Method, r.Path, h)
 		if r.Method == fasthttp.MethodGet {
@@ -245,6 +249,14 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 	if err := s.authenticate(ctx, c); err != nil {
 		return err
 	}
+	if gate := s.turnstiles[c.Route]; gate != nil && c.User != nil {
+		leave, err := gate.enter(ctx, c.User.ID)
+		if err != nil {
+			unread(c.rc)
+			return err
+		}
+		defer leave()
+	}
 	if err := c.read(); err != nil {
 		return err
 	}
@@ -362,14 +374,19 @@ func isMultipart(rc *fasthttp.RequestCtx) bool {
 	return strings.EqualFold(strings.TrimSpace(string(media)), "multipart/form-data")
 }
 
-// tooLarge refuses a body and ends the connection. It lets a little of the rest flow by first: most clients are then
-// done with sending and see the answer, where they would otherwise see a connection reset.
+// tooLarge refuses a body.
 func tooLarge(rc *fasthttp.RequestCtx) *fault.Error {
+	unread(rc)
+	return fault.New(fault.TooLarge)
+}
+
+// unread ends the connection of a call whose body nobody reads. It lets a little of the rest flow by first: most clients
+// are then done with sending and see the answer, where they would otherwise see a connection reset.
+func unread(rc *fasthttp.RequestCtx) {
 	rc.SetConnectionClose()
 	if stream := rc.RequestBodyStream(); stream != nil {
 		_, _ = io.CopyN(io.Discard, stream, 1<<20) // the refusal stands, whatever comes
 	}
-	return fault.New(fault.TooLarge)
 }
 
 // readLimited reads a body that still flows, up to limit bytes.

@@ -107,6 +107,17 @@ func Cookie(name, value string) Option {
 	return func(_ testing.TB, r *request) { r.header.Add("Cookie", name+"="+value) }
 }
 
+// Encode is the body that options make, with its content type: for calls that are made without Do.
+func Encode(t testing.TB, options ...Option) (contentType string, body []byte) {
+	t.Helper()
+	r := &request{header: http.Header{}, query: url.Values{}}
+	for _, o := range options {
+		o(t, r)
+	}
+	r.encode(t)
+	return r.header.Get("Content-Type"), r.body
+}
+
 // An Answer is what a call got.
 type Answer struct {
 	Status int
