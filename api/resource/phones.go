@@ -249,7 +249,7 @@ func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
 }
 
 // tryCode reports whether a code is the one last sent to the number. The try is counted before the code is looked at, so
-// that parallel guesses cannot pass the limit together.
+// that parallel guesses cannot pass the limit together; beyond it not even the right one is, for as long as it lives.
 func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool, error) {
 	var p *db.Phone
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
@@ -259,12 +259,14 @@ func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool
 		p.CodeAttempts++
 		return u.UpdatePhone(ctx, p)
 	})
+	now := m.DB.Now()
 	switch {
 	case err != nil:
 		return false, err
-	case p.CodeExpiresAt == nil || !m.DB.Now().Before(*p.CodeExpiresAt),
-		m.RateLimits && p.CodeAttempts > limit.WrongSMSCodes:
+	case p.CodeExpiresAt == nil || !now.Before(*p.CodeExpiresAt):
 		return false, nil
+	case m.RateLimits && p.CodeAttempts > limit.WrongSMSCodes:
+		return false, fault.RateLimited(p.CodeExpiresAt.Sub(now))
 	case !m.SMS.OwnCodes():
 		return m.SMS.Check(ctx, number, c.String("verification_code"))
 	}
