@@ -83,7 +83,7 @@ type Decision struct {
 	SetCookie string
 
 	Principal *session.Principal // who, from Allow or from a denial after identification; else nil
-	Session   *session.Session   // the session of a cookie check that got that far; else nil
+	Session   *session.Session   // the session of a cookie check that found a live one; else nil
 	KID       string             // the API key's id when one was found; else empty
 
 	Path   string     // canonical path: no leading or trailing slash; a view of Request.Target

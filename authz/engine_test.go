@@ -476,8 +476,8 @@ func TestMismatch(t *testing.T) {
 		r.Method, r.Target, r.Peer = "GET", ownPath, netip.MustParseAddr("10.0.0.2")
 		r.AddHeader([]byte("Cookie"), []byte("_barong_session="+id.String()))
 		r.AddHeader([]byte("User-Agent"), []byte("thief"))
-		if w.engine.Check(context.Background(), &r, &d); d.Code != "authz.client_session_mismatch" || d.SetCookie != "" {
-			t.Errorf("compat %v: code %q, cookie %q", compat, d.Code, d.SetCookie)
+		if w.engine.Check(context.Background(), &r, &d); d.Code != "authz.client_session_mismatch" || d.SetCookie != "" || d.Session == nil {
+			t.Errorf("compat %v: code %q, cookie %q, session %v", compat, d.Code, d.SetCookie, d.Session)
 		}
 		if compat {
 			w.wantDeny(t, id, "authz.invalid_session")
@@ -528,7 +528,9 @@ func TestSlidingExpiry(t *testing.T) {
 		})
 	}
 	w.advance(40 * time.Minute)
-	w.wantDeny(t, id, "authz.client_session_mismatch")
+	if d := w.wantDeny(t, id, "authz.client_session_mismatch"); d.Session != nil {
+		t.Errorf("an expired session is handed on: %v", d.Session)
+	}
 	w.wantDeny(t, id, "authz.invalid_session")
 }
 

@@ -18,8 +18,7 @@ func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
 	if proceed {
 		h.decide(h.base, t)
 	}
-	d := &t.decision
-	redirect := html && h.loginURL != "" && d.Effect == authz.Deny && d.Code == codeNoSession && d.Credential != authz.APIKey
+	redirect := html && h.loginURL != "" && signedOut(&t.decision)
 	h.finish(ctx, t)
 	if redirect {
 		ctx.Response.ResetBody()
@@ -29,8 +28,14 @@ func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// codeNoSession is the denial that signing in would cure.
-const codeNoSession = "authz.invalid_session"
+// signedOut reports a denial that signing in would cure: there is no session, or it has expired, which the decision tells
+// from one that is somebody else's by naming none.
+func signedOut(d *authz.Decision) bool {
+	if d.Effect != authz.Deny || d.Credential == authz.APIKey {
+		return false
+	}
+	return d.Code == "authz.invalid_session" || d.Code == "authz.client_session_mismatch" && d.Session == nil
+}
 
 // AuthRequest answers nginx's auth_request. Method and target of the client's request stand in X-Original-Method and
 // X-Original-URI, which are believed from trusted peers only.

@@ -17,6 +17,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/session"
 )
 
 // dialects are the ways to ask over HTTP. Each asks for GET /api/v2/orders?page=2.
@@ -239,6 +240,12 @@ func TestLoginRedirect(t *testing.T) {
 		{"nothing", "", noSession, "https://login", false},
 		{"no login page", "text/html", noSession, "", false},
 		{"API key", "text/html", key, "https://login", false},
+		{"expired", "text/html", authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie}, "https://login", true},
+		{
+			"another's session", "text/html",
+			authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie, Session: &session.Session{}},
+			"https://login", false,
+		},
 		{"signed in, not permitted", "text/html", authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie}, "https://login", false},
 		{"outage", "text/html", authz.Decision{Status: 503, Code: "authz.unavailable"}, "https://login", false},
 	} {
