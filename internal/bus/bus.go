@@ -31,10 +31,10 @@ type Notice struct {
 // A Handler forgets what a notice names. It is called from one goroutine at a time and must return quickly.
 type Handler func(Notice)
 
-// A Bus delivers notices to every replica, this one first.
+// A Bus delivers notices to every replica, this one included.
 type Bus interface {
-	// Publish calls this process's handlers before it returns, then sends the notices to the other replicas. The
-	// error says that the others may not have heard; they then find out within the cache TTL.
+	// Publish sends the notices to the other replicas and meanwhile calls this process's handlers; both before it
+	// returns. The error says that the others may not have heard; they then find out within the cache TTL.
 	Publish(ctx context.Context, notices ...Notice) error
 	// Subscribe adds a handler. It is called for the notices of every replica, including this one's.
 	Subscribe(h Handler)

@@ -163,18 +163,22 @@ func (s *Shared) Publish(ctx context.Context, notices ...Notice) error {
 	if len(notices) == 0 {
 		return nil
 	}
-	s.handlers.deliver(notices)
 	p := &parcel{notices: notices, sent: make(chan error, 1)}
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return errClosed
+	closed := s.closed
+	if !closed {
+		s.queue = append(s.queue, p)
 	}
-	s.queue = append(s.queue, p)
 	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default: // the sender has yet to look
+	if !closed {
+		select {
+		case s.wake <- struct{}{}:
+		default: // the sender has yet to look
+		}
+	}
+	s.handlers.deliver(notices) // while they are on their way: what handlers set going would hold them up
+	if closed {
+		return errClosed
 	}
 	select {
 	case err := <-p.sent:

@@ -37,7 +37,20 @@ func (t *transport) Send(ctx context.Context, m bus.Message) error {
 	if err != nil {
 		return err
 	}
-	return t.client.Publish(ctx, t.channel, payload).Err()
+	single, ok := t.client.(*redis.Client)
+	if !ok { // a cluster takes the two commands over different connections
+		return t.client.Publish(ctx, t.channel, payload).Err()
+	}
+	// Redis writes out what its commands answered latest first, so the publisher would hear before the subscribers; on a
+	// busy machine those then wait for as long as Redis for its next turn on a processor, while the change has been
+	// answered already. With a command before PUBLISH in the same write the publisher has the first answer, and hears last.
+	pipe := single.Pipeline()
+	pipe.Ping(ctx)
+	published := pipe.Publish(ctx, t.channel, payload)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	return published.Err()
 }
 
 var errResubscribed = errors.New("the subscription was renewed")
