@@ -27,7 +27,7 @@ func (m *Module) listLabels(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return c.Answer(view.Labels(rows))
+	return answerList(m, c, rows, func(rows []db.Label) any { return view.Labels(rows) })
 }
 
 // A labelReader is a *db.DB, or a unit of work.

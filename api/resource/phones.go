@@ -26,7 +26,7 @@ func (m *Module) listPhones(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return c.Answer(view.Phones(rows))
+	return answerList(m, c, rows, func(rows []db.Phone) any { return view.Phones(rows) })
 }
 
 // readNumber reads the number of a call, which nobody may have verified yet. That somebody has is told as rarely as

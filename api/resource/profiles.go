@@ -27,7 +27,7 @@ func (m *Module) listProfiles(ctx context.Context, c *rest.Call) error {
 	if len(rows) == 0 && !m.Legacy {
 		return fault.New("resource.profile.not_exist")
 	}
-	return c.Answer(m.view().Profiles(rows))
+	return answerList(m, c, rows, func(rows []db.Profile) any { return m.view().Profiles(rows) })
 }
 
 // fill puts the parameters that were sent into a profile.
@@ -87,7 +87,7 @@ func (m *Module) listDocuments(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return c.Answer(m.view().OwnDocuments(rows))
+	return answerList(m, c, rows, m.view().OwnDocuments)
 }
 
 // maxUploads bounds the body of an upload: every file that may still be added at its largest, and what surrounds them.

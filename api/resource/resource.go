@@ -6,6 +6,7 @@ package resource
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"barong/api/account"
@@ -79,6 +80,17 @@ func (m *Module) answerMe(ctx context.Context, c *rest.Call, user *db.User) erro
 		return err
 	}
 	return c.Answer(full)
+}
+
+// answerList answers with a list: whole, as ever, or the page of it that was asked for. The lists of one user are short
+// enough to be read whole.
+func answerList[Row any](m *Module, c *rest.Call, rows []Row, show func([]Row) any) error {
+	if m.Legacy || !c.Has("page") && !c.Has("limit") {
+		return c.Answer(show(rows))
+	}
+	page := c.Page()
+	from := min((page.Number-1)*page.Size, len(rows))
+	return c.AnswerPage(show(rows[from:min(from+page.Size, len(rows))]), int64(len(rows)))
 }
 
 // record stores one activity of the caller, on its own: for attempts that failed.
@@ -159,8 +171,12 @@ func (m *Module) Routes() []rest.Route {
 		{Name: "time_to", In: rest.Query, Type: rest.Integer, NotBlank: true, BadType: "resource.user.non_integer_time_to", Doc: "Latest time, in seconds since 1970."},
 		{Name: "result", In: rest.Query, NotBlank: true, Doc: "succeed, failed or denied."},
 	}
+	pages := slices.Clone(rest.Paginated)
+	for i := range pages {
+		pages[i].Default = "" // without them the list comes whole, and without the headers of a page
+	}
 	if m.Legacy { // release 2.4.17 ignored what it did not know
-		filters = nil
+		filters, pages = nil, nil
 	}
 	return []rest.Route{
 		{
@@ -211,7 +227,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/resource/labels", Summary: "Lists the caller's labels.",
-			Access: rest.User, Prefix: labels, Success: 200, Output: "[Label]", Handle: m.listLabels,
+			Access: rest.User, Prefix: labels, Params: pages, Success: 200, Output: "[Label]", Handle: m.listLabels,
 		},
 		{
 			Method: "GET", Path: "/resource/labels/{key}", Summary: "Shows one of the caller's labels.",
@@ -242,7 +258,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/resource/profiles/me", Summary: "Lists the caller's profiles.",
-			Access: rest.User, Prefix: profiles, Success: 200, Output: "[Profile]", Handle: m.listProfiles,
+			Access: rest.User, Prefix: profiles, Params: pages, Success: 200, Output: "[Profile]", Handle: m.listProfiles,
 			Errors: []fault.Code{"resource.profile.not_exist"},
 		},
 		{
@@ -259,7 +275,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/resource/documents", Summary: "Lists the caller's documents.",
-			Access: rest.User, Prefix: documents, Success: 200, Output: "[Document]", LegacyOutput: "[LegacyDocument]",
+			Access: rest.User, Prefix: documents, Params: pages, Success: 200, Output: "[Document]", LegacyOutput: "[LegacyDocument]",
 			Handle: m.listDocuments,
 		},
 		{
@@ -280,7 +296,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/resource/phones", Summary: "Lists the caller's phones.",
-			Access: rest.User, Prefix: phones, Success: 200, Output: "[Phone]", Handle: m.listPhones,
+			Access: rest.User, Prefix: phones, Params: pages, Success: 200, Output: "[Phone]", Handle: m.listPhones,
 		},
 		{
 			Method: "POST", Path: "/resource/phones", Summary: "Adds a phone and sends a code to it.",

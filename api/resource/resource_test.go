@@ -430,3 +430,51 @@ func TestAccess(t *testing.T) {
 	}
 	b.Get(t, "/resource/users/me", apitest.As(pending)).Want(t, 200)
 }
+
+// TestOwnLists holds that the lists of what one user owns come whole, and in pages to who asks for them.
+func TestOwnLists(t *testing.T) {
+	t.Parallel()
+	e := apitest.New(t, "sqlite")
+	b, old := start(t, e), start(t, e, legacy)
+	u := b.member(t)
+	as := apitest.As(u)
+	for _, key := range []string{"one", "two"} {
+		b.label(t, u, key, "yes", account.Public)
+	}
+	for _, path := range []string{"/resource/labels", "/resource/phones", "/resource/documents", "/resource/profiles/me"} {
+		b.Get(t, path, as, apitest.Query("page", "x", "limit", "0")).Want(t, 422, "non_integer_page", "non_positive_page", "invalid_limit")
+		old.Get(t, path, as, apitest.Query("page", "x", "limit", "0")).Want(t, 200)
+	}
+	b.Get(t, "/resource/phones", as, apitest.Query("page", "1")).WantBody(t, 200, "[]")
+	if whole := b.Get(t, "/resource/labels", as).Want(t, 200); len(whole.List(t)) != 3 || whole.Header.Get("Total") != "" {
+		t.Errorf("whole: %s with Total %q", whole.Body, whole.Header.Get("Total"))
+	}
+	var seen []any
+	for _, c := range []struct {
+		query       []string
+		n           int
+		size, links string
+	}{
+		{[]string{"limit", "2"}, 2, "2", "last next"},
+		{[]string{"limit", "2", "page", "2"}, 1, "2", "first prev"},
+		{[]string{"page", "1"}, 3, "100", ""},
+		{[]string{"page", "1099511627776"}, 0, "100", "first prev"},
+	} {
+		a := b.Get(t, "/resource/labels", as, apitest.Query(c.query...)).Want(t, 200)
+		list := a.List(t)
+		if h := a.Header; len(list) != c.n || h.Get("Total") != "3" || h.Get("Per-Page") != c.size ||
+			strings.Join(relation.FindAllString(h.Get("Link"), -1), " ") != c.links {
+			t.Errorf("%q: %s with %v", c.query, a.Body, h)
+		}
+		if c.size == "2" {
+			for _, l := range list {
+				seen = append(seen, l["key"])
+			}
+		}
+	}
+	if !slices.Equal(seen, []any{"email", "one", "two"}) {
+		t.Errorf("pages of %v", seen)
+	}
+}
+
+var relation = regexp.MustCompile(`\b(first|prev|last|next)\b`)

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,8 +122,11 @@ func (c *Call) Decode(name string, into any) error {
 	return nil
 }
 
-// Page is the page that a route with Paginated parameters was asked for.
-func (c *Call) Page() db.Page { return db.Page{Number: int(c.Int("page")), Size: int(c.Int("limit"))} }
+// Page is the page that a route with Paginated parameters was asked for. Where they have no default, the first page has
+// number 1, and a page 100 rows.
+func (c *Call) Page() db.Page {
+	return db.Page{Number: int(max(c.Int("page"), 1)), Size: int(cmp.Or(c.Int("limit"), 100))}
+}
 
 // Cookie is the value of a cookie, or nil.
 func (c *Call) Cookie(name string) []byte {
