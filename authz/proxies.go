@@ -2,17 +2,29 @@ package authz
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"barong/internal/header"
 )
 
 // Proxies are the peers whose word about their clients is believed, and the way to a client's address through them. They
 // are immutable and safe for concurrent use. The zero Proxies trust nobody.
 type Proxies struct {
-	v4, v6 []netip.Prefix
+	v4     []network4
+	v6     []netip.Prefix
 	unix   bool
 	akamai bool
+}
+
+// A network4 is an IPv4 network. Every check compares some with its peer and with each hop.
+type network4 struct{ first, mask uint32 }
+
+func number4(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // Networks with a name.
@@ -64,7 +76,8 @@ func (p *Proxies) add(network netip.Prefix) {
 	}
 	network = network.Masked()
 	if network.Addr().Is4() {
-		p.v4 = append(p.v4, network)
+		mask := ^uint32(0) << (32 - network.Bits())
+		p.v4 = append(p.v4, network4{number4(network.Addr()), mask})
 	} else {
 		p.v6 = append(p.v6, network)
 	}
@@ -80,17 +93,21 @@ func (p *Proxies) WithTrueClientIP() *Proxies {
 // Trusted reports whether the peer is a trusted proxy. The zero Addr is a peer on a unix socket.
 func (p *Proxies) Trusted(peer netip.Addr) bool {
 	peer = peer.Unmap()
-	networks := p.v6
 	switch {
 	case !peer.IsValid():
 		return p.unix
 	case peer.Is4():
-		networks = p.v4
-	default:
-		peer = peer.WithZone("")
+		number := number4(peer)
+		for _, n := range p.v4 {
+			if number&n.mask == n.first {
+				return true
+			}
+		}
+		return false
 	}
-	for i := range networks {
-		if networks[i].Contains(peer) {
+	peer = peer.WithZone("")
+	for i := range p.v6 {
+		if p.v6[i].Contains(peer) {
 			return true
 		}
 	}
@@ -190,5 +207,7 @@ func isPort(text []byte) bool {
 // item counts, which is about the client.
 func (p *Proxies) HTTPS(peer netip.Addr, forwardedProto []byte) bool {
 	first, _, _ := bytes.Cut(forwardedProto, []byte{','})
-	return p.Trusted(peer) && named(trimSpace(first), "https")
+	return p.Trusted(peer) && https.Is(trimSpace(first))
 }
+
+var https = header.NewName("https")

@@ -2,6 +2,8 @@ package authz
 
 import (
 	"unsafe"
+
+	"barong/internal/header"
 )
 
 // Bounds of what a request may carry. A request beyond them is malformed: whoever sends more is not a browser or bot.
@@ -26,18 +28,24 @@ const (
 
 // A single is a header of which a request has one at most, and the longest value it may have, in bytes.
 var singleHeaders = [singles]struct {
-	name string
+	name header.Name
 	max  int
 }{
-	userAgent:       {"user-agent", 8 << 10},
-	csrfToken:       {"x-csrf-token", 256},
-	apiKeyID:        {"x-auth-apikey", 256},
-	apiKeyNonce:     {"x-auth-nonce", 256},
-	apiKeySignature: {"x-auth-signature", 256},
-	authorization:   {"authorization", 16 << 10},
-	trueClientIP:    {"true-client-ip", 256},
-	forwardedProto:  {"x-forwarded-proto", 256},
+	userAgent:       {header.NewName("user-agent"), 8 << 10},
+	csrfToken:       {header.NewName("x-csrf-token"), 256},
+	apiKeyID:        {header.NewName("x-auth-apikey"), 256},
+	apiKeyNonce:     {header.NewName("x-auth-nonce"), 256},
+	apiKeySignature: {header.NewName("x-auth-signature"), 256},
+	authorization:   {header.NewName("authorization"), 16 << 10},
+	trueClientIP:    {header.NewName("true-client-ip"), 256},
+	forwardedProto:  {header.NewName("x-forwarded-proto"), 256},
 }
+
+// The headers of which a request has several lines.
+var (
+	cookieName       = header.NewName("cookie")
+	forwardedForName = header.NewName("x-forwarded-for")
+)
 
 // headers are views of the header values that a decision may rest on. Client-Ip, which the original believed, is not
 // among them: gateways set X-Forwarded-For, and pass a client's own Client-Ip on.
@@ -72,7 +80,7 @@ func (r *Request) AddHeader(name, value []byte) {
 	var i int
 	switch len(name) {
 	case len("cookie"):
-		if named(name, "cookie") {
+		if cookieName.Is(name) {
 			h.cookies = h.addLine(&h.cookie, h.cookies, value)
 		}
 		return
@@ -91,7 +99,7 @@ func (r *Request) AddHeader(name, value []byte) {
 	case len("true-client-ip"):
 		i = trueClientIP
 	case len("x-forwarded-for"):
-		if named(name, "x-forwarded-for") {
+		if forwardedForName.Is(name) {
 			h.forwards = h.addLine(&h.forwarded, h.forwards, value)
 		}
 		return
@@ -102,7 +110,7 @@ func (r *Request) AddHeader(name, value []byte) {
 	default:
 		return
 	}
-	if !named(name, singleHeaders[i].name) {
+	if !singleHeaders[i].name.Is(name) {
 		return
 	}
 	if h.present(i) || len(value) > singleHeaders[i].max {
@@ -120,22 +128,6 @@ func (h *headers) addLine(lines *[maxLines][]byte, n uint8, value []byte) uint8 
 	}
 	lines[n] = value
 	return n + 1
-}
-
-// named reports whether a header's name is lower, which is in lower case, whatever the case of name.
-func named(name []byte, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i, c := range name {
-		if c-'A' <= 'Z'-'A' {
-			c |= 0x20
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // trimSpace takes the white space of header values off both ends (RFC 9110 section 5.6.3).

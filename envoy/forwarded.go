@@ -4,6 +4,16 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/header"
+)
+
+var (
+	nameForwardedMethod = header.NewName("x-forwarded-method")
+	nameForwardedURI    = header.NewName("x-forwarded-uri")
+	nameOriginalMethod  = header.NewName("x-original-method")
+	nameOriginalURI     = header.NewName("x-original-uri")
+	nameAccept          = header.NewName("accept")
+	valueHTML           = header.NewName("text/html")
 )
 
 // ForwardAuth answers Traefik's forwardAuth and Caddy's forward_auth. Method and target of the client's request stand
@@ -14,7 +24,7 @@ import (
 func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
 	defer h.recovered(ctx, authz.ForwardAuth)
 	t := h.task(authz.ForwardAuth)
-	html, proceed := h.readForwarded(ctx, t, "x-forwarded-method", "x-forwarded-uri")
+	html, proceed := h.readForwarded(ctx, t, &nameForwardedMethod, &nameForwardedURI)
 	if proceed {
 		h.decide(h.base, t)
 	}
@@ -45,7 +55,7 @@ func signedOut(d *authz.Decision) bool {
 func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 	defer h.recovered(ctx, authz.AuthRequest)
 	t := h.task(authz.AuthRequest)
-	if _, proceed := h.readForwarded(ctx, t, "x-original-method", "x-original-uri"); proceed {
+	if _, proceed := h.readForwarded(ctx, t, &nameOriginalMethod, &nameOriginalURI); proceed {
 		h.decide(h.base, t)
 	}
 	status, code := t.decision.Status, t.decision.Code
@@ -55,7 +65,7 @@ func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 
 // readForwarded fills the task from a check whose dialect carries method and target in the two headers named. Each
 // must be there exactly once. It reports whether the client accepts HTML, and whether there is something to decide.
-func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, target string) (html, proceed bool) {
+func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, target *header.Name) (html, proceed bool) {
 	t.request.Peer = peer(ctx)
 	if !h.trusted(t.request.Peer) {
 		ctx.SetConnectionClose() // its headers were not looked at, so nobody knows where the request ends
@@ -66,15 +76,15 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, targe
 	s := scan(&ctx.Request.Header)
 	for s.next() {
 		switch {
-		case named(s.name, method):
+		case method.Is(s.name):
 			methods++
 			t.request.Method = view(s.value)
 			continue
-		case named(s.name, target):
+		case target.Is(s.name):
 			targets++
 			t.request.Target = view(s.value)
 			continue
-		case named(s.name, "accept"):
+		case nameAccept.Is(s.name):
 			html = html || acceptsHTML(s.value)
 		case overrides(s.name):
 			h.reportOverride(s.name)
@@ -108,7 +118,7 @@ func acceptsHTML(accept []byte) bool {
 				break
 			}
 		}
-		if named(trimSpace(kind), "text/html") && !refusedWeight(weight) {
+		if valueHTML.Is(trimSpace(kind)) && !refusedWeight(weight) {
 			return true
 		}
 	}

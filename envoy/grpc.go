@@ -23,6 +23,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"barong/authz"
+	"barong/internal/header"
 )
 
 // Bounds of the gRPC listener. Envoy passes at most 60 KiB of headers on by default, and opens one connection per
@@ -185,6 +186,11 @@ type grpcHeaders struct {
 	ok           bool
 }
 
+var (
+	nameForwardedFor = header.NewName("x-forwarded-for")
+	nameContentType  = header.NewName("content-type")
+)
+
 func (g *grpcHeaders) add(name string, value []byte) {
 	if strings.HasPrefix(name, ":") { // HTTP/2's pseudo headers repeat the attributes, and must not contradict them
 		switch name {
@@ -196,18 +202,17 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		return
 	}
 	n := bytesOf(name)
-	if len(n) == 0 || aliased(n) || controls(value) || !utf8.Valid(value) {
+	nameLength, _ := nameEnd(n)
+	valueLength, ascii := valueEnd(value)
+	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !ascii && !utf8.Valid(value) {
 		g.ok = false
 		return
 	}
-	for _, c := range n {
-		g.ok = g.ok && tokenByte[c]
-	}
 	switch {
-	case named(n, "x-forwarded-for"):
+	case nameForwardedFor.Is(n):
 		g.forwarded = append(g.forwarded, string(value))
 		return
-	case named(n, "content-type"):
+	case nameContentType.Is(n):
 		g.task.request.ContentType = view(value)
 	case overrides(n):
 		g.handler.reportOverride(n)
@@ -231,12 +236,12 @@ func (g *grpcHeaders) lastHop(source *core.Address) {
 func granted(d *authz.Decision) *auth.CheckResponse {
 	ok := &auth.OkHttpResponse{}
 	if d.Effect == authz.Allow {
-		ok.Headers = []*core.HeaderValueOption{header("authorization", string(d.Authorization), replace)}
+		ok.Headers = []*core.HeaderValueOption{option("authorization", string(d.Authorization), replace)}
 	} else {
 		ok.HeadersToRemove = []string{"authorization"}
 	}
 	if d.SetCookie != "" {
-		ok.ResponseHeadersToAdd = []*core.HeaderValueOption{header("set-cookie", d.SetCookie, add)}
+		ok.ResponseHeadersToAdd = []*core.HeaderValueOption{option("set-cookie", d.SetCookie, add)}
 	}
 	return &auth.CheckResponse{
 		Status:       &status.Status{Code: int32(codes.OK)},
@@ -254,11 +259,11 @@ func denied(d *authz.Decision) *auth.CheckResponse {
 		code = codes.Unavailable
 	}
 	headers := []*core.HeaderValueOption{
-		header("content-type", "application/json", replace),
-		header("cache-control", "no-store", replace),
+		option("content-type", "application/json", replace),
+		option("cache-control", "no-store", replace),
 	}
 	if d.SetCookie != "" {
-		headers = append(headers, header("set-cookie", d.SetCookie, add))
+		headers = append(headers, option("set-cookie", d.SetCookie, add))
 	}
 	return &auth.CheckResponse{
 		Status: &status.Status{Code: int32(code), Message: d.Code},
@@ -275,7 +280,7 @@ const (
 	add     = core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 )
 
-func header(name, value string, action core.HeaderValueOption_HeaderAppendAction) *core.HeaderValueOption {
+func option(name, value string, action core.HeaderValueOption_HeaderAppendAction) *core.HeaderValueOption {
 	return &core.HeaderValueOption{
 		Header:       &core.HeaderValue{Key: name, Value: value},
 		AppendAction: action,

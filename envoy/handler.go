@@ -14,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/header"
 )
 
 // A Checker decides requests. authz.Engine is the one that does.
@@ -326,11 +327,17 @@ func (h *Handler) reportOverride(name []byte) {
 func overrides(name []byte) bool {
 	switch len(name) {
 	case len("x-http-method"):
-		return named(name, "x-http-method")
+		return nameHTTPMethod.Is(name)
 	case len("x-method-override"):
-		return named(name, "x-method-override")
+		return nameMethodOverride.Is(name)
 	case len("x-http-method-override"):
-		return named(name, "x-http-method-override")
+		return nameHTTPMethodOverride.Is(name)
 	}
 	return false
 }
+
+var (
+	nameHTTPMethod         = header.NewName("x-http-method")
+	nameMethodOverride     = header.NewName("x-method-override")
+	nameHTTPMethodOverride = header.NewName("x-http-method-override")
+)

@@ -3,15 +3,20 @@ package envoy
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"unicode/utf8"
 	"unsafe"
 
 	"github.com/valyala/fasthttp"
+
+	"barong/internal/header"
 )
 
 // A headerScanner walks the header block of a request as it stood on the wire. fasthttp's own accessors keep the last
 // User-Agent, join cookies, drop what they consumed and fold names, so a header sent twice looks like one; here every
 // line is seen.
+//
+// A check spends more on this walk than on its decision, so each byte is looked at once, together with seven others.
 type headerScanner struct {
 	rest        []byte
 	name, value []byte
@@ -20,70 +25,59 @@ type headerScanner struct {
 	codings     int  // Transfer-Encoding lines seen
 }
 
-// scan starts a walk. A block that is not UTF-8 is malformed from the start: gateways replace, drop or fail on such
-// bytes, each in its own way.
-func scan(h *fasthttp.RequestHeader) headerScanner {
-	block := h.RawHeaders()
-	return headerScanner{rest: block, malformed: !utf8.Valid(block)}
-}
+// scan starts a walk.
+func scan(h *fasthttp.RequestHeader) headerScanner { return headerScanner{rest: h.RawHeaders()} }
 
 // next moves to the next header and reports whether there is one.
 func (s *headerScanner) next() bool {
-	if s.malformed {
+	if s.malformed || len(s.rest) == 0 {
 		return false
 	}
-	end := bytes.IndexByte(s.rest, '\n')
-	if end < 0 {
-		s.malformed = len(s.rest) > 0
+	line := s.rest
+	if line[0] == '\r' { // the blank line that ends the block
+		s.rest = nil
+		s.malformed = len(line) != 2 || line[1] != '\n'
 		return false
 	}
-	line := s.rest[:end]
-	s.rest = s.rest[end+1:]
-	if end == 0 || line[end-1] != '\r' {
-		s.malformed = true // a bare line feed ends a line for some parsers only
+	s.malformed = true // until all is well with the line
+	colon, plain := nameEnd(line)
+	if colon == 0 || colon == len(line) || line[colon] != ':' { // a folded line begins with white space and ends here too
 		return false
 	}
-	line = line[:end-1]
-	if len(line) == 0 {
-		s.malformed = len(s.rest) > 0
-		return false // the blank line that ends the block
-	}
-	colon := bytes.IndexByte(line, ':')
-	if colon <= 0 {
-		s.malformed = true
+	value := line[colon+1:]
+	end, ascii := valueEnd(value)
+	if len(value)-end < 2 || value[end] != '\r' || value[end+1] != '\n' { // a bare line feed ends a line for some parsers only
 		return false
 	}
-	s.name, s.value = line[:colon], trimSpace(line[colon+1:])
-	for _, c := range s.name {
-		if !tokenByte[c] { // a folded line begins with white space and ends here too
-			s.malformed = true
-			return false
-		}
-	}
-	if controls(s.value) {
-		s.malformed = true
+	s.name, s.value, s.rest = line[:colon], trimSpace(value[:end]), value[end+2:]
+	if !ascii && !utf8.Valid(s.value) { // gateways replace, drop or fail on such bytes, each in its own way
 		return false
 	}
 	switch len(s.name) {
 	case len("content-length"):
-		if named(s.name, "content-length") {
+		if nameContentLength.Is(s.name) {
 			s.lengths++
 		}
 	case len("transfer-encoding"):
-		if named(s.name, "transfer-encoding") {
+		if nameTransferEncoding.Is(s.name) {
 			s.codings++
-			if !named(s.value, "chunked") { // "identity", which fasthttp takes for no body, is a body without end elsewhere
-				s.malformed = true
+			if !valueChunked.Is(s.value) { // "identity", which fasthttp takes for no body, is a body without end elsewhere
 				return false
 			}
 		}
 	}
-	if aliased(s.name) {
-		s.malformed = true
+	if !plain && aliased(s.name) {
 		return false
 	}
+	s.malformed = false
 	return true
 }
+
+var (
+	nameContentLength    = header.NewName("content-length")
+	nameTransferEncoding = header.NewName("transfer-encoding")
+	valueChunked         = header.NewName("chunked")
+)
 
 // ok reports, once the walk is over, that the block can mean one thing only. Both framings together, or one of them
 // twice, are how requests are smuggled (RFC 9112, section 6.3).
@@ -117,25 +111,20 @@ func aliased(name []byte) bool {
 		return false
 	}
 	for _, d := range deciding {
-		if len(d) == len(name) && foldEqual(name, d, true) {
+		if len(d) == len(name) && foldEqual(name, d) {
 			return true
 		}
 	}
 	return false
 }
 
-// named reports whether the header's name is lower, which is in lower case.
-func named(name []byte, lower string) bool {
-	return len(name) == len(lower) && foldEqual(name, lower, false)
-}
-
-// foldEqual compares a name with a lower-case one of the same length; dash reads "_" as "-" too.
-func foldEqual(name []byte, lower string, dash bool) bool {
+// foldEqual compares a name with a lower-case one of the same length, and reads "_" as "-".
+func foldEqual(name []byte, lower string) bool {
 	for i, c := range name {
 		switch {
 		case c-'A' <= 'Z'-'A':
 			c |= 0x20
-		case c == '_' && dash:
+		case c == '_':
 			c = '-'
 		}
 		if c != lower[i] {
@@ -145,29 +134,59 @@ func foldEqual(name []byte, lower string, dash bool) bool {
 	return true
 }
 
-// controls reports whether a header's value holds a control byte other than a tab. Most bytes of a check stand in
-// values, so eight of them are looked at together.
-func controls(value []byte) bool {
-	const ones, high = 0x0101010101010101, 0x8080808080808080
-	for len(value) >= 8 {
-		w := binary.LittleEndian.Uint64(value)
-		del := w ^ 0x7f*ones
-		// The high bit of a byte stays set where it was below 0x20, or 0x7f.
-		if ((w-0x20*ones)&^w|(del-ones)&^del)&high != 0 && control(value[:8]) {
-			return true
+// What follows looks at eight bytes as one number. In the results, the high bit of a byte says something about it.
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
+
+// atLeast has the high bits of the bytes that are c or more. Of w, high bits are not looked at; c is below 0x80.
+func atLeast(w uint64, c byte) uint64 { return (w | high) - uint64(c)*ones }
+
+// nameEnd returns how many bytes of b can stand in a header's name (RFC 9110, section 5.6.2). plain says that all of them
+// are letters, digits and dashes.
+func nameEnd(b []byte) (n int, plain bool) {
+	for ; len(b)-n >= 8; n += 8 {
+		w := binary.LittleEndian.Uint64(b[n:])
+		lower := w | 0x20*ones
+		letters := atLeast(lower, 'a') &^ atLeast(lower, 'z'+1)
+		digits := atLeast(w, '0') &^ atLeast(w, '9'+1)
+		dashes := atLeast(w, '-') &^ atLeast(w, '-'+1)
+		if odd := high &^ ((letters | digits | dashes) &^ w); odd != 0 {
+			n += bits.TrailingZeros64(odd) / 8
+			if b[n] == ':' {
+				return n, true
+			}
+			break
 		}
-		value = value[8:]
 	}
-	return control(value)
+	for n < len(b) && tokenByte[b[n]] {
+		n++
+	}
+	return n, false
 }
 
-func control(value []byte) bool {
-	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return true
+// valueEnd returns how many bytes of b can stand in a header's value: all up to a control byte that is no tab. ascii says
+// that none of them is beyond ASCII; it may be false where only what follows them is.
+func valueEnd(b []byte) (n int, ascii bool) {
+	beyond := uint64(0)
+	for ; len(b)-n >= 8; n += 8 {
+		w := binary.LittleEndian.Uint64(b[n:])
+		beyond |= w
+		for controls := (^atLeast(w, ' ') | atLeast(w, 0x7f)) &^ w & high; controls != 0; controls &= controls - 1 {
+			if at := n + bits.TrailingZeros64(controls)/8; b[at] != '\t' {
+				return at, beyond&high == 0
+			}
 		}
 	}
-	return false
+	for ; n < len(b); n++ {
+		c := b[n]
+		if c < ' ' && c != '\t' || c == 0x7f {
+			break
+		}
+		beyond |= uint64(c)
+	}
+	return n, beyond&high == 0
 }
 
 func trimSpace(b []byte) []byte {
