@@ -139,7 +139,7 @@ func (s *server) pid() int { return s.cmd.Process.Pid }
 
 func (s *server) stop() {
 	_ = s.cmd.Process.Kill() // it has ended already otherwise
-	_ = s.cmd.Wait()
+	_ = s.cmd.Wait()         // it was killed, and says so
 }
 
 // startChild starts this program as one of its children.

@@ -56,7 +56,7 @@ func (n *notify) Send(ctx context.Context, m bus.Message) error {
 func (n *notify) hangUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	_ = n.sender.Close(ctx)
+	_ = n.sender.Close(ctx) // it ends either way
 	n.sender = nil
 }
 
