@@ -78,6 +78,9 @@ def install() -> None:
 
 def main() -> None:
     os.umask(0o022)  # a server may run as another user
+    if TOOLS.is_symlink():
+        sys.exit(f"make tools: .tools is a link to {os.readlink(TOOLS)}; what is found there and not known would be removed. "
+                 "Remove the link, and the tools are installed in a folder of their own")
     TOOLS.mkdir(exist_ok=True)
     with open(TOOLS / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
