@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"path"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,6 +39,32 @@ func DefaultSeeds(getenv func(string) (string, bool)) (*Seeds, error) {
 	_, named := getenv("ADMIN_EMAIL")
 	s.firstUsers = !named
 	return s, nil
+}
+
+// At returns the seeds for an API that is published at prefix and not at policy.DefaultPrefix: a permission that names the
+// API follows it there, and one for all that is beside the usual place also holds for an unusual one.
+func (s *Seeds) At(prefix string) *Seeds {
+	beside := path.Dir(policy.DefaultPrefix)
+	usual := strings.HasPrefix(prefix+"/", beside+"/")
+	out := *s
+	out.permissions = nil
+	for _, e := range s.permissions {
+		where := e.text("path")
+		if moved := policy.PathAt(prefix, where); moved != where {
+			e = e.withPath(moved)
+		}
+		out.permissions = append(out.permissions, e)
+		if rest, ok := strings.CutPrefix(where, beside); ok && !usual && (rest == "" || rest == "/") {
+			out.permissions = append(out.permissions, e.withPath(prefix+rest))
+		}
+	}
+	return &out
+}
+
+func (e seedEntry) withPath(to string) seedEntry {
+	e.fields = maps.Clone(e.fields)
+	e.fields["path"] = &to
+	return e
 }
 
 // A SeedError says what is wrong with an entry. Its text is what operators of the original know; the line is beside it.

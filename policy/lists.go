@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -29,6 +30,28 @@ func DefaultLists() Lists {
 		Pass:  []string{"api/v2/barong/identity", "api/v2/peatio/public"},
 		Block: []string{"api/v2/barong/management", "api/v2/peatio/management"},
 	}
+}
+
+// At returns the lists for an API that is published at prefix and not at DefaultPrefix: entries that name the API follow it
+// there. An empty prefix is DefaultPrefix.
+func (l Lists) At(prefix string) Lists {
+	out := Lists{Pass: slices.Clone(l.Pass), Block: slices.Clone(l.Block)}
+	for _, entries := range [][]string{out.Pass, out.Block} {
+		for i, entry := range entries {
+			entries[i] = PathAt(prefix, entry)
+		}
+	}
+	return out
+}
+
+// PathAt returns the path of a rule about an API that is published at prefix and not at DefaultPrefix. An empty prefix is
+// DefaultPrefix.
+func PathAt(prefix, path string) string {
+	rest, ok := strings.CutPrefix(path, DefaultPrefix)
+	if !ok || prefix == "" || rest != "" && rest[0] != '/' {
+		return path
+	}
+	return prefix + rest
 }
 
 // ParseLists reads a rules file: YAML with the key rules, below it the optional lists pass and block. Errors name the

@@ -135,3 +135,20 @@ func FuzzParseLists(f *testing.F) {
 		}
 	})
 }
+
+func TestListsAt(t *testing.T) {
+	for prefix, want := range map[string]Lists{
+		"":              DefaultLists(),
+		DefaultPrefix:   DefaultLists(),
+		"api/v2/people": {Pass: []string{"api/v2/people/identity", "api/v2/peatio/public"}, Block: []string{"api/v2/people/management", "api/v2/peatio/management"}},
+	} {
+		if got := DefaultLists().At(prefix); !reflect.DeepEqual(got, want) {
+			t.Errorf("at %q: %+v, want %+v", prefix, got, want)
+		}
+	}
+	for path, want := range map[string]string{"api/v2/barong": "p", "api/v2/barong/x": "p/x", "api/v2/barongx": "api/v2/barongx", "api/v2": "api/v2"} {
+		if got := PathAt("p", path); got != want {
+			t.Errorf("PathAt(%q) = %q, want %q", path, got, want)
+		}
+	}
+}

@@ -106,7 +106,11 @@ func runSeeds(ctx context.Context, d *db.DB, c *config.Config, file string) (*db
 func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
 	source := cmp.Or(file, c.SeedsFile)
 	if source == "" {
-		return db.DefaultSeeds(c.Lookup)
+		seeds, err := db.DefaultSeeds(c.Lookup)
+		if err != nil {
+			return nil, err
+		}
+		return seeds.At(c.APIPrefix), nil
 	}
 	text, err := os.ReadFile(source)
 	if err != nil {

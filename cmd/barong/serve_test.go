@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -86,5 +87,73 @@ func TestSockets(t *testing.T) {
 	}})
 	if err != nil || answer.GetOkResponse() == nil {
 		t.Errorf("gRPC: %v, %v", answer, err)
+	}
+}
+
+// TestPublishedElsewhere: with another BARONG_API_PREFIX, what is built in names the API where it is published: people can
+// sign in, and an admin has the rights of an admin, no more and no less.
+func TestPublishedElsewhere(t *testing.T) {
+	for _, prefix := range []string{"api/v2/accounts", "accounts"} {
+		t.Run(prefix, func(t *testing.T) {
+			dir := t.TempDir()
+			api, ops := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+			env := []string{
+				"BARONG_API_PREFIX=" + prefix, "BARONG_HTTP_ADDR=" + api, "BARONG_OPS_ADDR=" + ops, "BARONG_GRPC_ADDR=",
+				"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz",
+				"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"),
+			}
+			testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
+				resp, err := http.Get("http://" + ops + "/readyz")
+				if err != nil {
+					return err
+				}
+				defer resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					return fmt.Errorf("readyz: %d", resp.StatusCode)
+				}
+				return nil
+			})
+			resp, err := http.Post("http://"+api+"/"+prefix+"/identity/sessions", "application/json",
+				strings.NewReader(`{"email":"root@b.test","password":"Tr0ub4dor&3xyz"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusCreated || len(resp.Cookies()) != 1 {
+				t.Fatalf("sign-in: %d, cookies %v", resp.StatusCode, resp.Cookies())
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+api+"/"+prefix+"/admin/users", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.AddCookie(resp.Cookies()[0])
+			users, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer users.Body.Close()
+			if users.StatusCode != http.StatusOK {
+				t.Errorf("the superadmin at /admin/users: %d", users.StatusCode)
+			}
+			check := func(role, path string) step {
+				return step{call: "policy check --role " + role + " --method PUT " + prefix + path, env: env}
+			}
+			allowed := func(s step) step { s.out = `^ALLOWED\n\z`; return s }
+			denied := func(s step, by string) step { s.status, s.out = 1, by+`.*^DENIED\n\z`; return s }
+			play(
+				t, dir,
+				allowed(check("superadmin", "/admin/permissions")),
+				allowed(check("admin", "/admin/users")),
+				denied(check("admin", "/admin/permissions"), "DROP"),
+				denied(check("admin", "/admin/users/role"), "DROP"),
+				allowed(check("member", "/resource/users/password")),
+				denied(check("member", "/admin/users"), "no rule matches"),
+				denied(check("superadmin", "/management/x"), "block list"),
+				step{
+					call: "policy check --role superadmin --method PUT " + prefix + "/admin/users", env: env,
+					out: `AUDIT +records.*^ALLOWED\n\z`,
+				},
+			)
+		})
 	}
 }

@@ -197,7 +197,7 @@ func equalSources(a, b *policy.Source) bool {
 }
 
 func (r *Rules) read(ctx context.Context) (policy.Source, error) {
-	src := policy.Source{Locator: r.o.Locator, Prefix: r.o.Prefix, Lists: policy.DefaultLists()}
+	src := policy.Source{Locator: r.o.Locator, Prefix: r.o.Prefix, Lists: policy.DefaultLists().At(r.o.Prefix)}
 	// The state is taken before the file is read: a change between the two is then found by the next look.
 	r.files = r.look()
 	if r.o.ListsFile != "" {
