@@ -110,20 +110,18 @@ func readPlain(rc *fasthttp.RequestCtx, out args, ctype string) error {
 	if len(rc.Request.Body()) == 0 {
 		return nil
 	}
-	media, _, err := mime.ParseMediaType(ctype)
-	if ctype == "" {
-		media, err = "application/json", nil
+	// Parameters say nothing that matters here, so odd ones do no harm.
+	media := strings.ToLower(ctype)
+	if i := strings.IndexAny(media, ";,"); i >= 0 {
+		media = media[:i]
 	}
-	if err != nil {
-		return fault.Plain(415, "The provided content-type '"+printable(ctype)+"' is not supported.")
-	}
-	switch media {
-	case "application/x-www-form-urlencoded":
-		return readPairs(out, string(rc.Request.Body()))
-	case "application/json":
+	switch media = strings.TrimSpace(media); {
+	case ctype == "", media == "application/json":
 		return readJSON(out, rc.Request.Body())
+	case media == "application/x-www-form-urlencoded":
+		return readPairs(out, string(rc.Request.Body()))
 	}
-	return fault.Plain(415, "The provided content-type '"+printable(ctype)+"' is not supported.")
+	return fault.Plain(415, "The provided content-type '"+printable(media)+"' is not supported.")
 }
 
 // printable cuts what an answer repeats of the caller's text.

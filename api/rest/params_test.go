@@ -61,6 +61,8 @@ func TestReadArgs(t *testing.T) {
 		{"form with parameters of the type", "", formType + "; charset=utf-8", "a=1", args{"a": str("1")}},
 		{"body wins over query", "a=q&b=q", formType, "a=f", args{"a": str("f"), "b": str("q")}},
 		{"no type is JSON", "", "", `{"a":"b"}`, args{"a": str("b")}},
+		{"JSON with odd parameters", "", "Application/JSON ; charset=utf-8; charset", `{"a":"x"}`, args{"a": str("x")}},
+		{"form with the same parameter twice", "", formType + ";charset=utf-8;charset=utf-8", "a=x", args{"a": str("x")}},
 		{"JSON scalars are text", "", jsonType, `{"a":5,"b":1.50,"c":true,"d":null,"e":"x"}`, args{
 			"a": str("5"), "b": str("1.50"), "c": str("true"), "d": {kind: null}, "e": str("x"),
 		}},
@@ -127,7 +129,11 @@ func TestReadArgsRefuses(t *testing.T) {
 			}
 		})
 	}
-	_, _, err := readArgs(request("", "text/x\x7fé", "x"), nil, 1000)
+	_, _, err := readArgs(request("", "Text/Plain; charset=utf-8", "x"), nil, 1000)
+	if f := fault.As(err); f.Text != "The provided content-type 'text/plain' is not supported." {
+		t.Errorf("415: %q", f.Text)
+	}
+	_, _, err = readArgs(request("", "text/x\x7fé", "x"), nil, 1000)
 	if f := fault.As(err); f.Status != 415 || !utf8.ValidString(f.Text) || strings.ContainsRune(f.Text, 0x7f) {
 		t.Errorf("what a 415 repeats is not printable: %q", f.Text)
 	}
