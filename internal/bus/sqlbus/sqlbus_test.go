@@ -161,8 +161,14 @@ func TestPostgresFails(t *testing.T) {
 			return a.Healthy(now) == nil && b.Healthy(now) == nil && r.Gaps() > gaps
 		})
 		want := bus.Notice{Kind: bus.UserChanged, Subject: c.name}
-		bustest.Await(t, c.name+": Publish", func() bool { return a.Publish(t.Context(), want) == nil })
-		bustest.Await(t, c.name+": notice", func() bool { return slices.Contains(r.All(), want) })
+		for heard := false; !heard; { // on a busy machine the connection may be given up once more, which is another gap
+			gaps := r.Gaps()
+			bustest.Await(t, c.name+": Publish", func() bool { return a.Publish(t.Context(), want) == nil })
+			bustest.Await(t, c.name+": notice", func() bool {
+				heard = slices.Contains(r.All(), want)
+				return heard || r.Gaps() > gaps
+			})
+		}
 	}
 }
 
