@@ -244,7 +244,19 @@ func lookAtRedis(ctx context.Context, c *config.Config) (string, error) {
 		return "", fmt.Errorf("%s: %w", c.RedisURL, err)
 	}
 	detail, err := compareClocks(before, there, time.Now())
-	return c.RedisURL.String() + ", clock " + detail, err
+	if err != nil {
+		return "", err
+	}
+	if drops, err := redisstore.Evicts(ctx, client); err == nil && drops != "" { // an account may be denied the question
+		return "", evictionDoubt(drops)
+	}
+	return c.RedisURL.String() + ", clock " + detail, nil
+}
+
+// evictionDoubt tells what a Redis does that drops keys, by its policy for a full memory.
+func evictionDoubt(drops string) doubt {
+	return doubt("Redis has maxmemory-policy " + drops + ": when its memory is full it drops sessions, used nonces and counted " +
+		"attempts; set noeviction")
 }
 
 // compareClocks judges another clock that was read between before and after.

@@ -19,6 +19,8 @@ import (
 	"barong/internal/config"
 	"barong/internal/secret"
 	"barong/internal/testkit"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // A step is one call of the real program and what it must do. out and errs are regular expressions; an empty one means
@@ -449,6 +451,19 @@ func TestDoctor(t *testing.T) {
 	}
 	dead := testkit.FreePort(t)
 	valkey, postgres := testkit.Valkey(t), testkit.Postgres(t)
+	forgetful := testkit.ValkeyServer(t)
+	options, err := redis.ParseURL(forgetful.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	t.Cleanup(func() { client.Close() })
+	for _, setting := range []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"} {
+		name, value, _ := strings.Cut(setting, " ")
+		if err := client.ConfigSet(t.Context(), name, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	play(t, dir,
 		step{call: "migrate up", env: []string{"BARONG_DATABASE_URL=" + postgres}, out: "."},
 		step{
@@ -461,6 +476,10 @@ func TestDoctor(t *testing.T) {
 				"BARONG_SMTP_HOST=127.0.0.1", fmt.Sprintf("BARONG_SMTP_PORT=%d", dead), "BARONG_API_CORS_ALLOW_CREDENTIALS=true", "BARONG_ODD=1",
 			},
 			out: `configuration +warning +BARONG_ODD.*configuration +FAILED +BARONG_API_CORS.*database +FAILED.*redis +FAILED.*smtp +FAILED`, not: "hunter2",
+		},
+		step{
+			call: "doctor", env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_REDIS_URL=" + forgetful.URL},
+			out: `redis +warning +Redis has maxmemory-policy allkeys-lru: `, not: "FAILED",
 		},
 		step{
 			call: "doctor", status: 1, env: []string{"BARONG_DATABASE_URL=" + postgres, "BARONG_AUTHZ_RULES_FILE=lists.yml"},

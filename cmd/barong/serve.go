@@ -283,6 +283,11 @@ func (v *server) openShared() error {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
 		}
 		v.bus = shared
+		if drops, err := redisstore.Evicts(joining, client); err != nil {
+			v.log.Debug("it is not known whether Redis drops keys when its memory is full", "error", err)
+		} else if drops != "" {
+			v.log.Warn(evictionDoubt(drops).Error())
+		}
 		v.ops.Part("redis", true, v.sessions.Ping)
 	} else {
 		v.sessions = sqlstore.New(v.db)
