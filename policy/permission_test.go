@@ -183,6 +183,27 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Rules that were written for another public path of the API are told of: a prefix was changed, and they were not.
+func TestForgottenPrefix(t *testing.T) {
+	src := Source{
+		Permissions: perms("m GET api/v2/barong/resource ACCEPT", "m ALL api/v2/barong DROP", "m GET api/v2/barongs ACCEPT", "m GET auth ACCEPT"),
+		Lists:       DefaultLists(),
+	}
+	for prefix, warned := range map[string]bool{
+		"": false, DefaultPrefix: false, DefaultPrefix + "/v3": false, "auth": true, "api/v2": true, "api/v2/barong2": true,
+	} {
+		src.Prefix = prefix
+		w := compile(t, src).Warnings()
+		if len(w) > 0 != warned || warned && !strings.HasPrefix(w[0], "2 permissions and 2 entries of the path lists are about api/v2/barong,") {
+			t.Errorf("prefix %q: got warnings %q, want one: %v", prefix, w, warned)
+		}
+	}
+	src.Prefix, src.Permissions, src.Lists = "auth", perms("m GET auth/resource ACCEPT"), DefaultLists().At("auth")
+	if w := compile(t, src).Warnings(); len(w) != 0 {
+		t.Errorf("rules for the new prefix: %q", w)
+	}
+}
+
 func TestRoles(t *testing.T) {
 	s := compile(t, Source{Permissions: perms("b GET a ACCEPT", "a GET a DROP", "b GET b ACCEPT")})
 	if got := s.Roles(); !slices.Equal(got, []string{"a", "b"}) {

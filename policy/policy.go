@@ -86,6 +86,7 @@ func Compile(src Source) (*Snapshot, error) {
 	if err := s.compileRestrictions(src.Restrictions, src.Locator); err != nil {
 		return nil, err
 	}
+	s.doubtPrefix()
 	if model := strings.TrimSpace(src.Model); model != "" && model != strings.TrimSpace(shippedModel) {
 		own, err := newOwnModel(src.Model, s.permissions)
 		if err != nil {
@@ -180,6 +181,34 @@ func (s *Snapshot) compileLists() error {
 		s.pass.add(entry, accept, int32(i))
 	}
 	return nil
+}
+
+// doubtPrefix warns of rules about the place where this API is published by default when it is published elsewhere.
+func (s *Snapshot) doubtPrefix() {
+	below := func(path, prefix string) bool {
+		rest, ok := strings.CutPrefix(path, prefix)
+		return ok && (rest == "" || rest[0] == '/')
+	}
+	if below(s.prefix, DefaultPrefix) { // there, or so near that rules may be meant for both
+		return
+	}
+	permissions, entries := 0, 0
+	for i := range s.permissions {
+		if below(s.permissions[i].Path, DefaultPrefix) {
+			permissions++
+		}
+	}
+	for _, list := range [][]string{s.lists.Pass, s.lists.Block} {
+		for _, entry := range list {
+			if below(entry, DefaultPrefix) {
+				entries++
+			}
+		}
+	}
+	if permissions+entries > 0 {
+		s.warnings = append(s.warnings, fmt.Sprintf("%d permissions and %d entries of the path lists are about %s, but this API is "+
+			"published at %s (BARONG_API_PREFIX): they have no effect on it", permissions, entries, DefaultPrefix, s.prefix))
+	}
 }
 
 // A Place is where an address is: ISO 3166-1 alpha-2 country and two-letter continent code, and their names in English
