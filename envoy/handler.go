@@ -36,9 +36,11 @@ const (
 	codeInternal    = "server.internal_error"
 )
 
-// DefaultTimeout limits the stores' share of a check when Options says nothing: less than the 200 ms that Envoy's
-// ext_authz waits by default, so that the answer is a 503 with a code and not the gateway's own.
-const DefaultTimeout = 150 * time.Millisecond
+// DefaultTimeout limits the stores' share of a check when Options says nothing. It is half of the second that gateways wait
+// in the reference configurations: the other half is for the connection and for queues on the way, so that the answer is a
+// 503 with a code and not the gateway's own. It covers the commit of an audit row, which on a disk with other work may
+// take some hundreds of milliseconds.
+const DefaultTimeout = 500 * time.Millisecond
 
 // gateTimeout replaces it where no gateway waits, but whoever calls the API, which takes its time anyway: a busy database
 // that commits an audit row late is no reason to refuse them.
