@@ -80,10 +80,12 @@ func (r *Ring) reload() (bool, error) {
 	return true, nil
 }
 
-// Watch reloads every so often until ctx ends, and tells report, which may be nil, of every change and every error.
+// Watch reloads every so often until ctx ends, and tells report, which may be nil, of every change, and of every error that
+// is not the one of the reading before.
 func (r *Ring) Watch(ctx context.Context, every time.Duration, report func(changed bool, err error)) {
 	t := time.NewTicker(every)
 	defer t.Stop()
+	last := "" // error
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,9 +93,14 @@ func (r *Ring) Watch(ctx context.Context, every time.Duration, report func(chang
 		case <-t.C:
 		}
 		changed, err := r.Reload()
-		if report != nil && (changed || err != nil) {
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if report != nil && (changed || text != "" && text != last) {
 			report(changed, err)
 		}
+		last = text
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -316,6 +318,57 @@ func TestWatchReportsChangesAndErrors(t *testing.T) {
 		t.Error(err)
 	} else if _, err := ring.Verify(token, want); err != nil {
 		t.Error(err)
+	}
+	cancel()
+	<-done
+}
+
+// The files are read every second: what is wrong with them is told when it changes, and not every second.
+func TestWatchReportsAnErrorOnce(t *testing.T) {
+	p := path(t, keys.EdDSA, false)
+	var reads atomic.Int64
+	ring, err := keys.Open(p, keys.EdDSA, func() time.Time { reads.Add(1); return time.Now() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(text []byte) {
+		t.Helper()
+		next := filepath.Join(t.TempDir(), "next")
+		if err := errors.Join(os.WriteFile(next, text, 0o600), os.Rename(next, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, done := make(chan error), make(chan struct{})
+	go func() {
+		defer close(done)
+		ring.Watch(ctx, time.Millisecond, func(_ bool, err error) {
+			select {
+			case reports <- err:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	replace([]byte("nonsense"))
+	if err := <-reports; err == nil {
+		t.Error("nonsense is no error")
+	}
+	for n := reads.Load(); reads.Load() == n; { // until the same file has been read again
+		time.Sleep(time.Millisecond)
+	}
+	if err := os.Remove(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-reports; !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the next report is %v", err)
+	}
+	replace(append(good, '\n'))
+	if err := <-reports; err != nil {
+		t.Errorf("once the key is back: %v", err)
 	}
 	cancel()
 	<-done
