@@ -1162,7 +1162,7 @@ func TestPages(t *testing.T) {
 					return err
 				}
 				err := errors.Join(
-					tx.InsertProfile(ctx, &db.Profile{UserID: u.ID, FirstName: ref(u.UID)}),
+					tx.InsertProfile(ctx, &db.Profile{ID: int64(i)*9001 + 1, UserID: u.ID, FirstName: ref(u.UID)}), // in several blocks
 					tx.InsertPermission(ctx, db.Who{}, &db.Permission{Role: "member", Verb: "GET", Path: u.UID, Action: "ACCEPT"}),
 				)
 				if err != nil {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 )
@@ -51,25 +52,28 @@ func (f *UserFilter) kind(s *listQuery, table string) {
 	}
 }
 
-// user adds the conditions on the row of users, u.
-func (f *UserFilter) user(s *listQuery) {
+// named reports that one user at most is meant.
+func (f *UserFilter) named() bool { return f.UID != nil || f.Email != nil }
+
+// name adds the conditions that name one user, u.
+func (f *UserFilter) name(s *listQuery) {
 	if f.UID != nil {
 		s.add(" AND u.uid = ?", *f.UID)
 	}
 	if f.Email != nil {
 		s.add(" AND lower(u.email) = ?", NormalEmail(*f.Email))
 	}
-	f.kind(s, "u")
-	f.during(s)
 }
 
-// during adds the bounds in time of users, u.
-func (f *UserFilter) during(s *listQuery) {
+// facts adds the conditions on what is known of a user beside their name: role, state, level and times, in the columns
+// of table, which is that of users or a copy of them.
+func (f *UserFilter) facts(s *listQuery, table string) {
+	f.kind(s, table)
 	if f.From != nil {
-		s.add(" AND u."+f.time()+" >= ?", unixTime(*f.From))
+		s.add(" AND "+table+"."+f.time()+" >= ?", unixTime(*f.From))
 	}
 	if f.To != nil {
-		s.add(" AND u."+f.time()+" <= ?", unixTime(*f.To))
+		s.add(" AND "+table+"."+f.time()+" <= ?", unixTime(*f.To))
 	}
 }
 
@@ -79,18 +83,6 @@ func (f *UserFilter) time() string {
 		return "updated_at"
 	}
 	return "created_at"
-}
-
-// among selects the ids of the users that fit among some thousands. Postgres walks the index of ids for them once, in
-// order; left to itself it thinks that reading everybody is cheaper, and OFFSET keeps it from that.
-func (f *UserFilter) among(q queries, s, ids *listQuery) {
-	if q.db.sqlite || f.UID != nil || f.Email != nil {
-		s.add("SELECT u.id FROM users AS u WHERE u.id IN ("+ids.text.String()+")", ids.args...)
-	} else {
-		s.add("SELECT u.id FROM (SELECT id, role, state, level, created_at, updated_at FROM users WHERE id = ANY (ARRAY("+
-			ids.text.String()+")) OFFSET 0) AS u WHERE TRUE", ids.args...)
-	}
-	f.user(s)
 }
 
 // profile adds the conditions on a profile, pr.
@@ -106,16 +98,14 @@ func (f *UserFilter) profile(q queries, s *listQuery) {
 	}
 }
 
-// ofUser reports conditions on the row of users.
-func (f *UserFilter) ofUser() bool {
-	return f.UID != nil || f.Email != nil || f.Role != nil || f.State != nil || f.Level != nil || f.timed()
+// owners selects the owners of the profiles that fit.
+func (f *UserFilter) owners(q queries, s *listQuery) {
+	f.profile(q, s.add("SELECT pr.user_id FROM profile_facts AS pr WHERE TRUE"))
 }
 
-// counted reports that the counts of blocks know how many users fit: they know role, state and level, and besides either
-// the country or the time.
-func (f *UserFilter) counted() bool {
-	return f.UID == nil && f.Email == nil && f.FirstName == nil && f.LastName == nil && (f.Country == nil || !f.timed())
-}
+// counted reports that the counts of blocks know how many users fit: they know role, state and level, and besides the
+// country and the time.
+func (f *UserFilter) counted() bool { return !f.named() && f.FirstName == nil && f.LastName == nil }
 
 // unixTime is a time bound as both engines can compare it: seconds outside the years 1 to 9999 are cut to these.
 func unixTime(seconds int64) time.Time {
@@ -152,21 +142,18 @@ func (q queries) FindUsers(ctx context.Context, f UserFilter, p Page) ([]User, i
 			return q.countedUsers(ctx, f, p)
 		}
 		s := new(listQuery)
-		switch {
-		case !f.profiled():
+		if f.named() {
 			s.add("SELECT u.id FROM users AS u WHERE TRUE")
-			f.user(s)
-		case !f.ofUser():
-			s.add("SELECT DISTINCT pr.user_id AS id FROM profiles AS pr WHERE TRUE")
+			f.name(s)
+			f.facts(s, "u")
+			if f.profiled() {
+				f.owners(q, s.add(" AND u.id IN ("))
+				s.add(")")
+			}
+		} else {
+			s.add("SELECT DISTINCT pr.user_id AS id FROM profile_facts AS pr WHERE TRUE")
 			f.profile(q, s)
-		case f.FirstName == nil && f.LastName == nil: // many on both sides
-			s.add("SELECT u.id FROM users AS u WHERE u.id IN (SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
-			f.profile(q, s)
-			f.user(s.add(")"))
-		default:
-			of := new(listQuery).add("SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
-			f.profile(q, of)
-			f.among(q, s, of)
+			f.facts(s, "pr")
 		}
 		return q.sortedAndCounted(ctx, s, byID, p)
 	})
@@ -193,15 +180,12 @@ func (q queries) countedUsers(ctx context.Context, f UserFilter, p Page) ([]int6
 	byKind := f.Role != nil || f.State != nil || f.Level != nil
 	switch {
 	case f.Country != nil:
-		s.add("SELECT DISTINCT pr.user_id AS id FROM profiles AS pr")
-		if byKind {
-			s.add(" JOIN users AS u ON u.id = pr.user_id")
-		}
-		s.add(" WHERE pr.country = ? AND pr.user_id >= ? AND pr.user_id < ?", *f.Country, begin, end)
-		f.kind(s, "u")
+		s.add("SELECT DISTINCT pr.user_id AS id FROM profile_facts AS pr WHERE pr.country = ? AND pr.user_id >= ? AND pr.user_id < ?",
+			*f.Country, begin, end)
+		f.facts(s, "pr")
 	case f.timed():
 		s.add("SELECT u.id FROM users AS u WHERE u.id >= ? AND u.id < ?", begin, end)
-		f.user(s)
+		f.facts(s, "u")
 	case f.Role != nil && f.State != nil && f.Level != nil || !byKind:
 		s.add("SELECT u.id FROM users AS u WHERE u.id >= ? AND u.id < ?", begin, end)
 		f.kind(s, "u")
@@ -243,20 +227,25 @@ func (q queries) userKinds(ctx context.Context, f *UserFilter, first, last int64
 
 // userBlocks are the blocks that have users that fit, in order.
 func (q queries) userBlocks(ctx context.Context, f *UserFilter) ([]part, error) {
-	s := new(listQuery)
-	s.add("SELECT t.block AS place, sum(t.count) AS count FROM user_tallies AS t WHERE")
-	var edges [][2]*int64
+	s := new(listQuery).add("SELECT t.block AS place, sum(t.count) AS count FROM user_tallies AS t WHERE")
+	var edges []edge
+	facet, prefix := "created", ""
+	if f.Updated {
+		facet = "updated"
+	}
 	switch {
-	case f.Country != nil:
-		s.add(" t.facet = 'country' AND t.value = ?", *f.Country)
 	case f.timed():
-		facet := "created"
-		if f.Updated {
-			facet = "updated"
+		if f.Country != nil {
+			facet, prefix = "country "+facet, *f.Country+"/"
 		}
 		var first, last int64
 		first, last, edges = weeks(f.From, f.To)
-		s.add(" t.facet = ? AND t.value >= ? AND t.value <= ?", facet, weekText(first), weekText(last))
+		s.add(" t.facet = ? AND t.value >= ? AND t.value <= ?", facet, prefix+weekText(first), prefix+weekText(last))
+		if f.Country != nil { // and none that begins with it
+			s.add(" AND length(t.value) = ?", utf8.RuneCountInString(prefix)+len(weekText(first)))
+		}
+	case f.Country != nil:
+		s.add(" t.facet = 'country' AND t.value = ?", *f.Country)
 	default:
 		s.add(" t.facet = '' AND t.value = ''")
 	}
@@ -266,15 +255,26 @@ func (q queries) userBlocks(ctx context.Context, f *UserFilter) ([]part, error) 
 	if err := q.idb.NewRaw(s.text.String(), s.args...).Scan(ctx, &blocks); err != nil {
 		return nil, Translate(err)
 	}
-	for _, edge := range edges {
+	for _, e := range edges {
 		cut := *f
-		cut.From, cut.To = edge[0], edge[1]
+		cut.From, cut.To = e.from, e.to
 		s := new(listQuery)
-		s.add("SELECT u.id >> ? AS place, count(*) AS count FROM users AS u WHERE TRUE", blockBits)
-		cut.user(s)
+		if f.Country != nil {
+			s.add("SELECT pr.user_id >> ? AS place, count(DISTINCT pr.user_id) AS count FROM profile_facts AS pr WHERE pr.country = ?",
+				blockBits, *f.Country)
+			cut.facts(s, "pr")
+		} else {
+			s.add("SELECT u.id >> ? AS place, count(*) AS count FROM users AS u WHERE TRUE", blockBits)
+			cut.facts(s, "u")
+		}
 		var more []part
 		if err := q.idb.NewRaw(s.add(" GROUP BY 1").text.String(), s.args...).Scan(ctx, &more); err != nil {
 			return nil, Translate(err)
+		}
+		if e.over {
+			for i := range more {
+				more[i].Count = -more[i].Count
+			}
 		}
 		blocks = merge(blocks, inOrder(more))
 	}
@@ -314,26 +314,47 @@ func weekText(n int64) string {
 	return "0000"[min(len(text), 4):] + text
 }
 
-// weeks are the first and the last week that lie wholly between two bounds, of which nil is none, and what the bounds
-// have besides. There is no whole week when the first is greater than the last.
-func weeks(from, to *int64) (first, last int64, edges [][2]*int64) {
+// An edge is a span of time that is counted from the rows, and by which the whole weeks fall short, or go over. Nil is
+// no bound.
+type edge struct {
+	from, to *int64
+	over     bool
+}
+
+// weeks are the whole weeks, from first to last, that come closest to two bounds, of which nil is none, and by what they
+// miss them: at each end half a week at most. There are none when the first is greater than the last.
+func weeks(from, to *int64) (first, last int64, edges []edge) {
+	// nearest is the number of the week that begins nearest to a second, but not of the first, which has no beginning.
+	nearest := func(at int64) int64 {
+		at = min(max(at, 0), lastSecond.Unix())
+		return min(max((at+weekSeconds/2)/weekSeconds, 1), lastWeek)
+	}
 	first, last = 0, lastWeek
 	if from != nil {
-		at := min(max(*from, 0), lastSecond.Unix())
-		first = min(max((at+weekSeconds-1)/weekSeconds, 1), lastWeek)
+		first = nearest(*from)
 	}
 	if to != nil {
-		at := min(max(*to, -1), lastSecond.Unix())
-		last = min((at+1)/weekSeconds, lastWeek) - 1
+		last = nearest(min(*to, lastSecond.Unix())+1) - 1
 	}
-	if first > last || first == lastWeek {
-		return 1, 0, [][2]*int64{{from, to}}
+	if first > last {
+		return 1, 0, []edge{{from: from, to: to}}
 	}
-	if begin := first*weekSeconds - 1; from != nil && *from <= begin {
-		edges = append(edges, [2]*int64{from, &begin})
+	if from != nil {
+		begin := first * weekSeconds
+		if before := begin - 1; *from <= before {
+			edges = append(edges, edge{from: from, to: &before})
+		} else if before := *from - 1; begin <= before {
+			edges = append(edges, edge{from: &begin, to: &before, over: true})
+		}
 	}
-	if end := (last + 1) * weekSeconds; to != nil && *to >= end {
-		edges = append(edges, [2]*int64{&end, to})
+	if to != nil {
+		end := (last+1)*weekSeconds - 1
+		if after := end + 1; after <= *to {
+			edges = append(edges, edge{from: &after, to: to})
+		} else if *to < end {
+			after := *to + 1
+			edges = append(edges, edge{from: &after, to: &end, over: true})
+		}
 	}
 	return first, last, edges
 }
@@ -341,35 +362,32 @@ func weeks(from, to *int64) (first, last int64, edges [][2]*int64) {
 // FindPendingUsers is one page of the users that fit and whose documents wait for staff: the private label "document" is
 // pending or replaced. Who waits longest, by the label's last change, comes first.
 func (q queries) FindPendingUsers(ctx context.Context, f UserFilter, p Page) ([]User, int64, error) {
-	// The same words as in the index labels_waiting, which holds no other label.
-	const waiting = " l.scope = 'private' AND l.key = 'document' AND l.value IN ('pending', 'replaced')"
 	return q.userPage(ctx, func(q queries) ([]int64, int64, error) {
 		if !f.storable() {
 			return nil, 0, nil
 		}
-		s := new(listQuery)
-		if !f.ofUser() && !f.profiled() {
+		if !f.named() && !f.profiled() {
+			s := new(listQuery).add(" FROM document_queue AS q WHERE TRUE")
+			f.facts(s, "q")
 			var total int64
-			if err := q.idb.NewRaw("SELECT count(*) FROM labels AS l WHERE"+waiting).Scan(ctx, &total); err != nil || p.beyond(total) {
+			if err := q.idb.NewRaw("SELECT count(*)"+s.text.String(), s.args...).Scan(ctx, &total); err != nil || p.beyond(total) {
 				return nil, total, Translate(err)
 			}
-			s.add("SELECT l.user_id FROM labels AS l WHERE" + waiting)
-			ids, err := q.walk(ctx, s, ordering{columns: []string{"l.updated_at", "l.user_id"}}, p, p.offset(), total)
+			from := new(listQuery).add("SELECT q.user_id"+s.text.String(), s.args...)
+			ids, err := q.walk(ctx, from, ordering{columns: []string{"q.since", "q.user_id"}}, p, p.offset(), total)
 			return ids, total, err
 		}
-		s.add("SELECT l.user_id AS id, l.updated_at FROM labels AS l WHERE" + waiting)
-		if f.ofUser() {
-			of := new(listQuery).add("SELECT l.user_id FROM labels AS l WHERE" + waiting)
-			// With "IS TRUE" Postgres puts those who fit into a hash table, and does not look each label up by its user.
-			f.among(q, s.add(" AND (l.user_id IN ("), of)
-			s.add(")) IS TRUE")
-		}
-		if f.profiled() {
-			s.add(" AND l.user_id IN (SELECT pr.user_id FROM profiles AS pr WHERE TRUE")
-			f.profile(q, s)
+		s := new(listQuery).add("SELECT q.user_id AS id, q.since FROM document_queue AS q WHERE TRUE")
+		f.facts(s, "q")
+		if f.named() {
+			f.name(s.add(" AND q.user_id IN (SELECT u.id FROM users AS u WHERE TRUE"))
 			s.add(")")
 		}
-		return q.sortedAndCounted(ctx, s, ordering{columns: []string{"updated_at", "id"}}, p)
+		if f.profiled() {
+			f.owners(q, s.add(" AND q.user_id IN ("))
+			s.add(")")
+		}
+		return q.sortedAndCounted(ctx, s, ordering{columns: []string{"since", "id"}}, p)
 	})
 }
 

@@ -110,14 +110,26 @@ func (q queries) Profiles(ctx context.Context, userIDs ...int64) ([]Profile, err
 
 // AllProfiles is one page of everybody's profiles by id, and how many there are in all.
 func (q queries) AllProfiles(ctx context.Context, page Page) ([]Profile, int64, error) {
-	n, err := q.idb.NewSelect().Model((*sealedProfile)(nil)).Count(ctx)
-	if err != nil {
-		return nil, 0, Translate(err)
-	}
-	rows, err := q.profiles(ctx, func(s *bun.SelectQuery) *bun.SelectQuery {
-		return s.Order("id").Limit(page.limit()).Offset(page.offset())
+	rows := []Profile{}
+	var total int64
+	err := q.snapshot(ctx, func(q queries) error {
+		var blocks []part
+		err := q.idb.NewRaw("SELECT block AS place, sum(count) AS count FROM user_tallies WHERE facet = 'profiles' AND value = ''"+
+			" GROUP BY 1 HAVING sum(count) <> 0 ORDER BY 1").Scan(ctx, &blocks)
+		total = sum(blocks)
+		if err != nil || page.beyond(total) {
+			return Translate(err)
+		}
+		first, last, skip, n := window(blocks, page)
+		s := new(listQuery).add("SELECT id FROM profiles WHERE id >= ? AND id < ?", first.Place<<blockBits, (last.Place+1)<<blockBits)
+		ids, err := q.walk(ctx, s, byID, page, skip, n)
+		if err != nil {
+			return err
+		}
+		rows, err = q.profiles(ctx, func(s *bun.SelectQuery) *bun.SelectQuery { return s.Where("id IN (?)", bun.List(ids)).Order("id") })
+		return err
 	})
-	return rows, int64(n), err
+	return rows, total, err
 }
 
 // ProfileIn finds the user's one profile in any of these states (the latest when several), or ErrNotFound.

@@ -82,6 +82,8 @@ func lists(ctx context.Context, d *db.DB, s size, only *regexp.Regexp) ([]list, 
 	users("first_name, country=UA", db.UserFilter{FirstName: ref(firstName(0)), Country: ref("UA")})
 	users("first_name, last_name, country=UA", db.UserFilter{FirstName: ref(firstName(0)), LastName: ref(lastName(0)), Country: ref("UA")})
 	users("first_name, state=active", db.UserFilter{FirstName: ref(firstName(0)), State: ref("active")})
+	users("first_name, role=member, level=3", db.UserFilter{FirstName: ref(firstName(0)), Role: ref("member"), Level: ref(int64(3))})
+	users("first_name, created, half a year", db.UserFilter{FirstName: ref(firstName(0)), From: day(182)})
 	users("created, last day", db.UserFilter{From: day(1)})
 	users("created, a month", db.UserFilter{From: day(60), To: day(30)})
 	users("created, to half a year ago", db.UserFilter{To: day(182)})
@@ -92,6 +94,9 @@ func lists(ctx context.Context, d *db.DB, s size, only *regexp.Regexp) ([]list, 
 	users("updated, half a year, role=member, level=3", db.UserFilter{Updated: true, From: day(182), Role: ref("member"), Level: ref(int64(3))})
 	users("created, last week, country=UA", db.UserFilter{From: day(7), Country: ref("UA")})
 	users("created, half a year, country=UA", db.UserFilter{From: day(182), Country: ref("UA")})
+	users("created, half a year, country=UA, state=active", db.UserFilter{From: day(182), Country: ref("UA"), State: ref("active")})
+	users("updated, half a year, country=UA", db.UserFilter{Updated: true, From: day(182), Country: ref("UA")})
+	users("updated, a month, country=LI, level=3", db.UserFilter{Updated: true, From: day(60), To: day(30), Country: ref("LI"), Level: ref(int64(3))})
 
 	pending := func(name string, f db.UserFilter) {
 		add("GET /admin/users/documents/pending", name, func(ctx context.Context, p db.Page) (int64, error) {
@@ -112,9 +117,19 @@ func lists(ctx context.Context, d *db.DB, s size, only *regexp.Regexp) ([]list, 
 	})
 	pending("state=active", db.UserFilter{State: ref("active")})
 	pending("level=2", db.UserFilter{Level: ref(int64(2))})
+	pending("role=member", db.UserFilter{Role: ref("member")})
+	pending("country=UA, state=active", db.UserFilter{Country: ref("UA"), State: ref("active")})
 	pending("country=UA", db.UserFilter{Country: ref("UA")})
 	pending("created, half a year", db.UserFilter{From: day(182)})
 	pending("first_name, last_name, country=UA", db.UserFilter{FirstName: ref(firstName(0)), LastName: ref(lastName(0)), Country: ref("UA")})
+
+	add("GET /admin/profiles", "all", func(ctx context.Context, p db.Page) (int64, error) {
+		rows, total, err := d.AllProfiles(ctx, p)
+		if err == nil {
+			b.Profiles(rows)
+		}
+		return total, err
+	})
 
 	labels := func(name, key, value string, scope *string) {
 		add("GET /admin/users/labels", name, func(ctx context.Context, p db.Page) (int64, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -52,6 +53,13 @@ func writes(ctx context.Context, d *db.DB, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("writes: %w", err)
 	}
+	var withProfile []int64
+	if err := d.Bun().NewRaw("SELECT DISTINCT user_id FROM profiles ORDER BY 1 LIMIT 5000").Scan(ctx, &withProfile); err != nil {
+		return fmt.Errorf("writes: %w", err)
+	}
+	if len(withProfile) == 0 {
+		return errors.New("writes: there is nobody with a profile; generate first")
+	}
 	fmt.Fprintf(out, "| Unit of work | 1 writer, a second | 8 writers, a second | processor, ms |\n| --- | ---: | ---: | ---: |\n")
 	for _, w := range []struct {
 		name string
@@ -71,6 +79,26 @@ func writes(ctx context.Context, d *db.DB, out io.Writer) error {
 				return err
 			}
 			u.Level, u.State = 1, "active"
+			return tx.UpdateUser(ctx, u, "level", "state")
+		}},
+		{"the same, and a profile added: a label", 1, func(ctx context.Context, tx *db.Tx) error {
+			u, err := signUp(ctx, tx)
+			if err != nil {
+				return err
+			}
+			p := db.Profile{UserID: u.ID, FirstName: ref(firstName(0)), LastName: ref(lastName(0)), Country: ref("UA"), State: db.ProfileSubmitted}
+			if err := tx.InsertProfile(ctx, &p); err != nil {
+				return err
+			}
+			return tx.InsertLabel(ctx, &db.Label{UserID: u.ID, Key: "profile", Value: "submitted", Scope: "private"})
+		}},
+		{"state and level of a user with a profile changed", 1, func(ctx context.Context, tx *db.Tx) error {
+			n := next.Add(1)
+			u, err := tx.LockUser(ctx, withProfile[n%int64(len(withProfile))])
+			if err != nil {
+				return err
+			}
+			u.Level, u.State = int(n/int64(len(withProfile)))%4, []string{"active", "pending"}[n%2]
 			return tx.UpdateUser(ctx, u, "level", "state")
 		}},
 		{"an activity", 1, func(ctx context.Context, tx *db.Tx) error {
