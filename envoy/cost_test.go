@@ -3,10 +3,12 @@ package envoy_test
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -79,6 +81,52 @@ func BenchmarkCheck(b *testing.B) {
 			}
 			if status := ctx.Response.StatusCode(); status != max(cost.decision.Status, 200) {
 				b.Fatalf("got %d", status)
+			}
+		})
+	}
+}
+
+// A replay is a connection on which the same request comes again and again.
+type replay struct {
+	net.Conn
+	request []byte
+	left    int
+}
+
+func (c *replay) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.EOF
+	}
+	c.left--
+	return copy(p, c.request), nil
+}
+
+func (c *replay) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *replay) Close() error                     { return nil }
+func (c *replay) RemoteAddr() net.Addr             { return loopbackAddr }
+func (c *replay) LocalAddr() net.Addr              { return loopbackAddr }
+func (c *replay) SetDeadline(time.Time) error      { return nil }
+func (c *replay) SetReadDeadline(time.Time) error  { return nil }
+func (c *replay) SetWriteDeadline(time.Time) error { return nil }
+
+var loopbackAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
+
+// BenchmarkServe is all that a check takes outside the kernel and the decision, beside fasthttp as it comes with the same
+// answer.
+func BenchmarkServe(b *testing.B) {
+	h := envoy.New(envoy.Options{Checker: &fixed{allow}, Trusted: loopback})
+	for name, server := range map[string]*fasthttp.Server{
+		"check": envoy.NewServer(h.ServeChecks, envoy.ServerOptions{}),
+		"bare": {NoDefaultServerHeader: true, NoDefaultContentType: true, Handler: func(ctx *fasthttp.RequestCtx) {
+			ctx.Response.Header.SetCanonical([]byte("Cache-Control"), []byte("no-store"))
+			ctx.Response.Header.SetCanonical([]byte("Authorization"), allow.Authorization)
+		}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			conn := &replay{request: []byte(costs[0].wire), left: b.N}
+			if err := server.ServeConn(conn); err != nil {
+				b.Fatal(err)
 			}
 		})
 	}

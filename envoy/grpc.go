@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -202,9 +203,10 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		return
 	}
 	n := bytesOf(name)
-	nameLength, _ := nameEnd(n)
-	valueLength, ascii := valueEnd(value)
-	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !ascii && !utf8.Valid(value) {
+	nameLength, _ := nameEnd(n, 0)
+	valueLength, ascii := valueEnd(value, 0)
+	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) ||
+		!ascii && (!utf8.Valid(value) || bytes.IndexByte(value, 0x7f) >= 0) {
 		g.ok = false
 		return
 	}

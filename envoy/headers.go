@@ -18,7 +18,8 @@ import (
 //
 // A check spends more on this walk than on its decision, so each byte is looked at once, together with seven others.
 type headerScanner struct {
-	rest        []byte
+	block       []byte
+	at          int // where the next line begins
 	name, value []byte
 	malformed   bool // the walk ended at something that two parsers may read differently
 	lengths     int  // Content-Length lines seen
@@ -26,32 +27,38 @@ type headerScanner struct {
 }
 
 // scan starts a walk.
-func scan(h *fasthttp.RequestHeader) headerScanner { return headerScanner{rest: h.RawHeaders()} }
+func scan(h *fasthttp.RequestHeader) headerScanner { return headerScanner{block: h.RawHeaders()} }
 
 // next moves to the next header and reports whether there is one.
 func (s *headerScanner) next() bool {
-	if s.malformed || len(s.rest) == 0 {
+	b, at := s.block, s.at
+	if s.malformed || at >= len(b) {
 		return false
 	}
-	line := s.rest
-	if line[0] == '\r' { // the blank line that ends the block
-		s.rest = nil
-		s.malformed = len(line) != 2 || line[1] != '\n'
+	if b[at] == '\r' { // the blank line that ends the block
+		s.at = len(b)
+		s.malformed = at+2 != len(b) || b[at+1] != '\n'
 		return false
 	}
 	s.malformed = true // until all is well with the line
-	colon, plain := nameEnd(line)
-	if colon == 0 || colon == len(line) || line[colon] != ':' { // a folded line begins with white space and ends here too
+	colon, plain := nameEnd(b, at)
+	if colon == at || colon >= len(b) || b[colon] != ':' { // a folded line begins with white space and ends here too
 		return false
 	}
-	value := line[colon+1:]
-	end, ascii := valueEnd(value)
-	if len(value)-end < 2 || value[end] != '\r' || value[end+1] != '\n' { // a bare line feed ends a line for some parsers only
+	end, ascii := valueEnd(b, colon+1)
+	if end+2 > len(b) || b[end] != '\r' || b[end+1] != '\n' { // a bare line feed ends a line for some parsers only
 		return false
 	}
-	s.name, s.value, s.rest = line[:colon], trimSpace(value[:end]), value[end+2:]
-	if !ascii && !utf8.Valid(s.value) { // gateways replace, drop or fail on such bytes, each in its own way
-		return false
+	first, last := colon+1, end
+	for first < last && (b[first] == ' ' || b[first] == '\t') {
+		first++
+	}
+	for first < last && (b[last-1] == ' ' || b[last-1] == '\t') {
+		last--
+	}
+	s.name, s.value, s.at = b[at:colon], b[first:last], end+2
+	if !ascii && (!utf8.Valid(s.value) || bytes.IndexByte(s.value, 0x7f) >= 0) {
+		return false // gateways replace, drop or fail on bytes that are no UTF-8, each in its own way
 	}
 	switch len(s.name) {
 	case len("content-length"):
@@ -140,53 +147,62 @@ const (
 	high = 0x8080808080808080
 )
 
+// wordAt loads b[i:i+8], which the caller knows to be there: the compiler does not see it in these loops.
+func wordAt(b []byte, i int) uint64 {
+	return binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i))[:])
+}
+
 // atLeast has the high bits of the bytes that are c or more. Of w, high bits are not looked at; c is below 0x80.
 func atLeast(w uint64, c byte) uint64 { return (w | high) - uint64(c)*ones }
 
-// nameEnd returns how many bytes of b can stand in a header's name (RFC 9110, section 5.6.2). plain says that all of them
-// are letters, digits and dashes.
-func nameEnd(b []byte) (n int, plain bool) {
-	for ; len(b)-n >= 8; n += 8 {
-		w := binary.LittleEndian.Uint64(b[n:])
+// nameEnd returns the end of the bytes from b[i] on that can stand in a header's name (RFC 9110, section 5.6.2). plain says
+// that all of them are letters, digits and dashes.
+func nameEnd(b []byte, i int) (end int, plain bool) {
+	for ; i+8 <= len(b); i += 8 {
+		w := wordAt(b, i)
 		lower := w | 0x20*ones
 		letters := atLeast(lower, 'a') &^ atLeast(lower, 'z'+1)
 		digits := atLeast(w, '0') &^ atLeast(w, '9'+1)
 		dashes := atLeast(w, '-') &^ atLeast(w, '-'+1)
 		if odd := high &^ ((letters | digits | dashes) &^ w); odd != 0 {
-			n += bits.TrailingZeros64(odd) / 8
-			if b[n] == ':' {
-				return n, true
+			i += bits.TrailingZeros64(odd) / 8
+			if b[i] == ':' {
+				return i, true
 			}
 			break
 		}
 	}
-	for n < len(b) && tokenByte[b[n]] {
-		n++
+	for i < len(b) && tokenByte[b[i]] {
+		i++
 	}
-	return n, false
+	return i, false
 }
 
-// valueEnd returns how many bytes of b can stand in a header's value: all up to a control byte that is no tab. ascii says
-// that none of them is beyond ASCII; it may be false where only what follows them is.
-func valueEnd(b []byte) (n int, ascii bool) {
+// valueEnd returns the end of the bytes from b[i] on that can stand in a header's value, which are all up to a control byte
+// that is no tab. ascii says that there is no other doubt about them: DEL, and what is beyond ASCII, may be among them
+// where it is false.
+func valueEnd(b []byte, i int) (end int, ascii bool) {
 	beyond := uint64(0)
-	for ; len(b)-n >= 8; n += 8 {
-		w := binary.LittleEndian.Uint64(b[n:])
-		beyond |= w
-		for controls := (^atLeast(w, ' ') | atLeast(w, 0x7f)) &^ w & high; controls != 0; controls &= controls - 1 {
-			if at := n + bits.TrailingZeros64(controls)/8; b[at] != '\t' {
+	for ; i+8 <= len(b); i += 8 {
+		w := wordAt(b, i)
+		beyond |= w | (w + ones)
+		// A borrow sets the bits of bytes above one that is rightly found, never below it.
+		if controls := (w - ' '*ones) &^ w & high; controls != 0 {
+			at := i + bits.TrailingZeros64(controls)/8
+			if b[at] != '\t' {
 				return at, beyond&high == 0
 			}
+			i = at - 7 // go on behind the tab
 		}
 	}
-	for ; n < len(b); n++ {
-		c := b[n]
-		if c < ' ' && c != '\t' || c == 0x7f {
+	for ; i < len(b); i++ {
+		c := b[i]
+		if c < ' ' && c != '\t' {
 			break
 		}
-		beyond |= uint64(c)
+		beyond |= uint64(c) | uint64(c+1)
 	}
-	return n, beyond&high == 0
+	return i, beyond&high == 0
 }
 
 func trimSpace(b []byte) []byte {

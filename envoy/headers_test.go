@@ -56,7 +56,7 @@ func plainScan(block []byte) (lines [][2]string, ok bool) {
 func sameScan(t interface{ Fatalf(string, ...any) }, block []byte) {
 	want, wantOK := plainScan(block)
 	var got [][2]string
-	s := headerScanner{rest: block}
+	s := headerScanner{block: block}
 	for s.next() {
 		got = append(got, [2]string{string(s.name), string(s.value)})
 	}
