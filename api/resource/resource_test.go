@@ -442,8 +442,9 @@ func TestOwnLists(t *testing.T) {
 		b.label(t, u, key, "yes", account.Public)
 	}
 	for _, path := range []string{"/resource/labels", "/resource/phones", "/resource/documents", "/resource/profiles/me"} {
-		b.Get(t, path, as, apitest.Query("page", "x", "limit", "0")).Want(t, 422, "non_integer_page", "non_positive_page", "invalid_limit")
-		old.Get(t, path, as, apitest.Query("page", "x", "limit", "0")).Want(t, 200)
+		b.Get(t, path, as, apitest.Query("page", "x", "limit", "y")).
+			Want(t, 422, "non_integer_page", "non_positive_page", "non_integer_limit", "invalid_limit")
+		old.Get(t, path, as, apitest.Query("page", "x", "limit", "y")).Want(t, 200)
 	}
 	b.Get(t, "/resource/phones", as, apitest.Query("page", "1")).WantBody(t, 200, "[]")
 	if whole := b.Get(t, "/resource/labels", as).Want(t, 200); len(whole.List(t)) != 3 || whole.Header.Get("Total") != "" {
