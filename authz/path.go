@@ -18,18 +18,20 @@ func Canonical(target string) (path string, ok bool) {
 	}
 	path = target[1:]
 	escaped, plain := false, true
-	after := byte('/') // the byte before the one that is looked at
 scan:
 	for i := 0; i < len(path); i++ {
-		c := path[i]
-		switch pathBytes[c] {
-		case pathPlain:
+		kind := pathBytes[path[i]]
+		if kind == pathPlain { // most are
+			continue
+		}
+		begins := i == 0 || path[i-1] == '/' // a segment
+		switch kind {
 		case pathSlash:
-			if after == '/' {
+			if begins {
 				return "", false
 			}
 		case pathDot:
-			if after == '/' && dotSegment(path[i:]) {
+			if begins && dotSegment(path[i:]) {
 				return "", false
 			}
 		case pathPercent:
@@ -45,7 +47,6 @@ scan:
 		default:
 			return "", false
 		}
-		after = c
 	}
 	path = strings.TrimSuffix(path, "/")
 	if !plain && !utf8.ValidString(path) {

@@ -134,7 +134,7 @@ func (t *tokens) authorization(
 		if err != nil {
 			return nil, err
 		}
-		return token.Authorization, nil
+		return bytesOf(token.Authorization), nil
 	}
 	token := slot.Load()
 	if !usable(token, signer, p, now) {
@@ -143,10 +143,10 @@ func (t *tokens) authorization(
 			return nil, err
 		}
 	}
-	if !now.Before(token.Refresh) {
+	if now.UnixNano() >= token.Refresh {
 		t.refreshLater(slot, token, p)
 	}
-	return token.Authorization, nil
+	return bytesOf(token.Authorization), nil
 }
 
 // current returns the slot's token, and signs one if need be.
@@ -171,7 +171,7 @@ func (t *tokens) current(
 
 // usable reports whether a token says what a new one would say, and may still be handed out.
 func usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
-	return token != nil && now.Before(token.Until) && token.KeyID == signer.KeyID() &&
+	return token != nil && now.UnixNano() < token.Until && token.KeyID == signer.KeyID() &&
 		(token.Principal == p || *token.Principal == *p)
 }
 
@@ -284,31 +284,30 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*sess
 		return nil, fmt.Errorf("sign token: %w", err)
 	}
 	const scheme = "Bearer "
-	token := emptyToken(len(scheme) + len(compact))
-	token.Authorization = append(append(token.Authorization, scheme...), compact...)
-	token.Principal, token.KeyID = p, keyID
-	token.Refresh, token.Until = now.Add(time.Duration(float64(t.window)*refreshShare)), now.Add(t.window)
+	token, text := emptyToken(len(scheme) + len(compact))
+	text = append(append(text, scheme...), compact...)
+	token.Authorization, token.Principal, token.KeyID = view(text), p, keyID
+	token.Refresh = now.Add(time.Duration(float64(t.window) * refreshShare)).UnixNano()
+	token.Until = now.Add(t.window).UnixNano()
 	return token, nil
 }
 
-// emptyToken makes a token with room for a text of n bytes, in the same piece of memory if that is usual for a text: a
+// emptyToken makes a token and room for its text of n bytes, in the same piece of memory if that is usual for a text: a
 // check reads the one right after the other.
-func emptyToken(n int) *session.Token {
+func emptyToken(n int) (*session.Token, []byte) {
 	switch {
 	case n <= 448: // signed with ES256 or EdDSA
 		m := new(struct {
 			token session.Token
 			text  [448]byte
 		})
-		m.token.Authorization = m.text[:0]
-		return &m.token
-	case n <= 912: // with RS256 and 2048 bits
+		return &m.token, m.text[:0]
+	case n <= 960: // with RS256 and 2048 bits
 		m := new(struct {
 			token session.Token
-			text  [912]byte
+			text  [960]byte
 		})
-		m.token.Authorization = m.text[:0]
-		return &m.token
+		return &m.token, m.text[:0]
 	}
-	return &session.Token{Authorization: make([]byte, 0, n)}
+	return new(session.Token), make([]byte, 0, n)
 }

@@ -95,9 +95,9 @@ func TestATokenThatCameMeanwhileIsTaken(t *testing.T) {
 }
 
 func TestEmptyTokenHasRoom(t *testing.T) {
-	for _, n := range []int{0, 1, 448, 449, 912, 913, 5000} {
-		if token := emptyToken(n); len(token.Authorization) != 0 || cap(token.Authorization) < n {
-			t.Errorf("%d bytes: room for %d", n, cap(token.Authorization))
+	for _, n := range []int{0, 1, 448, 449, 960, 961, 5000} {
+		if _, text := emptyToken(n); len(text) != 0 || cap(text) < n {
+			t.Errorf("%d bytes: room for %d", n, cap(text))
 		}
 	}
 }

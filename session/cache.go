@@ -83,8 +83,13 @@ type Cache struct {
 }
 
 type sessionState struct {
-	session Session
 	user    *node[string, Principal] // nil when the user is gone
+	ends    int64                    // Unix milliseconds: the earlier of the session's two ends
+	session Session
+}
+
+func stateOf(s *Session, user *node[string, Principal]) sessionState {
+	return sessionState{user: user, ends: min(s.ExpiresAt.UnixMilli(), s.EndsAt.UnixMilli()), session: *s}
 }
 
 type keyState struct {
@@ -153,11 +158,11 @@ func (c *Cache) trusts(loaded stamp, now time.Time) bool {
 
 // A Token is what was last signed for a session or API key. It is immutable, but for Refreshing.
 type Token struct {
-	Authorization []byte     // "Bearer <JWT>"
+	Authorization string     // "Bearer <JWT>"
 	Principal     *Principal // whose claims it carries
 	KeyID         string     // of the key that signed it
-	Refresh       time.Time  // from then on, a new one should be signed in the background
-	Until         time.Time  // from then on, it must not be handed out any more
+	Refresh       int64      // Unix nanoseconds: from then on, a new one should be signed in the background
+	Until         int64      // Unix nanoseconds: from then on, it must not be handed out any more
 	Refreshing    atomic.Bool
 }
 
@@ -192,7 +197,7 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 		if st := n.state.Load(); st != nil {
 			u := st.value.user
 			if p := u.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) &&
-				st.value.session.Epoch == p.value.Epoch && st.value.session.Live(now) {
+				st.value.session.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends {
 				at := c.stamp(now)
 				n.use(at, c.ttl/8)
 				u.use(at, c.ttl/8)
@@ -342,7 +347,7 @@ func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessio
 			continue // a last doubt is left to the epoch, which the user's state decides
 		}
 		s.UID = p.value.UID
-		return sessionState{session: s, user: u}, nil
+		return stateOf(&s, u), nil
 	}
 }
 

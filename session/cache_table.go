@@ -294,7 +294,7 @@ func (t *table[K, V]) sweep(now time.Time, useless func(*node[K, V], *known[V]) 
 		p := &t.parts[i]
 		var drop []K
 		for n := range p.nodes.all {
-			if token := n.token.Load(); token != nil && !now.Before(token.Until) {
+			if token := n.token.Load(); token != nil && now.UnixNano() >= token.Until {
 				n.token.CompareAndSwap(token, nil)
 			}
 			if st := n.state.Load(); st != nil && useless(n, st) {

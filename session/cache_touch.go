@@ -76,8 +76,9 @@ func (c *Cache) writeBack(t touch) {
 	defer cancel()
 	switch err := c.store.Touch(ctx, t.key, t.seenAt, t.expiresAt); {
 	case err == nil:
-		moved := *t.known
-		moved.value.session.SeenAt, moved.value.session.ExpiresAt = t.seenAt, t.expiresAt
+		s := t.known.value.session
+		s.SeenAt, s.ExpiresAt = t.seenAt, t.expiresAt
+		moved := known[sessionState]{loaded: t.known.loaded, value: stateOf(&s, t.known.value.user)}
 		t.node.state.CompareAndSwap(t.known, &moved) // fails when it was forgotten or read again, both of which are better
 	case errors.Is(err, ErrNotFound):
 		c.ForgetSession(t.key)

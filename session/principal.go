@@ -5,15 +5,17 @@ import "context"
 // A Principal is who a credential proved: the user row as a check needs it. It is immutable once published; a change
 // of the row makes a new one.
 type Principal struct {
+	// What every check looks at comes first, so that it lies together in memory.
+	Epoch int64  // current session epoch: a session of another epoch is dead
+	State string // "active", "pending", or one that closes the account
+	Role  string
+
 	UserID     int64
 	UID        string
 	Email      string
-	Role       string
-	State      string // "active", "pending", or one that closes the account
 	Level      int
 	ReferralID int64 // users.id of the referrer, 0 for none
 	OTP        bool  // second factor on
-	Epoch      int64 // current session epoch: a session of another epoch is dead
 }
 
 // Open reports whether the account may be used: state active or pending.

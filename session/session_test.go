@@ -1,0 +1,68 @@
+package session
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"pgregory.net/rapid"
+)
+
+// sameID holds ParseID to what encoding/hex reads, of lower-case digits alone.
+func sameID(t interface{ Fatalf(string, ...any) }, text string) {
+	want, err := hex.DecodeString(text)
+	wantOK := err == nil && len(text) == 64 && strings.ToLower(text) == text
+	id, ok := ParseID([]byte(text))
+	if ok != wantOK || ok && string(id[:]) != string(want) || !ok && id != (ID{}) {
+		t.Fatalf("%q: got %x, %v, want %x, %v", text, id, ok, want, wantOK)
+	}
+	if ok && id.String() != text {
+		t.Fatalf("%q is written as %q", text, id)
+	}
+}
+
+func TestParseID(t *testing.T) {
+	for i := range 20 {
+		text := NewID().String()
+		sameID(t, text)
+		sameID(t, text[:i])
+		sameID(t, text[:63])
+		sameID(t, text+"0")
+		sameID(t, strings.ToUpper(text))
+	}
+	text := []byte(NewID().String())
+	for i := range text {
+		digit := text[i]
+		for c := range 256 {
+			text[i] = byte(c)
+			sameID(t, string(text))
+		}
+		text[i] = digit
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		sameID(t, rapid.StringMatching(`[0-9a-f]{60}[0-9a-gA-F\x00-\xff]{4}`).Draw(t, "text"))
+	})
+}
+
+// What a warm check looks at fills few lines of memory.
+func TestHotMemory(t *testing.T) {
+	var (
+		session known[sessionState]
+		user    known[Principal]
+		token   Token
+	)
+	for name, end := range map[string][2]uintptr{
+		"node":    {unsafe.Sizeof(node[Key, sessionState]{}), 64},
+		"session": {unsafe.Offsetof(session.value) + unsafe.Offsetof(session.value.session) + unsafe.Offsetof(session.value.session.Key), 72},
+		"user":    {unsafe.Offsetof(user.value) + unsafe.Offsetof(user.value.UserID), 48},
+		"token":   {unsafe.Sizeof(token), 64},
+	} {
+		if end[0] > end[1] {
+			t.Errorf("%s: %d bytes, want %d", name, end[0], end[1])
+		}
+	}
+	if size := unsafe.Sizeof(session); size > 256 {
+		t.Errorf("a session takes %d bytes, want 256", size)
+	}
+}
