@@ -33,6 +33,7 @@ import (
 
 	"barong/db"
 	"barong/internal/secret"
+	"barong/internal/testkit"
 )
 
 func main() {
@@ -74,12 +75,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		if *dir == "" {
 			return errors.New("say where: -url or -dir")
 		}
-		server, err := startServer(ctx, *dir)
+		started, stop, err := testkit.KeepPostgres(*dir, "shared_buffers=2GB", "max_wal_size=4GB")
 		if err != nil {
 			return err
 		}
-		defer server.stop()
-		*url = server.url
+		defer stop()
+		*url = started
 		fmt.Fprintln(os.Stderr, "bigdata: the database is", *url)
 	}
 	d, err := open(ctx, *url)

@@ -170,7 +170,8 @@ func newPostgres() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := initPostgres(dir, as)
+	// Nothing of it outlives the tests, so nothing has to reach the disk.
+	s, err := postgresIn(dir, dir, as, "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 	if err == nil {
 		err = s.start()
 	}
@@ -187,39 +188,72 @@ func newPostgres() (*Server, error) {
 	return s, nil
 }
 
-func initPostgres(dir string, as *syscall.Credential) (*Server, error) {
+// postgresIn prepares a Postgres on the data directory below dir, which is made unless it is there. The folder is removed
+// when the process that started the server ends without a word; empty for none.
+func postgresIn(dir, folder string, as *syscall.Credential, settings ...string) (*Server, error) {
 	programs, err := postgresBin(dir, as)
 	if err != nil {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C", "LANG=C", "TZ=UTC"}
-	initdb := exec.Command(filepath.Join(programs, "initdb"), "-D", data, "-U", pgUser, "-A", "trust", "-E", "UTF8",
-		"--no-sync", "--no-instructions")
-	initdb.Dir, initdb.Env = dir, env
-	if as != nil {
-		initdb.SysProcAttr = &syscall.SysProcAttr{Credential: as}
-	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
+		initdb := exec.Command(filepath.Join(programs, "initdb"), "-D", data, "-U", pgUser, "-A", "trust", "-E", "UTF8",
+			"--no-sync", "--no-instructions")
+		initdb.Dir, initdb.Env = dir, env
+		if as != nil {
+			initdb.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+		}
+		if out, err := initdb.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+		}
 	}
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), name: "postgres", folder: dir}
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), name: "postgres", folder: folder}
 	s.command = command{
-		path: filepath.Join(programs, "postgres"), dir: dir, env: env, user: as, folder: dir,
+		path: filepath.Join(programs, "postgres"), dir: dir, env: env, user: as, folder: folder,
 		args: []string{
 			"-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-			"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200",
 			"-c", "timezone=UTC", "-c", "log_timezone=UTC",
 		},
 		stop: syscall.SIGINT, // fast shutdown: closes the connections, keeps the data
 		log:  filepath.Join(dir, "log"),
 	}
+	for _, setting := range settings {
+		s.command.args = append(s.command.args, "-c", setting)
+	}
 	s.ready = func() error { return s.execute("SELECT 1") }
 	return s, nil
+}
+
+// KeepPostgres starts a Postgres whose data stays below dir, with its default settings but for those given, such as
+// "shared_buffers=2GB". The URL is that of its database postgres; stop ends the server in order. It is for programs that
+// measure what an operator gets; tests take [Postgres].
+func KeepPostgres(dir string, settings ...string) (url string, stop func(), err error) {
+	as, err := unprivileged()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err == nil && as != nil {
+		err = os.Chown(dir, int(as.Uid), int(as.Gid))
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("start postgres: %w", err)
+	}
+	s, err := postgresIn(dir, "", as, settings...)
+	if err == nil {
+		err = s.start()
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("start postgres: %w", err)
+	}
+	return s.databaseURL("postgres"), func() {
+		_ = s.execute("CHECKPOINT") // what is left to write could take longer than the server is given to end
+		s.Stop()
+	}, nil
 }
 
 func (s *Server) databaseURL(name string) string {

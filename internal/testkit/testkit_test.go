@@ -73,6 +73,40 @@ func TestPostgresServerKeepsItsData(t *testing.T) {
 	}
 }
 
+// TestKeepPostgres holds that a server which was stopped leaves its data to the next one on the same folder.
+func TestKeepPostgres(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "barong-kept-") // whoever Postgres runs as must reach it
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for i, query := range []string{"CREATE TABLE kept ()", "DROP TABLE kept"} {
+		url, stop, err := testkit.KeepPostgres(filepath.Join(dir, "server"), "shared_buffers=32MB")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			stop()
+			t.Fatal(err)
+		}
+		var buffers, fsync string
+		err = errors.Join(conn.QueryRow(t.Context(), "SHOW shared_buffers").Scan(&buffers), conn.QueryRow(t.Context(), "SHOW fsync").Scan(&fsync))
+		if err != nil || buffers != "32MB" || fsync != "on" {
+			t.Errorf("settings %s, %s, %v", buffers, fsync, err)
+		}
+		if _, err := conn.Exec(t.Context(), query); err != nil {
+			t.Errorf("start %d: %v", i+1, err)
+		}
+		_ = conn.Close(t.Context())
+		stop()
+	}
+}
+
 func TestValkeyGivesEachCallADatabase(t *testing.T) {
 	var clients []*redis.Client
 	for range 2 {
