@@ -5,14 +5,15 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"barong/session"
 )
 
 // An Auditor writes the rows of what was refused by permission, and of what an AUDIT rule wants recorded.
 type Auditor interface {
-	// Audit returns once the row cannot be lost any more. The entry is the auditor's own. An error refuses a request
-	// that would have been allowed.
+	// Audit returns once the row cannot be lost any more. The entry, and what its texts and bytes are views of, is the
+	// caller's again from then on: what is kept is a Clone. An error refuses a request that would have been allowed.
 	Audit(ctx context.Context, e *AuditEntry) error
 }
 
@@ -31,6 +32,16 @@ type AuditEntry struct {
 	UserAgent   string
 }
 
+// Clone returns a copy that is a view of nothing.
+func (e *AuditEntry) Clone() *AuditEntry {
+	c := *e
+	for _, text := range []*string{&c.UID, &c.Role, &c.Method, &c.Path, &c.Query, &c.ContentType, &c.Topic, &c.UserAgent} {
+		*text = strings.Clone(*text)
+	}
+	c.Body = bytes.Clone(c.Body)
+	return &c
+}
+
 // A Sampler counts what the permissions are asked and answer. It is called on every identified check, must be cheap and
 // must not block. path is a view: it is copied if it is kept.
 type Sampler interface {
@@ -46,10 +57,16 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 	}
 	r, d := c.request, c.decision
 	_, query, _ := strings.Cut(r.Target, "?")
-	return c.engine.auditor.Audit(ctx, &AuditEntry{
-		UserID: p.UserID, UID: p.UID, Role: p.Role,
-		Method: strings.Clone(r.Method), Path: strings.Clone(d.Path), Query: strings.Clone(query),
-		ContentType: strings.Clone(r.ContentType), Body: bytes.Clone(r.Body),
-		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: string(r.headers.single[userAgent]),
-	})
+	e := auditEntries.Get().(*AuditEntry)
+	defer auditEntries.Put(e)
+	*e = AuditEntry{
+		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
+		ContentType: r.ContentType, Body: r.Body,
+		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: view(r.headers.single[userAgent]),
+	}
+	defer func() { *e = AuditEntry{} }()
+	return c.engine.auditor.Audit(ctx, e)
 }
+
+// auditEntries are kept: whoever asks for what is forbidden may do so as often as there is time for.
+var auditEntries = sync.Pool{New: func() any { return new(AuditEntry) }}

@@ -58,7 +58,7 @@ func (w *world) SignPayload(payload []byte) ([]byte, error) {
 func (w *world) Audit(_ context.Context, e *AuditEntry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.entries = append(w.entries, *e)
+	w.entries = append(w.entries, *e.Clone())
 	return w.audited
 }
 

@@ -378,10 +378,17 @@ func (f *ActivityFilter) whereDays(s *listQuery, first, last time.Time) {
 
 // AddToActivities adds to the counts of rows, by id: refusals like them that were not given rows of their own.
 func (tx *Tx) AddToActivities(ctx context.Context, more map[int64]int) error {
-	for _, id := range slices.Sorted(maps.Keys(more)) { // in one order everywhere: two replicas never wait in a circle
-		_, err := tx.NewUpdate().Model((*Activity)(nil)).Set("count = count + ?", more[id]).Where("id = ?", id).Exec(ctx)
+	const most = 500 // rows of one statement
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(more)), most) {
+		query := strings.Repeat(", (CAST(? AS bigint), CAST(? AS bigint))", len(ids))[2:]
+		args := make([]any, 0, 2*len(ids))
+		for _, id := range ids {
+			args = append(args, id, more[id])
+		}
+		_, err := tx.NewRaw("UPDATE activities SET count = count + v.column2 FROM (VALUES "+query+") AS v WHERE activities.id = v.column1",
+			args...).Exec(ctx)
 		if err != nil {
-			return fmt.Errorf("count activity %d: %w", id, Translate(err))
+			return fmt.Errorf("count activities: %w", Translate(err))
 		}
 	}
 	return nil

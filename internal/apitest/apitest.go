@@ -276,9 +276,7 @@ func (e *Env) Notices() []bus.Notice {
 func (e *Env) Audit(_ context.Context, entry *authz.AuditEntry) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	kept := *entry
-	kept.Body = bytes.Clone(entry.Body) // the request's memory is used again
-	e.audited = append(e.audited, kept)
+	e.audited = append(e.audited, *entry.Clone())
 	return nil
 }
 

@@ -9,9 +9,9 @@ package audit
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"strconv"
@@ -56,6 +56,7 @@ var (
 // A Writer is an authz.Auditor. It is safe for concurrent use.
 type Writer struct {
 	o     Options
+	seeds [2]maphash.Seed // of fold keys
 	queue chan *item
 
 	mu      sync.Mutex
@@ -79,8 +80,9 @@ type item struct {
 	err    error
 }
 
-// A foldKey stands for a user, a method and a path. Paths may be long, and strangers choose them.
-type foldKey [16]byte
+// A foldKey stands for a user, a method and a path. Paths may be long, and strangers choose them, who cannot know the
+// seeds.
+type foldKey [2]uint64
 
 // A fold is a refusal that others like it are added to.
 type fold struct {
@@ -108,8 +110,8 @@ func New(o Options) *Writer {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writer{
 		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), budgets: make(map[int64]budget),
-		repeats: make(map[int64]int),
-		give:    cancel, done: make(chan struct{}),
+		repeats: make(map[int64]int), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		give: cancel, done: make(chan struct{}),
 	}
 	go w.run(ctx)
 	return w
@@ -159,7 +161,7 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 		w.senders.Add(1)
 		return &item{stored: make(chan struct{})}, true, nil
 	}
-	key, others := keyOf(e), false
+	key, others := w.keyOf(e.UserID, e.Method, e.Path), false
 	if it, folded := w.fold(key, now); folded || it != nil {
 		return it, false, nil
 	}
@@ -168,7 +170,7 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 		b = budget{until: now.Add(foldTime)}
 	}
 	if b.rows == rowsPerUser {
-		key, others = keyOf(&authz.AuditEntry{UserID: e.UserID}), true
+		key, others = w.keyOf(e.UserID, "", ""), true
 		if it, folded := w.fold(key, now); folded || it != nil {
 			return it, false, nil
 		}
@@ -204,19 +206,18 @@ func (w *Writer) fold(key foldKey, now time.Time) (waits *item, folded bool) {
 	return nil, false
 }
 
-func keyOf(e *authz.AuditEntry) foldKey {
+func (w *Writer) keyOf(user int64, method, path string) foldKey {
 	var space [512]byte // what does not fit goes elsewhere
-	text := strconv.AppendInt(space[:0], e.UserID, 10)
-	text = append(append(text, 0), e.Method...)
-	text = append(append(text, 0), e.Path...)
-	sum := sha256.Sum256(text)
-	return foldKey(sum[:])
+	text := strconv.AppendInt(space[:0], user, 10)
+	text = append(append(text, 0), method...)
+	text = append(append(text, 0), path...)
+	return foldKey{maphash.Bytes(w.seeds[0], text), maphash.Bytes(w.seeds[1], text)}
 }
 
 // send puts a row into the queue. If there is no place in time, whoever waits for the row hears of it too.
 func (w *Writer) send(ctx context.Context, e *authz.AuditEntry, it *item, now time.Time) error {
 	defer w.senders.Done()
-	it.row = w.row(e, now)
+	it.row = w.row(e.Clone(), now)
 	if it.others {
 		data := strings.TrimSuffix(*it.row.Data, "}") + `,"others":true}`
 		it.row.Data = &data

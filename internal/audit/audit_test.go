@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"path/filepath"
 	"strings"
@@ -210,7 +211,10 @@ func TestPathsOfOneUser(t *testing.T) {
 }
 
 func TestFoldsAreBounded(t *testing.T) {
-	w := &Writer{o: Options{Now: time.Now}, folds: map[foldKey]fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{}}
+	w := &Writer{
+		o: Options{Now: time.Now}, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		folds: map[foldKey]fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{},
+	}
 	now := time.Now()
 	for i := range foldsKept + 100 {
 		if _, first, err := w.admit(entry(int64(i), "GET", fmt.Sprint(i), false), now); !first || err != nil {
