@@ -81,7 +81,7 @@ func writes(ctx context.Context, d *db.DB, out io.Writer) error {
 			u.Level, u.State = 1, "active"
 			return tx.UpdateUser(ctx, u, "level", "state")
 		}},
-		{"the same, and a profile added: a label", 1, func(ctx context.Context, tx *db.Tx) error {
+		{"sign-up, and a profile: a label", 1, func(ctx context.Context, tx *db.Tx) error {
 			u, err := signUp(ctx, tx)
 			if err != nil {
 				return err
