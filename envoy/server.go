@@ -29,6 +29,12 @@ const (
 	shortBody = 1 << 20
 )
 
+// What fasthttp says where there is no Content-Length.
+const (
+	chunkedBody = -1
+	noBody      = -2
+)
+
 // ServerOptions are the bounds of a listener. The zero value of each field stands for its default.
 type ServerOptions struct {
 	MaxHeader   int // bytes of the request line and all headers; more is answered 431
@@ -72,8 +78,10 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Serve
 		},
 		ErrorHandler: unreadable,
 		HeaderReceived: func(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
-			// Below zero is -1, a chunked body, or -2, none at all.
-			if n := h.ContentLength(); n > shortBody || n == -1 {
+			switch n := h.ContentLength(); {
+			case n == 0:
+				h.SetContentLength(noBody) // Envoy's checks say so; a stream of no bytes costs an allocation
+			case n > shortBody || n == chunkedBody:
 				c.ReadTimeout = max(o.ReadTimeout, DefaultUploadTimeout)
 			}
 			return c
