@@ -194,13 +194,11 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 	n := c.sessions.get(key)
 	if n != nil {
 		prefetch(&n.token)
-		if st := n.state.Load(); st != nil {
-			u := st.value.user
-			if p := u.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) &&
-				st.value.session.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends {
-				at := c.stamp(now)
-				n.use(at, c.ttl/8)
-				u.use(at, c.ttl/8)
+		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
+			at := c.stamp(now)
+			if p.use(at, c.ttl/8) && st.value.session.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
+				c.trusts(min(st.loaded, p.loaded), now) {
+				st.use(at, c.ttl/8)
 				return found(n, st, p), nil
 			}
 		}
@@ -209,6 +207,9 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 }
 
 func found(n *node[Key, sessionState], st *known[sessionState], p *known[Principal]) Found {
+	if n.user.Load() != p {
+		n.user.Store(p)
+	}
 	return Found{Session: &st.value.session, Principal: &p.value, Token: &n.token, node: n, known: st}
 }
 
@@ -283,11 +284,10 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 	n := c.apiKeys.get(kid)
 	if n != nil {
 		prefetch(&n.token)
-		if st := n.state.Load(); st != nil {
-			if p := st.value.user.state.Load(); p != nil && c.trusts(min(st.loaded, p.loaded), now) {
-				at := c.stamp(now)
-				n.use(at, c.ttl/8)
-				st.value.user.use(at, c.ttl/8)
+		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
+			at := c.stamp(now)
+			if p.use(at, c.ttl/8) && c.trusts(min(st.loaded, p.loaded), now) {
+				st.use(at, c.ttl/8)
 				return foundKey(n, st, p), nil
 			}
 		}
@@ -296,6 +296,9 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 }
 
 func foundKey(n *node[string, keyState], st *known[keyState], p *known[Principal]) FoundKey {
+	if n.user.Load() != p {
+		n.user.Store(p)
+	}
 	return FoundKey{Key: &st.value.key, MAC: st.value.mac, Principal: &p.value, Token: &n.token}
 }
 

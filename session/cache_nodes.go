@@ -134,7 +134,11 @@ func (t *nodes[K, V]) evict(hash uint64) {
 		if n == nil {
 			continue
 		}
-		if at := n.used.Load(); victim == nil || at < oldest {
+		at := stamp(gone)
+		if st := n.state.Load(); st != nil {
+			at = st.used.Load()
+		}
+		if victim == nil || at < oldest {
 			victim, oldest = s, at
 		}
 		if seen++; seen == victims {
@@ -166,6 +170,6 @@ func (t *nodes[K, V]) clear() {
 
 // forget tells whoever holds the node that it is gone.
 func (n *node[K, V]) forget() {
-	n.state.Store(nil)
+	n.know(nil)
 	n.token.Store(nil)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,10 +27,27 @@ var errRestless = errors.New("session: kept changing while it was read")
 // is one, so that a step of the wall clock never makes old memory young.
 type stamp = int64
 
-// A known is one thing read from a store. It never changes.
+// A known is one thing read from a store. It never changes, but for when it was used.
 type known[V any] struct {
-	loaded stamp // when the reading began
+	loaded stamp        // when the reading began
+	used   atomic.Int64 // stamp: when it was last used, coarsely; or gone
 	value  V
+}
+
+// gone marks what has been replaced or forgotten.
+const gone = math.MinInt64
+
+// use notes that it was used at now, unless it is gone, which it reports by false. It writes rarely, since a line of
+// memory that every check writes to is one that the processors fight for.
+func (k *known[V]) use(now stamp, every time.Duration) bool {
+	used := k.used.Load()
+	if used == gone {
+		return false
+	}
+	if now-used > int64(every) {
+		k.used.CompareAndSwap(used, now)
+	}
+	return true
 }
 
 // A node is the place of one key. What it knows is replaced as a whole; nil means that the node was forgotten, and
@@ -37,16 +55,15 @@ type known[V any] struct {
 type node[K comparable, V any] struct {
 	key       K
 	state     atomic.Pointer[known[V]]
-	used      atomic.Int64 // stamp: when the state was last used; coarse
-	nextTouch atomic.Int64 // stamp: when the sliding expiry is due to be written back; sessions only
-	token     TokenSlot    // sessions and API keys only
+	user      atomic.Pointer[known[Principal]] // of a session or API key: what was last known; as good as new unless it is gone
+	nextTouch atomic.Int64                     // stamp: when the sliding expiry is due to be written back; sessions only
+	token     TokenSlot                        // sessions and API keys only
 }
 
-// use notes that the state was used at now. It writes rarely, since a line of memory that every check writes to is one
-// that the processors fight for.
-func (n *node[K, V]) use(now stamp, every time.Duration) {
-	if now-n.used.Load() > int64(every) {
-		n.used.Store(now)
+// know replaces what the node knows, and says so to who has kept the old. nil forgets the node.
+func (n *node[K, V]) know(st *known[V]) {
+	if old := n.state.Swap(st); old != nil {
+		old.used.Store(gone)
 	}
 }
 
@@ -135,7 +152,7 @@ func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.
 		return t.fetch(ctx, k, now)
 	}
 	if t.cache.trusts(st.loaded, now) {
-		n.use(at, t.cache.ttl/8)
+		st.use(at, t.cache.ttl/8)
 		return n, st, none, nil
 	}
 	return t.fetch(ctx, k, now)
@@ -218,11 +235,11 @@ func (t *table[K, V]) keep(p *part[K, V], h uint64, k K, st *known[V]) (*node[K,
 	if !known {
 		n = &node[K, V]{key: k}
 	}
-	n.used.Store(st.loaded)
+	st.used.Store(st.loaded)
 	if t.kept != nil {
 		t.kept(n, st)
 	}
-	n.state.Store(st)
+	n.know(st)
 	if !known {
 		if p.nodes.len() >= t.limit {
 			p.nodes.evict(h)

@@ -78,8 +78,9 @@ func (c *Cache) writeBack(t touch) {
 	case err == nil:
 		s := t.known.value.session
 		s.SeenAt, s.ExpiresAt = t.seenAt, t.expiresAt
-		moved := known[sessionState]{loaded: t.known.loaded, value: stateOf(&s, t.known.value.user)}
-		t.node.state.CompareAndSwap(t.known, &moved) // fails when it was forgotten or read again, both of which are better
+		moved := &known[sessionState]{loaded: t.known.loaded, value: stateOf(&s, t.known.value.user)}
+		moved.used.Store(t.known.used.Load())
+		t.node.state.CompareAndSwap(t.known, moved) // fails when it was forgotten or read again, both of which are better
 	case errors.Is(err, ErrNotFound):
 		c.ForgetSession(t.key)
 	default:
@@ -106,6 +107,8 @@ func (c *Cache) sweeper() {
 func (c *Cache) sweep(now time.Time) {
 	at := c.stamp(now)
 	c.sessions.sweep(now, func(_ *node[Key, sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
-	c.apiKeys.sweep(now, func(n *node[string, keyState], _ *known[keyState]) bool { return at-n.used.Load() > int64(userIdle) })
-	c.users.sweep(now, func(n *node[string, Principal], _ *known[Principal]) bool { return at-n.used.Load() > int64(userIdle) })
+	c.apiKeys.sweep(now, func(_ *node[string, keyState], st *known[keyState]) bool { return at-st.used.Load() > int64(userIdle) })
+	c.users.sweep(now, func(_ *node[string, Principal], st *known[Principal]) bool {
+		return at-st.used.Load() > int64(userIdle)
+	})
 }

@@ -54,8 +54,8 @@ func TestHotMemory(t *testing.T) {
 	)
 	for name, end := range map[string][2]uintptr{
 		"node":    {unsafe.Sizeof(node[Key, sessionState]{}), 64},
-		"session": {unsafe.Offsetof(session.value) + unsafe.Offsetof(session.value.session) + unsafe.Offsetof(session.value.session.Key), 72},
-		"user":    {unsafe.Offsetof(user.value) + unsafe.Offsetof(user.value.UserID), 48},
+		"session": {unsafe.Offsetof(session.value) + unsafe.Offsetof(session.value.session) + unsafe.Offsetof(session.value.session.Key), 80},
+		"user":    {unsafe.Offsetof(user.value) + unsafe.Offsetof(user.value.UserID), 64},
 		"token":   {unsafe.Sizeof(token), 64},
 	} {
 		if end[0] > end[1] {
