@@ -86,28 +86,45 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// A replay is a connection on which the same request comes again and again.
+// A replay is a listener with one connection, on which the same request comes again and again.
 type replay struct {
 	net.Conn
 	request []byte
 	left    int
+	state   chan struct{} // holds the connection until it is accepted, and is closed with it
 }
 
-func (c *replay) Read(p []byte) (int, error) {
-	if c.left == 0 {
+func (r *replay) Accept() (net.Conn, error) {
+	if _, open := <-r.state; !open {
+		return nil, io.EOF
+	}
+	return r, nil
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	if r.left == 0 {
 		return 0, io.EOF
 	}
-	c.left--
-	return copy(p, c.request), nil
+	r.left--
+	return copy(p, r.request), nil
 }
 
-func (c *replay) Write(p []byte) (int, error)      { return len(p), nil }
-func (c *replay) Close() error                     { return nil }
-func (c *replay) RemoteAddr() net.Addr             { return loopbackAddr }
-func (c *replay) LocalAddr() net.Addr              { return loopbackAddr }
-func (c *replay) SetDeadline(time.Time) error      { return nil }
-func (c *replay) SetReadDeadline(time.Time) error  { return nil }
-func (c *replay) SetWriteDeadline(time.Time) error { return nil }
+func (r *replay) Write(p []byte) (int, error) { return len(p), nil }
+
+func (r *replay) Close() error {
+	if r.left == 0 {
+		r.left = -1
+		close(r.state)
+	}
+	return nil
+}
+
+func (r *replay) Addr() net.Addr                   { return loopbackAddr }
+func (r *replay) RemoteAddr() net.Addr             { return loopbackAddr }
+func (r *replay) LocalAddr() net.Addr              { return loopbackAddr }
+func (r *replay) SetDeadline(time.Time) error      { return nil }
+func (r *replay) SetReadDeadline(time.Time) error  { return nil }
+func (r *replay) SetWriteDeadline(time.Time) error { return nil }
 
 var loopbackAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
 
@@ -115,17 +132,19 @@ var loopbackAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
 // answer.
 func BenchmarkServe(b *testing.B) {
 	h := envoy.New(envoy.Options{Checker: &fixed{allow}, Trusted: loopback})
-	for name, server := range map[string]*fasthttp.Server{
-		"check": envoy.NewServer(h.ServeChecks, envoy.ServerOptions{}),
-		"bare": {NoDefaultServerHeader: true, NoDefaultContentType: true, Handler: func(ctx *fasthttp.RequestCtx) {
-			ctx.Response.Header.SetCanonical([]byte("Cache-Control"), []byte("no-store"))
-			ctx.Response.Header.SetCanonical([]byte("Authorization"), allow.Authorization)
-		}},
+	bare := &fasthttp.Server{NoDefaultServerHeader: true, NoDefaultContentType: true, Handler: func(ctx *fasthttp.RequestCtx) {
+		ctx.Response.Header.SetCanonical([]byte("Cache-Control"), []byte("no-store"))
+		ctx.Response.Header.SetCanonical([]byte("Authorization"), allow.Authorization)
+	}}
+	for name, serve := range map[string]func(net.Listener) error{
+		"check": envoy.NewServer(h.ServeChecks, envoy.ServerOptions{}).Serve,
+		"bare":  bare.Serve,
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			conn := &replay{request: []byte(costs[0].wire), left: b.N}
-			if err := server.ServeConn(conn); err != nil {
+			r := &replay{request: []byte(costs[0].wire), left: b.N, state: make(chan struct{}, 1)}
+			r.state <- struct{}{}
+			if err := serve(r); err != nil {
 				b.Fatal(err)
 			}
 		})

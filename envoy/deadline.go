@@ -10,31 +10,38 @@ import (
 // deadlineGrain is how late a deadline may strike, and twice that is how near one is set on the connection itself.
 const deadlineGrain = 250 * time.Millisecond
 
-// CoarseDeadlines returns a listener whose connections keep their own deadlines. fasthttp moves three for every request,
-// each of which the runtime's timers have to take in, though nearly none of them ever strikes; here moving one is a
-// store, and whoever has overstayed is looked for four times a second. Deadlines that are near are as exact as ever.
-func CoarseDeadlines(ln net.Listener) net.Listener {
-	l := &coarseListener{Listener: ln, start: time.Now(), open: make(map[*coarseConn]struct{})}
-	return l
+// Timeouts are how long a client may take. Zero is for ever.
+type timeouts struct {
+	read  time.Duration // for a request, from its first byte on, or from the connection's start
+	idle  time.Duration // until the next request
+	write time.Duration // to take an answer
 }
 
-type coarseListener struct {
+// A timedListener limits the time that clients may take. fasthttp does so by moving three deadlines for every request,
+// each by the clock's time and the runtime's timers, though nearly none of them ever strikes. Here moving one is a store,
+// the time is a few ticks old, and whoever has overstayed is looked for four times a second.
+type timedListener struct {
 	net.Listener
+	timeouts
 	start time.Time
 	now   atomic.Int64 // time since start, as of the last look
 
 	mu      sync.Mutex
-	open    map[*coarseConn]struct{}
+	open    map[*timedConn]struct{}
 	looking bool // there is a goroutine that looks for overdue connections: as long as there are any
 }
 
+func newTimedListener(ln net.Listener, t timeouts) *timedListener {
+	return &timedListener{Listener: ln, timeouts: t, start: time.Now(), open: make(map[*timedConn]struct{})}
+}
+
 // Accept waits for the next connection.
-func (l *coarseListener) Accept() (net.Conn, error) {
+func (l *timedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &coarseConn{Conn: conn, l: l}
+	c := &timedConn{Conn: conn, l: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[c] = struct{}{}
@@ -43,10 +50,10 @@ func (l *coarseListener) Accept() (net.Conn, error) {
 		l.now.Store(int64(time.Since(l.start)))
 		go l.look()
 	}
-	return c, nil
+	return c, c.limit(&c.read, l.read, c.Conn.SetReadDeadline)
 }
 
-func (l *coarseListener) look() {
+func (l *timedListener) look() {
 	t := time.NewTicker(deadlineGrain)
 	defer t.Stop()
 	for range t.C {
@@ -57,7 +64,7 @@ func (l *coarseListener) look() {
 }
 
 // strike ends what is overdue. It reports false when there is no connection left.
-func (l *coarseListener) strike() bool {
+func (l *timedListener) strike() bool {
 	now := int64(time.Since(l.start))
 	l.now.Store(now)
 	l.mu.Lock()
@@ -70,32 +77,88 @@ func (l *coarseListener) strike() bool {
 	return l.looking
 }
 
-type coarseConn struct {
+// A timedConn is a connection of a timedListener. It is read from and written to by one goroutine at a time.
+type timedConn struct {
 	net.Conn
-	l           *coarseListener
+	l           *timedListener
+	phase       phase
 	read, write deadline
 }
 
+// A phase is what a connection is doing.
+type phase uint8
+
+const (
+	receiving phase = iota // a request
+	answering
+	awaiting // the next request
+)
+
+// continues is the one answer that no request ends with.
+const continues = "HTTP/1.1 100 Continue\r\n\r\n"
+
+// Read implements net.Conn.
+func (c *timedConn) Read(p []byte) (int, error) {
+	if c.phase == answering {
+		c.phase = awaiting
+		if err := c.limit(&c.read, c.l.idle, c.Conn.SetReadDeadline); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.phase == awaiting {
+		c.phase = receiving
+		if err := c.limit(&c.read, c.l.timeouts.read, c.Conn.SetReadDeadline); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *timedConn) Write(p []byte) (int, error) {
+	if c.phase != answering {
+		if string(p) != continues {
+			c.phase = answering
+		}
+		if err := c.limit(&c.write, c.l.timeouts.write, c.Conn.SetWriteDeadline); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
+}
+
 // Close closes the connection.
-func (c *coarseConn) Close() error {
+func (c *timedConn) Close() error {
 	c.l.mu.Lock()
 	delete(c.l.open, c)
 	c.l.mu.Unlock()
 	return c.Conn.Close()
 }
 
-// SetReadDeadline implements net.Conn.
-func (c *coarseConn) SetReadDeadline(t time.Time) error {
+// limit sets a deadline to the time after which the client has had so long.
+func (c *timedConn) limit(d *deadline, timeout time.Duration, own func(time.Time) error) error {
+	switch {
+	case timeout <= 0:
+		return d.move(0, own)
+	case timeout < 2*deadlineGrain:
+		return d.set(c.l, time.Now().Add(timeout), own)
+	}
+	return d.move(c.l.now.Load()+int64(timeout+deadlineGrain), own) // the last look may be that long ago
+}
+
+// SetReadDeadline implements net.Conn. It holds until the next request is waited for.
+func (c *timedConn) SetReadDeadline(t time.Time) error {
 	return c.read.set(c.l, t, c.Conn.SetReadDeadline)
 }
 
-// SetWriteDeadline implements net.Conn.
-func (c *coarseConn) SetWriteDeadline(t time.Time) error {
+// SetWriteDeadline implements net.Conn. It holds until the next answer.
+func (c *timedConn) SetWriteDeadline(t time.Time) error {
 	return c.write.set(c.l, t, c.Conn.SetWriteDeadline)
 }
 
 // SetDeadline implements net.Conn.
-func (c *coarseConn) SetDeadline(t time.Time) error {
+func (c *timedConn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}
@@ -111,17 +174,22 @@ type deadline struct {
 // onConn says that the connection's own deadline is set.
 const onConn = -1
 
-func (d *deadline) set(l *coarseListener, t time.Time, own func(time.Time) error) error {
-	at := int64(0)
-	if !t.IsZero() {
-		at = int64(t.Sub(l.start))
-		if at < l.now.Load()+2*int64(deadlineGrain) {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.at.Store(onConn)
-			return own(t)
-		}
+func (d *deadline) set(l *timedListener, t time.Time, own func(time.Time) error) error {
+	if t.IsZero() {
+		return d.move(0, own)
 	}
+	at := int64(t.Sub(l.start))
+	if at >= l.now.Load()+2*int64(deadlineGrain) {
+		return d.move(at, own)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at.Store(onConn)
+	return own(t)
+}
+
+// move sets a deadline that is not near, or none.
+func (d *deadline) move(at int64, own func(time.Time) error) error {
 	if d.at.Swap(at) != onConn {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,11 +45,17 @@ type ServerOptions struct {
 	Log         *slog.Logger // receives what fasthttp itself has to say; nil discards it
 }
 
+// A Server answers HTTP requests.
+type Server struct {
+	http     *fasthttp.Server
+	timeouts timeouts
+}
+
 // NewServer returns a server for checks, for the REST API, or for both. Nothing a stranger sends is unbounded, and
 // every refusal that the handler never sees is answered in JSON with a code of the catalogue.
 //
 // Bodies are streamed: the handler reads what it wants of them, and decides how much that may be.
-func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Server {
+func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 	if o.MaxHeader <= 0 {
 		o.MaxHeader = DefaultMaxHeader
 	}
@@ -64,7 +71,8 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Serve
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &fasthttp.Server{
+	t := timeouts{read: o.ReadTimeout, idle: o.IdleTimeout, write: DefaultUploadTimeout}
+	return &Server{timeouts: t, http: &fasthttp.Server{
 		Handler: func(ctx *fasthttp.RequestCtx) {
 			// The last net below the handlers' own: fasthttp has none, and one request must not end all others.
 			defer func() {
@@ -88,9 +96,6 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Serve
 		},
 		ReadBufferSize:        o.MaxHeader, // what fasthttp bounds headers by
 		Concurrency:           o.Concurrency,
-		ReadTimeout:           o.ReadTimeout,
-		WriteTimeout:          DefaultUploadTimeout,
-		IdleTimeout:           o.IdleTimeout,
 		TCPKeepalive:          true,
 		StreamRequestBody:     true,
 		MaxRequestBodySize:    maxBody, // read before the handler runs at most; the rest waits in the stream
@@ -103,8 +108,14 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *fasthttp.Serve
 		// Messages of refused requests would quote their headers, and so cookies and keys.
 		SecureErrorLogMessage: true,
 		Logger:                logger{o.Log},
-	}
+	}}
 }
+
+// Serve answers what comes in on ln until Shutdown, or until ln fails.
+func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(newTimedListener(ln, s.timeouts)) }
+
+// Shutdown closes the listener and waits until all requests under way are answered, or ctx is done.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.ShutdownWithContext(ctx) }
 
 // unreadable answers a request that fasthttp could not read. The connection closes after it.
 //

@@ -755,9 +755,9 @@ func (v *server) serve() error {
 			return err
 		}
 		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
-		drains = append(drains, srv.ShutdownWithContext)
+		drains = append(drains, srv.Shutdown)
 		serving = append(serving, l.name, ln.Addr().String())
-		go func() { failed <- srv.Serve(envoy.CoarseDeadlines(ln)) }()
+		go func() { failed <- srv.Serve(ln) }()
 	}
 	if c.GRPCAddr != "" {
 		ln, err := listen("BARONG_GRPC_ADDR", c.GRPCAddr)

@@ -92,7 +92,6 @@ func child(kind string) error {
 			return err
 		}
 		fmt.Println(note)
-		ln = envoy.CoarseDeadlines(ln)
 		serve = envoy.NewServer(handler, envoy.ServerOptions{}).Serve
 	default:
 		return fmt.Errorf("there is no child %q", kind)
