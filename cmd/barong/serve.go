@@ -787,6 +787,9 @@ func (v *server) serve() error {
 		case <-ctx.Done():
 		case <-time.After(settleTime):
 			debug.FreeOSMemory()
+			if _, err := releaseProgram(); err != nil {
+				v.log.Debug("the pages of the program stay in memory", "error", err)
+			}
 		}
 	})
 
