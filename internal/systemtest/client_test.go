@@ -168,6 +168,17 @@ const account = "/api/v2/peatio/account/balances"
 // params are the parameters of a call.
 type params map[string]any
 
+// checkPatiently asks again, for a while, when it cannot be told in time: a busy machine may take longer than a check has.
+func (c *client) checkPatiently(path string, headers ...string) (r reply) {
+	for range 20 {
+		if r = c.check(path, headers...); !r.code(503, "authz.unavailable") {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return r
+}
+
 // keepSession keeps what a call that opened a session has answered.
 func (c *client) keepSession(r reply) reply {
 	var user struct {

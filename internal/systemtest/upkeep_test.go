@@ -78,9 +78,9 @@ func TestRollingRestart(t *testing.T) {
 			default:
 			}
 			// As a gateway does, go to the other one when the first does not accept.
-			r := at.at(c.a).check(account)
+			r := at.at(c.a).checkPatiently(account)
 			if r.err != nil {
-				r = at.at(c.b).check(account)
+				r = at.at(c.b).checkPatiently(account)
 			}
 			if r.status != 200 {
 				t.Errorf("a check while replicas are restarted: got %s", r)
@@ -93,7 +93,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, s := range []*server{c.a, c.b, c.a} {
 		s.stop()
 		s.start()
-		at.at(s).check(account).wants(t, "a replica that has just started", 200)
+		at.at(s).checkPatiently(account).wants(t, "a replica that has just started", 200)
 	}
 	close(stop)
 	callers.Wait()
