@@ -1,10 +1,12 @@
 // Package redisstore keeps sessions in Redis or Valkey, single, behind Sentinel, or as a cluster: the store that
 // replicas share. It also makes the client of a Redis URL (Connect) and remembers used nonces (Nonces).
 //
-// A session is one hash under its key, which expires by itself. A user's index is a sorted set of the keys of their
-// sessions. On a cluster the two live in different slots and cannot change together, so each is written in an order
-// that leaves at worst an index entry without a session, never a session without its entry; readers pass over such an
-// entry, and it goes when the session would have ended. Every change of a session is one script on its own key.
+// A session is one text under its key (record.go), which expires by itself. It is read together with the generation by
+// one MGET, which costs hardly more than a GET; on a cluster, where the two may lie on two nodes, by a GET of each. A
+// user's index is a sorted set of the keys of their sessions. On a cluster the two live in different slots and cannot
+// change together, so each is written in an order that leaves at worst an index entry without a session, never a session
+// without its entry; readers pass over such an entry, and it goes when the session would have ended. Every change of a
+// session is one script on its own key.
 //
 // Every session bears the generation in which it was opened, a random word under a key of its own; a session of
 // another generation does not exist. So ending all sessions is the change of one key, whatever their number.
@@ -16,7 +18,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,8 +30,8 @@ import (
 
 // The names of our keys.
 const (
-	sessionPrefix = "barong:session:"       // + session key: hash
-	userPrefix    = "barong:sessions:user:" // + uid: sorted set, member = session key ":" CreatedAt, score = EndsAt
+	sessionPrefix = "barong:session:"       // + session key: record
+	userPrefix    = "barong:sessions:user:" // + uid: sorted set, member = session key ":" CreatedAt in ms, score = EndsAt
 	generationKey = "barong:sessions:generation"
 )
 
@@ -44,63 +45,88 @@ const batch = 512
 var errTaken = errors.New("session key is taken")
 
 // A Store keeps sessions in Redis.
-type Store struct{ client redis.UniversalClient }
+type Store struct {
+	client redis.UniversalClient
+	one    bool // all keys are on one node
+}
 
 var _ session.Store = (*Store)(nil)
 
 // New returns the store behind a client, which the caller closes.
-func New(client redis.UniversalClient) *Store { return &Store{client: client} }
+func New(client redis.UniversalClient) *Store {
+	_, one := client.(*redis.Client) // behind Sentinel too
+	return &Store{client: client, one: one}
+}
 
-// The scripts. Times are Unix milliseconds, which Lua's numbers hold exactly; epochs stay texts, they may be larger.
-// Fields: u uid, o epoch, t CSRF token, a address, b User-Agent, n country, c s x e the four times, g generation, r the
-// call that created it. A record that was deleted has none of them.
-const (
+// begin begins a script about one session: v is the record as far as its texts. A record that was deleted is none.
+const begin = `
+local v = redis.call('GETRANGE', KEYS[1], 0, $texts - 1)
+if v == '' or v:sub($kind) == '$ended' then return false end
+if v:sub($kind) ~= '$live' or #v < $texts then return redis.error_reply('ERR malformed session record') end`
+
+// The scripts. Times and epochs are arguments in the digits that a record has.
+var (
 	// createScript stores a session unless the key is taken, by anything but the same call: the client sends a command
-	// again when its answer was lost. Arguments: life in ms, then the hash, which begins with a random word of the call.
-	createScript = `
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then return 1 end
-  return 0
+	// again when its answer was lost. Arguments: life in ms, record.
+	createScript = script(`
+local v = redis.call('GET', KEYS[1])
+if not v then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
+  return 1
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return 1`
+if v:sub($kind) == '$live' and v:sub($call) == ARGV[2]:sub($call) then return 1 end
+return 0`)
 	// indexScript adds a session to its user's index. Arguments: what had ended before, EndsAt, member, life in ms.
 	indexScript = `
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1`
-	// touchScript moves the expiry and answers the generation; nil when the session is gone or had expired.
-	// Arguments: seen, expires, slack.
-	touchScript = `
-local v = redis.call('HMGET', KEYS[1], 'x', 'e', 'g')
-if not v[1] or tonumber(v[1]) <= tonumber(ARGV[1]) then return false end
-local x = math.min(tonumber(ARGV[2]), tonumber(v[2]))
-redis.call('HSET', KEYS[1], 's', ARGV[1], 'x', string.format('%.0f', x))
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(x - tonumber(ARGV[1]), 0) + tonumber(ARGV[3])))
-return v[3]`
-	// rebaseScript sets the epoch and answers the generation; nil when the session is gone.
-	rebaseScript = `
-local g = redis.call('HGET', KEYS[1], 'g')
-if g then redis.call('HSET', KEYS[1], 'o', ARGV[1]) end
-return g`
-	// deleteScript deletes a session and answers generation, uid and CreatedAt; nil when there was none, or when it is
-	// not of the user named by the second argument, if one is. In its place it leaves for a minute what it answered and
-	// the random word of the call, the first argument, so that the same call sent again gets the same answer.
-	deleteScript = `
-local v = redis.call('HMGET', KEYS[1], 'g', 'u', 'c', 'd', 'dg', 'du', 'dc')
-if v[4] == ARGV[1] then return {v[5], v[6], v[7]} end
-if not v[1] or (ARGV[2] and ARGV[2] ~= v[2]) then return false end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'd', ARGV[1], 'dg', v[1], 'du', v[2], 'dc', v[3])
-redis.call('PEXPIRE', KEYS[1], 60000)
-return {v[1], v[2], v[3]}`
+	// touchScript moves the expiry and answers the record's beginning; nil when the session is gone or had expired.
+	// Arguments: seen, expires, slack in ms.
+	touchScript = script(begin + `
+local seen, expires, ends = tonumber(ARGV[1]), tonumber(v:sub($expires)), tonumber(v:sub($ends))
+if expires <= seen then return false end
+expires = math.min(tonumber(ARGV[2]), ends)
+redis.call('SETRANGE', KEYS[1], $seen, ARGV[1] .. string.format('%0$width.0f', expires))
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(expires - seen, 0) + tonumber(ARGV[3])))
+return v`)
+	// rebaseScript sets the epoch, its argument, and answers the record's beginning; nil when the session is gone.
+	rebaseScript = script(begin + `
+redis.call('SETRANGE', KEYS[1], $epoch, ARGV[1])
+return v`)
+	// deleteScript deletes a session and answers its record as far as the UID; nil when there was none, or when it is not
+	// of the user named by the second argument, the UID as a record has it, if there is one. In its place it leaves for a
+	// minute what it answered and the random word of the call, the first argument, so that the same call sent again gets
+	// the same answer.
+	deleteScript = script(`
+local mark = '$ended' .. ARGV[1]
+if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) == mark then return redis.call('GETRANGE', KEYS[1], #mark, -1) end` +
+		begin + `
+if ARGV[2] and redis.call('GETRANGE', KEYS[1], $texts, $texts + #ARGV[2] - 1) ~= ARGV[2] then return false end
+local high, low = redis.call('GETRANGE', KEYS[1], $texts, $texts + 1):byte(1, 2)
+v = redis.call('GETRANGE', KEYS[1], 0, $texts + 1 + high * 256 + low)
+redis.call('SET', KEYS[1], mark .. v, 'PX', 60000)
+return v`)
 )
+
+// script fills in where a record has what a script names: for Lua's sub the first and the last byte, counted from 1; for
+// the commands, of $seen, $epoch and $texts, the bytes before.
+func script(text string) string {
+	sub := func(from, to int) string { return fmt.Sprintf("%d, %d", from+1, to) }
+	return strings.NewReplacer(
+		"$kind", sub(0, atGeneration), "$live", string(live), "$ended", string(ended), "$call", sub(atCall, atSeen),
+		"$expires", sub(atExpires, atEnds), "$ends", sub(atEnds, atCreated), "$width", strconv.Itoa(timeLen),
+		"$seen", strconv.Itoa(atSeen), "$epoch", strconv.Itoa(atEpoch), "$texts", strconv.Itoa(atTexts),
+	).Replace(text)
+}
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
-func member(key string, createdAt string) string { return key + ":" + createdAt }
+// member is a session's entry in its user's index.
+func member(key session.Key, created int64) string {
+	return key.String() + ":" + strconv.FormatInt(created, 10)
+}
 
 // generation answers the current generation and makes the first.
 func (s *Store) generation(ctx context.Context) (string, error) {
@@ -128,14 +154,9 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
-	key, created := v.Key.String(), millis(v.CreatedAt)
-	ip := ""
-	if v.IP.IsValid() {
-		ip = v.IP.String()
-	}
-	expires := v.ExpiresAt
-	if expires.After(v.EndsAt) {
-		expires = v.EndsAt
+	record, err := encode(v, generation, rand.Text())
+	if err != nil {
+		return fmt.Errorf("create session: %w", err)
 	}
 	// Lives are counted from the caller's own now, so that its clock need not agree with Redis's.
 	from := v.SeenAt
@@ -143,15 +164,11 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 		from = v.CreatedAt
 	}
 	err = s.client.Eval(ctx, indexScript, []string{userPrefix + v.UID}, millis(from.Add(-slack)), millis(v.EndsAt),
-		member(key, created), life(from, v.EndsAt)).Err()
+		member(v.Key, v.CreatedAt.UnixMilli()), life(from, v.EndsAt)).Err()
 	if err != nil {
 		return fmt.Errorf("index session: %w", err)
 	}
-	made, err := s.client.Eval(ctx, createScript, []string{sessionPrefix + key}, life(from, expires),
-		"r", rand.Text(), "u", v.UID, "o", v.Epoch, "t", v.CSRF, "a", ip,
-		"b", v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)],
-		"n", v.Country, "c", created, "s", millis(v.SeenAt), "x", millis(expires), "e", millis(v.EndsAt),
-		"g", generation).Int()
+	made, err := s.client.Eval(ctx, createScript, []string{name(v.Key)}, life(from, expiry(v)), record).Int()
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
@@ -167,48 +184,38 @@ func life(from, to time.Time) int64 {
 	return max(to.Sub(from), 0).Milliseconds() + slack.Milliseconds()
 }
 
-// read makes a session of its hash; ErrNotFound when there is none of this generation that lives at now.
-func read(key session.Key, hash map[string]string, generation string, now time.Time) (*session.Session, error) {
-	if len(hash) == 0 || hash["g"] != generation {
-		return nil, session.ErrNotFound
-	}
-	var failed error
-	number := func(field string) int64 {
-		n, err := strconv.ParseInt(hash[field], 10, 64)
-		if err != nil {
-			failed = fmt.Errorf("session record: field %s is no number", field)
-		}
-		return n
-	}
-	at := func(field string) time.Time { return time.UnixMilli(number(field)).UTC() }
-	v := &session.Session{
-		Key: key, UID: hash["u"], Epoch: number("o"), CSRF: hash["t"], UserAgent: hash["b"], Country: hash["n"],
-		CreatedAt: at("c"), SeenAt: at("s"), ExpiresAt: at("x"), EndsAt: at("e"),
-	}
-	if ip := hash["a"]; ip != "" {
-		var err error
-		if v.IP, err = netip.ParseAddr(ip); err != nil {
-			failed = errors.New("session record: malformed address")
-		}
-	}
-	if failed != nil {
-		return nil, failed
-	}
-	if !v.Live(now) {
-		return nil, session.ErrNotFound
-	}
-	return v, nil
-}
-
 // Get implements session.Store.
 func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*session.Session, error) {
-	pipe := s.client.Pipeline() // one round trip; on a cluster one to each of two nodes, at the same time
-	hash := pipe.HGetAll(ctx, sessionPrefix+key.String())
-	generation := pipe.Get(ctx, generationKey)
-	if err := exec(ctx, pipe); err != nil {
+	record, generation, err := s.record(ctx, name(key))
+	if err != nil {
 		return nil, fmt.Errorf("get session: %w", err)
 	}
-	return read(key, hash.Val(), generation.Val(), now)
+	return decode(key, record, generation, now)
+}
+
+// record reads a record and the current generation, in one round trip; on a cluster in one to each of two nodes, at the
+// same time. What is not there is empty.
+func (s *Store) record(ctx context.Context, name string) (record, generation string, err error) {
+	if !s.one {
+		pipe := s.client.Pipeline()
+		one, other := pipe.Get(ctx, name), pipe.Get(ctx, generationKey)
+		err := exec(ctx, pipe)
+		return one.Val(), other.Val(), err
+	}
+	if err := ctx.Err(); err != nil {
+		return "", "", err
+	}
+	both := redis.NewSliceCmd(ctx, "mget", name, generationKey)
+	if err := s.client.Process(ctx, both); err != nil {
+		return "", "", err
+	}
+	values := both.Val()
+	if len(values) != 2 {
+		return "", "", errRecord
+	}
+	record, _ = values[0].(string)
+	generation, _ = values[1].(string)
+	return record, generation, nil
 }
 
 // exec runs a pipeline. That a command answers nil is no error; its Val is empty then.
@@ -232,45 +239,42 @@ func exec(ctx context.Context, pipe redis.Pipeliner) error {
 }
 
 // change runs a script on one session, and reports ErrNotFound when the script found none, or one of a generation that
-// has ended: what the script did to that one, nobody sees.
-func (s *Store) change(ctx context.Context, what, script string, key session.Key, args ...any) (*redis.Cmd, error) {
+// has ended: what the script did to that one, nobody sees. It returns what the script answered, a record's beginning.
+func (s *Store) change(ctx context.Context, what, script string, key session.Key, args ...any) (head string, err error) {
 	pipe := s.client.Pipeline()
-	done := pipe.Eval(ctx, script, []string{sessionPrefix + key.String()}, args...)
+	done := pipe.Eval(ctx, script, []string{name(key)}, args...)
 	current := pipe.Get(ctx, generationKey)
 	if err := exec(ctx, pipe); err != nil {
-		return nil, fmt.Errorf("%s session: %w", what, err)
+		return "", fmt.Errorf("%s session: %w", what, err)
 	}
-	generation, ok := done.Val().(string)
-	if list, isList := done.Val().([]any); isList && len(list) > 0 {
-		generation, ok = list[0].(string)
+	head, _ = done.Val().(string)
+	if len(head) < atTexts || head[atGeneration:atCall] != current.Val() {
+		return "", session.ErrNotFound
 	}
-	if !ok || generation != current.Val() {
-		return nil, session.ErrNotFound
-	}
-	return done, nil
+	return head, nil
 }
 
 // Touch implements session.Store. A session that had expired at seenAt is gone.
 func (s *Store) Touch(ctx context.Context, key session.Key, seenAt, expiresAt time.Time) error {
-	_, err := s.change(ctx, "touch", touchScript, key, millis(seenAt), millis(expiresAt), slack.Milliseconds())
+	_, err := s.change(ctx, "touch", touchScript, key, timeArg(seenAt), timeArg(expiresAt), slack.Milliseconds())
 	return err
 }
 
 // Rebase implements session.Store.
 func (s *Store) Rebase(ctx context.Context, key session.Key, epoch int64) error {
-	_, err := s.change(ctx, "rebase", rebaseScript, key, epoch)
+	_, err := s.change(ctx, "rebase", rebaseScript, key, appendEpoch(nil, epoch))
 	return err
 }
 
 // Delete implements session.Store.
 func (s *Store) Delete(ctx context.Context, key session.Key) error {
-	done, err := s.change(ctx, "delete", deleteScript, key, rand.Text())
+	head, err := s.change(ctx, "delete", deleteScript, key, rand.Text())
 	if err != nil {
 		return err
 	}
-	if v, err := done.StringSlice(); err == nil && len(v) == 3 {
+	if uid, created, ok := decodeHead(head); ok {
 		// The session is gone; that its entry stays behind would harm nothing.
-		_ = s.client.ZRem(ctx, userPrefix+v[1], member(key.String(), v[2])).Err()
+		_ = s.client.ZRem(ctx, userPrefix+uid, member(key, created)).Err()
 	}
 	return nil
 }
@@ -296,10 +300,10 @@ func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session
 	var stale []any
 	for chunk := range slices.Chunk(members, batch) {
 		pipe := s.client.Pipeline()
-		hashes := make([]*redis.MapStringStringCmd, len(chunk))
+		records := make([]*redis.StringCmd, len(chunk))
 		for i, m := range chunk {
 			text, _, _ := strings.Cut(m, ":")
-			hashes[i] = pipe.HGetAll(ctx, sessionPrefix+text)
+			records[i] = pipe.Get(ctx, sessionPrefix+text)
 		}
 		if err := exec(ctx, pipe); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
@@ -307,20 +311,20 @@ func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session
 		for i, m := range chunk {
 			text, created, _ := strings.Cut(m, ":")
 			key, ok := session.ParseKey(text)
-			hash := hashes[i].Val()
-			if ms, err := strconv.ParseInt(created, 10, 64); !ok || err != nil ||
-				len(hash) == 0 && time.UnixMilli(ms).Before(now.Add(-slack)) {
+			record := records[i].Val()
+			ms, err := strconv.ParseInt(created, 10, 64)
+			if !ok || err != nil || record == "" && time.UnixMilli(ms).Before(now.Add(-slack)) {
 				stale = append(stale, m) // ended or expired; a younger one may be in the middle of its Create
 				continue
 			}
-			v, err := read(key, hash, generation, now)
+			v, err := decode(key, record, generation, now)
 			if errors.Is(err, session.ErrNotFound) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			if v.UID == uid && hash["c"] == created { // else the entry of a Create that was refused
+			if v.UID == uid && v.CreatedAt.UnixMilli() == ms { // else the entry of a Create that was refused
 				out = append(out, v)
 			}
 		}
@@ -348,25 +352,25 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 		members = slices.DeleteFunc(members, func(m string) bool { return strings.HasPrefix(m, kept) })
 	}
 	var ended []session.Key
-	call := rand.Text()
+	call, owner := rand.Text(), appendText(nil, uid)
 	for chunk := range slices.Chunk(members, batch) {
 		pipe := s.client.Pipeline()
 		done := make([]*redis.Cmd, len(chunk))
 		for i, m := range chunk {
 			text, _, _ := strings.Cut(m, ":")
-			done[i] = pipe.Eval(ctx, deleteScript, []string{sessionPrefix + text}, call, uid)
+			done[i] = pipe.Eval(ctx, deleteScript, []string{sessionPrefix + text}, call, owner)
 		}
 		err := exec(ctx, pipe)
 		// Only entries whose session was there go: another's session may be on its way, between its entry and itself.
 		var gone []any
 		for i, m := range chunk {
-			v, failed := done[i].StringSlice()
-			if failed != nil || len(v) != 3 {
+			head, _ := done[i].Val().(string)
+			if len(head) < atTexts {
 				continue
 			}
 			gone = append(gone, m)
 			text, _, _ := strings.Cut(m, ":")
-			if key, ok := session.ParseKey(text); ok && v[0] == generation {
+			if key, ok := session.ParseKey(text); ok && head[atGeneration:atCall] == generation {
 				ended = append(ended, key)
 			}
 		}
@@ -426,7 +430,7 @@ func (s *Store) sweep(ctx context.Context, node redis.UniversalClient, generatio
 		pipe := s.client.Pipeline()
 		found := make([]*redis.StringCmd, len(keys))
 		for i, key := range keys {
-			found[i] = pipe.HGet(ctx, key, "g")
+			found[i] = pipe.GetRange(ctx, key, 0, atCall-1)
 		}
 		if len(keys) > 0 {
 			if err := exec(ctx, pipe); err != nil {
@@ -436,7 +440,7 @@ func (s *Store) sweep(ctx context.Context, node redis.UniversalClient, generatio
 		pipe = s.client.Pipeline()
 		var removed []*redis.IntCmd
 		for i, key := range keys {
-			if found[i].Val() == generation {
+			if found[i].Val() == string(live)+generation {
 				removed = append(removed, pipe.Unlink(ctx, key))
 			}
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -337,23 +339,131 @@ func TestLostGeneration(t *testing.T) {
 	}
 }
 
-// A record that cannot be read is an error, not an absent session.
+// A record that cannot be read is an error, not an absent session, and no call changes it.
 func TestBrokenRecord(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	client := connect(t, testkit.Valkey(t)+patient)
 	store := redisstore.New(client)
 	now := time.Now()
-	for field, value := range map[string]string{"x": "soon", "a": "nowhere", "o": ""} {
+	for what, change := range map[string]func(record string) string{
+		"an unknown layout": func(record string) string { return "2" + record[1:] },
+		"a foreign text":    func(string) string { return "hello" },
+		"half a record":     func(record string) string { return record[:len(record)/2] },
+		"a broken time":     func(record string) string { return record[:80] + "soon" + record[84:] },
+		"a byte too many":   func(record string) string { return record + "x" },
+	} {
 		v := newSession("ID0000000001", now)
 		if err := store.Create(ctx, v); err != nil {
 			t.Fatal(err)
 		}
-		if err := client.HSet(ctx, "barong:session:"+v.Key.String(), field, value).Err(); err != nil {
+		name := "barong:session:" + v.Key.String()
+		record, err := client.Get(ctx, name).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := change(record)
+		if err := client.Set(ctx, name, broken, time.Minute).Err(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := store.Get(ctx, v.Key, now); err == nil || errors.Is(err, session.ErrNotFound) {
-			t.Errorf("%s=%q: error %v, want one that is not ErrNotFound", field, value, err)
+			t.Errorf("%s: error %v, want one that is not ErrNotFound", what, err)
+		}
+		if _, err := store.List(ctx, v.UID, now); err == nil {
+			t.Errorf("%s: the list is not refused", what)
+		}
+		if err := store.Create(ctx, v); err == nil {
+			t.Errorf("%s: its key is not taken", what)
+		}
+		if got := client.Get(ctx, name).Val(); got != broken {
+			t.Errorf("%s: %q became %q", what, broken, got)
+		}
+		if err := client.Del(ctx, name).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What is no text at all is no session, and an error where one is to be changed.
+func TestForeignKey(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now()
+	v := newSession("ID0000000001", now)
+	name := "barong:session:" + v.Key.String()
+	if err := client.HSet(ctx, name, "g", "", "u", v.UID).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.Get(ctx, v.Key, now); err == nil {
+		t.Errorf("Get = %+v", got)
+	}
+	for what, call := range map[string]func() error{
+		"Create": func() error { return store.Create(ctx, v) },
+		"Touch":  func() error { return store.Touch(ctx, v.Key, now, now.Add(time.Hour)) },
+		"Rebase": func() error { return store.Rebase(ctx, v.Key, 1) },
+		"Delete": func() error { return store.Delete(ctx, v.Key) },
+	} {
+		if err := call(); err == nil {
+			t.Errorf("%s succeeds", what)
+		}
+	}
+	if kind := client.Type(ctx, name).Val(); kind != "hash" {
+		t.Errorf("the key holds a %s, want the hash", kind)
+	}
+	// A generation that is no text, or of another program, is nobody's.
+	if err := client.Set(ctx, "barong:sessions:generation", "7", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Create(ctx, newSession("ID0000000001", now)); err == nil {
+		t.Error("Create in a foreign generation succeeds")
+	}
+}
+
+// Every change keeps what it is not about, to the limits of what a session can have.
+func TestChangesKeepTheRest(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	store := redisstore.New(connect(t, testkit.Valkey(t)+patient))
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for _, epoch := range []int64{0, -1, 42, math.MaxInt64, math.MinInt64} {
+		v := newSession("ID0000000001", now)
+		v.Epoch, v.CSRF, v.Country = epoch, "0123456789abcdef0123", "NL"
+		v.IP, v.UserAgent = netip.MustParseAddr("fe80::1%eth0"), strings.Repeat("\xff", session.MaxUserAgent)
+		if err := store.Create(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string) {
+			t.Helper()
+			if got, err := store.Get(ctx, v.Key, now); err != nil || *got != *v {
+				t.Errorf("after %s: %+v, %v, want %+v", what, got, err, v)
+			}
+		}
+		check("Create")
+		v.SeenAt, v.ExpiresAt = now.Add(time.Millisecond), now.Add(time.Hour)
+		if err := store.Touch(ctx, v.Key, v.SeenAt, v.ExpiresAt); err != nil {
+			t.Error(err)
+		}
+		check("Touch")
+		v.SeenAt, v.ExpiresAt = now.Add(2*time.Millisecond), v.EndsAt
+		if err := store.Touch(ctx, v.Key, v.SeenAt, time.Date(40_000, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil {
+			t.Error(err)
+		}
+		check("Touch beyond the end")
+		v.Epoch = math.MaxInt64 - epoch&1
+		if err := store.Rebase(ctx, v.Key, v.Epoch); err != nil {
+			t.Error(err)
+		}
+		check("Rebase")
+		if list, err := store.List(ctx, v.UID, now); err != nil || len(list) != 1 || *list[0] != *v {
+			t.Errorf("List = %+v, %v, want %+v", list, err, v)
+		}
+		if err := store.Delete(ctx, v.Key); err != nil {
+			t.Error(err)
+		}
+		if list, err := store.List(ctx, v.UID, now); err != nil || len(list) != 0 {
+			t.Errorf("List after Delete = %+v, %v, want none", list, err)
 		}
 	}
 }
