@@ -168,6 +168,11 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		d.refuse(malformedRequest)
 		return
 	}
+	var key session.Key
+	if sent {
+		key = id.Key()
+		e.cache.Expect(key)
+	}
 	d.Client = e.client(r)
 	rules := e.policy()
 	if o := rules.Restrict(d.Client, path); o.Refused {
@@ -191,7 +196,7 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 	if h.present(apiKeyID) || h.present(apiKeyNonce) || h.present(apiKeySignature) {
 		c.byAPIKey(ctx)
 	} else {
-		c.byCookie(ctx, id, sent)
+		c.byCookie(ctx, id, key, sent)
 	}
 }
 
@@ -234,7 +239,7 @@ func (c *check) unavailable(ctx context.Context, what string, err error) {
 }
 
 // byCookie decides a request that has no API key.
-func (c *check) byCookie(ctx context.Context, id session.ID, sent bool) {
+func (c *check) byCookie(ctx context.Context, id session.ID, key session.Key, sent bool) {
 	e, d, h := c.engine, c.decision, &c.request.headers
 	csrf := e.csrf && changesState(c.request.Method)
 	if csrf && !h.present(csrfToken) {
@@ -244,11 +249,9 @@ func (c *check) byCookie(ctx context.Context, id session.ID, sent bool) {
 	var (
 		found session.Found
 		err   = session.ErrNotFound
-		key   session.Key
 	)
 	if sent {
 		d.Credential = Cookie
-		key = id.Key()
 		found, err = e.cache.Session(ctx, key, c.now)
 		if err != nil && !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrExpired) {
 			c.unavailable(ctx, "session", err)

@@ -10,11 +10,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Bounds of a table.
 const (
-	parts       = 256         // locks per table
+	parts       = 32          // locks per table; where each one's slots are must stay in the processor's cache
 	maxReads    = 4           // readings of a key that is invalidated again and again while it is read
 	absences    = 16          // remembered keys, per part, that the store does not have
 	absenceLife = time.Second // how long such a key is not asked for again
@@ -132,6 +133,13 @@ func (t *table[K, V]) part(hash uint64) *part[K, V] { return &t.parts[hash%parts
 func (t *table[K, V]) get(k K) *node[K, V] {
 	h := t.hash(k)
 	return t.part(h).nodes.find(h, k)
+}
+
+// expect begins to fetch the slot where get will look first.
+func (t *table[K, V]) expect(k K) {
+	h := t.hash(k)
+	slots := *t.part(h).nodes.slots.Load()
+	prefetch(unsafe.Pointer(&slots[first(h)&uint64(len(slots)-1)]), line)
 }
 
 // current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. That the

@@ -66,3 +66,24 @@ func TestHotMemory(t *testing.T) {
 		t.Errorf("a session takes %d bytes, want 256", size)
 	}
 }
+
+// To expect a key changes nothing, whatever is known of it; and memory may be asked for that is nobody's.
+func TestExpect(t *testing.T) {
+	b := newBackend()
+	c := b.cache(t, nil)
+	key, missing := b.open(1), NewID().Key()
+	for range 2 {
+		c.Expect(key)
+		c.Expect(missing)
+		b.want(t, c, key, nil)
+		b.want(t, c, missing, ErrNotFound)
+	}
+	c.ForgetAll()
+	c.Expect(key)
+	last := new([line]byte)
+	for _, n := range []uintptr{1, line, 1 << 20} {
+		prefetch(unsafe.Pointer(last), n)
+		prefetch(nil, n)
+	}
+	b.want(t, c, key, nil)
+}

@@ -2,7 +2,7 @@
 // replicas share. It also makes the client of a Redis URL (Connect) and remembers used nonces (Nonces).
 //
 // A session is one text under its key (record.go), which expires by itself. It is read together with the generation by
-// one MGET, which costs hardly more than a GET; on a cluster, where the two may lie on two nodes, by a GET of each. A
+// one MGET, which readings at the same time share (reads); on a cluster, where the two may lie on two nodes, by a GET of each. A
 // user's index is a sorted set of the keys of their sessions. On a cluster the two live in different slots and cannot
 // change together, so each is written in an order that leaves at worst an index entry without a session, never a session
 // without its entry; readers pass over such an entry, and it goes when the session would have ended. Every change of a
@@ -47,15 +47,18 @@ var errTaken = errors.New("session key is taken")
 // A Store keeps sessions in Redis.
 type Store struct {
 	client redis.UniversalClient
-	one    bool // all keys are on one node
+	reads  *reads // nil on a cluster
 }
 
 var _ session.Store = (*Store)(nil)
 
 // New returns the store behind a client, which the caller closes.
 func New(client redis.UniversalClient) *Store {
-	_, one := client.(*redis.Client) // behind Sentinel too
-	return &Store{client: client, one: one}
+	s := &Store{client: client}
+	if _, one := client.(*redis.Client); one { // behind Sentinel too
+		s.reads = newReads(client)
+	}
+	return s
 }
 
 // begin begins a script about one session: v is the record as far as its texts. A record that was deleted is none.
@@ -196,26 +199,13 @@ func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*sessi
 // record reads a record and the current generation, in one round trip; on a cluster in one to each of two nodes, at the
 // same time. What is not there is empty.
 func (s *Store) record(ctx context.Context, name string) (record, generation string, err error) {
-	if !s.one {
-		pipe := s.client.Pipeline()
-		one, other := pipe.Get(ctx, name), pipe.Get(ctx, generationKey)
-		err := exec(ctx, pipe)
-		return one.Val(), other.Val(), err
+	if s.reads != nil {
+		return s.reads.read(ctx, name)
 	}
-	if err := ctx.Err(); err != nil {
-		return "", "", err
-	}
-	both := redis.NewSliceCmd(ctx, "mget", name, generationKey)
-	if err := s.client.Process(ctx, both); err != nil {
-		return "", "", err
-	}
-	values := both.Val()
-	if len(values) != 2 {
-		return "", "", errRecord
-	}
-	record, _ = values[0].(string)
-	generation, _ = values[1].(string)
-	return record, generation, nil
+	pipe := s.client.Pipeline()
+	one, other := pipe.Get(ctx, name), pipe.Get(ctx, generationKey)
+	err = exec(ctx, pipe)
+	return one.Val(), other.Val(), err
 }
 
 // exec runs a pipeline. That a command answers nil is no error; its Val is empty then.

@@ -541,6 +541,90 @@ func TestCancelledCallsMixNothingUp(t *testing.T) {
 	group.Wait()
 }
 
+// Readings that share commands are each answered as if they were alone.
+func TestReadingsShareCommands(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := testkit.ValkeyServer(t)
+	client := connect(t, server.URL+patient)
+	store := redisstore.New(client)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	sessions := make([]*session.Session, 200)
+	for i := range sessions {
+		sessions[i] = newSession(fmt.Sprintf("ID%010d", i), now)
+		if i%5 == 0 {
+			continue // not there
+		}
+		if err := store.Create(ctx, sessions[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := func() int64 {
+		stats, err := client.Info(ctx, "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(stats, "cmdstat_mget:calls=")
+		n, _, _ := strings.Cut(rest, ",")
+		total, _ := strconv.ParseInt(n, 10, 64)
+		return total
+	}
+	server.Pause() // so that all of them wait
+	var group sync.WaitGroup
+	for i, want := range sessions {
+		group.Go(func() {
+			got, err := store.Get(ctx, want.Key, now)
+			switch {
+			case i%5 == 0 && !errors.Is(err, session.ErrNotFound):
+				t.Errorf("%s: %+v, %v, want ErrNotFound", want.UID, got, err)
+			case i%5 != 0 && (err != nil || *got != *want):
+				t.Errorf("%s: %+v, %v", want.UID, got, err)
+			}
+		})
+		if i%2 == 0 { // who gives up gets an error, and takes nobody along
+			group.Go(func() {
+				hurried, cancel := context.WithTimeout(ctx, time.Duration(i%7)*time.Millisecond)
+				defer cancel()
+				if got, err := store.Get(hurried, want.Key, now); err == nil && *got != *want {
+					t.Errorf("%s: %+v", want.UID, got)
+				}
+			})
+		}
+	}
+	time.Sleep(20 * time.Millisecond) // for most of them to wait; right without it too
+	server.Resume()
+	group.Wait()
+	if n := calls(); n < 1 || n > 300 {
+		t.Errorf("%d commands for 300 readings", n)
+	}
+	// What has just been written is read: no answer is older than its question.
+	for i := range 20 {
+		var racing sync.WaitGroup
+		for _, v := range sessions[:40] {
+			racing.Go(func() { _, _ = store.Get(ctx, v.Key, now) })
+		}
+		v := sessions[41+i]
+		if err := store.Rebase(ctx, v.Key, int64(100+i)); err != nil && i%5 != 4 {
+			t.Fatal(err)
+		}
+		if got, err := store.Get(ctx, v.Key, now); err == nil && got.Epoch != int64(100+i) {
+			t.Errorf("epoch %d, want %d", got.Epoch, 100+i)
+		}
+		racing.Wait()
+	}
+	if _, err := store.DeleteAll(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range sessions {
+		group.Go(func() {
+			if got, err := store.Get(ctx, v.Key, now); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("after DeleteAll: %+v, %v", got, err)
+			}
+		})
+	}
+	group.Wait()
+}
+
 var _ authz.Nonces = (*redisstore.Nonces)(nil)
 
 func TestNonces(t *testing.T) {
