@@ -23,10 +23,17 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// measure runs a call from as many goroutines as a busy gateway has, and reports what one takes of a processor.
+// measure runs a call from one goroutine of each processor, and from as many as a busy gateway has, and reports what one
+// takes of a processor.
 func measure(b *testing.B, call func(ctx context.Context, i int) error) {
+	for name, parallel := range map[string]int{"few": 1, "many": 64} {
+		b.Run(name, func(b *testing.B) { measureWith(b, parallel, call) })
+	}
+}
+
+func measureWith(b *testing.B, parallel int, call func(ctx context.Context, i int) error) {
 	b.ReportAllocs()
-	b.SetParallelism(64)
+	b.SetParallelism(parallel)
 	before := processorTime(b)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
