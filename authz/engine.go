@@ -182,6 +182,9 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		}
 		return
 	}
+	if sent {
+		e.cache.ExpectSoon(key)
+	}
 	if rule, ok := rules.Blocked(path); ok {
 		d.refuse(permissionDenied)
 		d.Rule = rule

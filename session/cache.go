@@ -185,8 +185,11 @@ type Found struct {
 	known *known[sessionState]
 }
 
-// Expect says that Session will soon be asked for a key: it begins to fetch the memory where it will look first.
+// Expect says that Session will be asked for a key: it begins to fetch the memory where it will look first.
 func (c *Cache) Expect(key Key) { c.sessions.expect(key) }
+
+// ExpectSoon says so again, when what Expect has asked for may have come: it begins to fetch what that points to.
+func (c *Cache) ExpectSoon(key Key) { c.sessions.expectSoon(key) }
 
 // Session returns the live session of a key and its user. The error is ErrNotFound when there is none, ErrExpired when
 // there was one until a moment ago, and any other when it cannot be told now. With ErrExpired, and with ErrNotFound if

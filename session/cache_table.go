@@ -142,6 +142,16 @@ func (t *table[K, V]) expect(k K) {
 	prefetch(unsafe.Pointer(&slots[first(h)&uint64(len(slots)-1)]), line)
 }
 
+// expectSoon begins to fetch the node that get will most likely find.
+func (t *table[K, V]) expectSoon(k K) {
+	h := t.hash(k)
+	slots := *t.part(h).nodes.slots.Load()
+	s := &slots[first(h)&uint64(len(slots)-1)]
+	if n := s.node.Load(); n != nil && s.tag.Load() == tagOf(h) {
+		prefetch(unsafe.Pointer(n), line)
+	}
+}
+
 // current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. That the
 // store does not answer makes no state trustworthy: Fresh alone says for how long one goes on.
 func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.Time) (*node[K, V], *known[V], V, error) {

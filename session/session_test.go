@@ -75,11 +75,14 @@ func TestExpect(t *testing.T) {
 	for range 2 {
 		c.Expect(key)
 		c.Expect(missing)
+		c.ExpectSoon(key)
+		c.ExpectSoon(missing)
 		b.want(t, c, key, nil)
 		b.want(t, c, missing, ErrNotFound)
 	}
 	c.ForgetAll()
 	c.Expect(key)
+	c.ExpectSoon(key)
 	last := new([line]byte)
 	for _, n := range []uintptr{1, line, 1 << 20} {
 		prefetch(unsafe.Pointer(last), n)
