@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barong/authz"
@@ -61,9 +62,9 @@ type Writer struct {
 
 	mu      sync.Mutex
 	closed  bool
-	folds   map[foldKey]fold
+	folds   map[foldKey]*fold
 	budgets map[int64]budget // by user
-	repeats map[int64]int    // not yet added to the count of the row with this id
+	repeats map[int64]int    // of folds that are gone: not yet added to the count of the row with this id
 
 	senders sync.WaitGroup
 	give    context.CancelFunc // ends the writer's attempts
@@ -72,12 +73,20 @@ type Writer struct {
 
 var _ authz.Auditor = (*Writer)(nil)
 
-// An item is a row on its way; err holds once stored is closed.
+// An item is a row on its way; its id and err hold once it is settled and stored is closed.
 type item struct {
-	row    db.Activity
-	others bool // refusals of other paths are folded into it
-	stored chan struct{}
-	err    error
+	row     db.Activity
+	others  bool // refusals of other paths are folded into it
+	settled atomic.Bool
+	stored  chan struct{}
+	err     error
+}
+
+// settle tells whoever waits for the row that it is stored, or why not.
+func (it *item) settle(err error) {
+	it.err = err
+	it.settled.Store(true)
+	close(it.stored)
 }
 
 // A foldKey stands for a user, a method and a path. Paths may be long, and strangers choose them, who cannot know the
@@ -88,6 +97,7 @@ type foldKey [2]uint64
 type fold struct {
 	first *item // its row has an id once it is stored
 	until time.Time
+	more  int // not yet added to the row's count
 }
 
 // A budget is how many refusals of a user got rows of their own lately.
@@ -109,7 +119,7 @@ func New(o Options) *Writer {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writer{
-		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), budgets: make(map[int64]budget),
+		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]*fold), budgets: make(map[int64]budget),
 		repeats: make(map[int64]int), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		give: cancel, done: make(chan struct{}),
 	}
@@ -180,7 +190,7 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 	}
 	it = &item{stored: make(chan struct{}), others: others}
 	if len(w.folds) < foldsKept {
-		w.folds[key] = fold{it, now.Add(foldTime)}
+		w.folds[key] = &fold{first: it, until: now.Add(foldTime)}
 	}
 	w.senders.Add(1)
 	return it, true, nil
@@ -189,21 +199,27 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 // fold adds a refusal to the count of the row that others like it are folded into, or returns that row while it is on its
 // way. The lock is held.
 func (w *Writer) fold(key foldKey, now time.Time) (waits *item, folded bool) {
-	f, ok := w.folds[key]
-	if !ok {
+	f := w.folds[key]
+	switch {
+	case f == nil:
 		return nil, false
-	}
-	select {
-	case <-f.first.stored:
-	default:
+	case !f.first.settled.Load():
 		return f.first, false
-	}
-	if f.first.err == nil && now.Before(f.until) {
-		w.repeats[f.first.row.ID]++
+	case f.first.err == nil && now.Before(f.until):
+		f.more++
 		return nil, true
 	}
+	w.collect(f)
 	delete(w.folds, key)
 	return nil, false
+}
+
+// collect moves the count of a fold to those that wait to be stored. The lock is held.
+func (w *Writer) collect(f *fold) {
+	if f.more > 0 {
+		w.repeats[f.first.row.ID] += f.more
+		f.more = 0
+	}
 }
 
 func (w *Writer) keyOf(user int64, method, path string) foldKey {
@@ -226,8 +242,7 @@ func (w *Writer) send(ctx context.Context, e *authz.AuditEntry, it *item, now ti
 	case w.queue <- it:
 		return nil
 	case <-ctx.Done():
-		it.err = fmt.Errorf("audit: %w", context.Cause(ctx))
-		close(it.stored)
+		it.settle(fmt.Errorf("audit: %w", context.Cause(ctx)))
 		return it.err
 	}
 }
@@ -374,8 +389,7 @@ func (w *Writer) insert(ctx context.Context, batch []*item) error {
 
 func finish(batch []*item, err error) {
 	for _, it := range batch {
-		it.err = err
-		close(it.stored)
+		it.settle(err)
 	}
 }
 
@@ -395,7 +409,7 @@ func (w *Writer) flush(ctx context.Context) error {
 	now := w.o.Now()
 	w.mu.Lock()
 	for key, f := range w.folds {
-		if !now.Before(f.until) {
+		if w.collect(f); !now.Before(f.until) {
 			delete(w.folds, key)
 		}
 	}
