@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -20,6 +23,52 @@ func processorTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("read the processor clock of process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// countInstructions counts the instructions that the threads of a process run outside the kernel, until the function that it
+// returns is called, which says how many. Machines without such a counter, or that keep it to root, return an error
+// (perf_event_open(2)).
+func countInstructions(pid int) (end func() (int64, error), err error) {
+	attr := unix.PerfEventAttr{
+		Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_INSTRUCTIONS, Size: unix.PERF_ATTR_SIZE_VER0,
+		Bits: unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv | unix.PerfBitInherit,
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil, err
+	}
+	var counters []int
+	closeAll := func() {
+		for _, fd := range counters {
+			_ = unix.Close(fd) // it was only read from
+		}
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(thread.Name())
+		if err != nil {
+			continue
+		}
+		fd, err := unix.PerfEventOpen(&attr, id, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			closeAll()
+			return nil, fmt.Errorf("count instructions: %w", err)
+		}
+		counters = append(counters, fd)
+	}
+	return func() (sum int64, err error) {
+		defer closeAll()
+		for _, fd := range counters {
+			var count [8]byte
+			if _, err := unix.Read(fd, count[:]); err != nil {
+				return 0, fmt.Errorf("count instructions: %w", err)
+			}
+			sum += int64(binary.NativeEndian.Uint64(count[:]))
+		}
+		return sum, nil
+	}, nil
 }
 
 // cores are the processors that this process may use.

@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	program := flags.String("barong", "", "the program to measure; without it, it is built")
 	rounds := flags.Int("rounds", 0, "turns of each server; 0 is 7, or 1 with -quick")
 	turn := flags.Duration("turn", 0, "length of a turn; 0 is 1s, or 200ms with -quick")
-	connections := flags.Int("connections", 32, "connections of the closed loop")
+	connections := flags.Int("connections", 64, "connections of the closed loop")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil

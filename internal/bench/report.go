@@ -45,6 +45,8 @@ type sample struct {
 	Processor float64 // microseconds of processor time a request; 0 when unknown
 	Busy      float64 // share of its processor that the server used
 	P50, P99  float64 // microseconds
+
+	Instructions float64 // a request, outside the kernel; 0 where the machine does not count them
 }
 
 // A ratio is the median over the rounds, and the lowest and highest; all 0 when it was not measured.
@@ -125,14 +127,20 @@ func (r *report) print(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "\nThe gateway beside a bare server: median of the rounds, lowest and highest in brackets. 1.00 is as cheap.\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "check\tbeside\tby processor time\tby rate\tprocessor µs\tof base µs\ttarget")
+	fmt.Fprintln(t, "check\tbeside\tby processor time\tby rate\tprocessor µs\tof base µs\tinstructions\tof base\ttarget")
 	for _, row := range r.Rows {
 		if row.Processor.Median == 0 && row.Rate.Median == 0 {
 			continue
 		}
 		micros := func(s *sample) float64 { return s.Processor }
-		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%.1f\t%.1f\t%s\n", row.Name, row.Base, row.Processor, row.Rate,
-			medianOf(row.Rounds, micros), medianOf(row.BaseRounds, micros), row.Target)
+		instructions := func(samples []sample) string {
+			if n := medianOf(samples, func(s *sample) float64 { return s.Instructions }); n > 0 {
+				return fmt.Sprintf("%.0f", n)
+			}
+			return "-" // this machine does not count them
+		}
+		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%.1f\t%.1f\t%s\t%s\t%s\n", row.Name, row.Base, row.Processor, row.Rate,
+			medianOf(row.Rounds, micros), medianOf(row.BaseRounds, micros), instructions(row.Rounds), instructions(row.BaseRounds), row.Target)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -71,8 +71,13 @@ func closeAll(callers []caller) {
 
 // measure is one turn of one server.
 func measure(s *server, callers []caller, turn time.Duration) (sample, error) {
+	instructions, countErr := countInstructions(s.pid())
 	before, clockErr := processorTime(s.pid())
 	l, err := loop(callers, turn)
+	counted := int64(0)
+	if countErr == nil {
+		counted, countErr = instructions()
+	}
 	if err != nil {
 		return sample{}, err
 	}
@@ -82,6 +87,9 @@ func measure(s *server, callers []caller, turn time.Duration) (sample, error) {
 	v := sample{
 		Rate: float64(l.requests) / l.took.Seconds(),
 		P50:  float64(l.p50) / float64(time.Microsecond), P99: float64(l.p99) / float64(time.Microsecond),
+	}
+	if countErr == nil {
+		v.Instructions = float64(counted) / float64(l.requests)
 	}
 	if clockErr == nil {
 		after, err := processorTime(s.pid())
