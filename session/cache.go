@@ -202,9 +202,11 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 		}
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			prefetch(unsafe.Pointer(st), 2*line)
+			prefetch(unsafe.Pointer(p), 2*line)
 			at := c.stamp(now)
-			if p.use(at, c.ttl/8) && st.value.session.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
-				c.trusts(min(st.loaded, p.loaded), now) {
+			s := &st.value.session
+			if p.use(at, c.ttl/8) && s.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
+				c.trusts(min(st.loaded, p.loaded), now) && s.UID == p.value.UID {
 				st.use(at, c.ttl/8)
 				return found(n, st, p), nil
 			}
@@ -295,7 +297,7 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 		}
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			at := c.stamp(now)
-			if p.use(at, c.ttl/8) && c.trusts(min(st.loaded, p.loaded), now) {
+			if p.use(at, c.ttl/8) && c.trusts(min(st.loaded, p.loaded), now) && st.value.key.UID == p.value.UID {
 				st.use(at, c.ttl/8)
 				return foundKey(n, st, p), nil
 			}

@@ -6,12 +6,12 @@ import "context"
 // of the row makes a new one.
 type Principal struct {
 	// What every check looks at comes first, so that it lies together in memory.
-	Epoch int64  // current session epoch: a session of another epoch is dead
+	Epoch int64 // current session epoch: a session of another epoch is dead
+	UID   string
 	State string // "active", "pending", or one that closes the account
 	Role  string
 
 	UserID     int64
-	UID        string
 	Email      string
 	Level      int
 	ReferralID int64 // users.id of the referrer, 0 for none

@@ -55,7 +55,7 @@ func TestHotMemory(t *testing.T) {
 	for name, end := range map[string][2]uintptr{
 		"node":    {unsafe.Sizeof(node[Key, sessionState]{}), 64},
 		"session": {unsafe.Offsetof(session.value) + unsafe.Offsetof(session.value.session) + unsafe.Offsetof(session.value.session.Key), 80},
-		"user":    {unsafe.Offsetof(user.value) + unsafe.Offsetof(user.value.UserID), 64},
+		"user":    {unsafe.Offsetof(user.value) + unsafe.Offsetof(user.value.UserID), 80},
 		"token":   {unsafe.Sizeof(token), 64},
 	} {
 		if end[0] > end[1] {
@@ -89,4 +89,24 @@ func TestExpect(t *testing.T) {
 		prefetch(nil, n)
 	}
 	b.want(t, c, key, nil)
+}
+
+// A user found beside a session is that session's, whatever became of the node meanwhile.
+func TestAnotherUserIsNotBelieved(t *testing.T) {
+	b := newBackend()
+	c := b.cache(t, nil)
+	mine, other := b.open(1), b.open(2)
+	b.want(t, c, mine, nil)
+	b.want(t, c, other, nil)
+	n := c.sessions.get(mine)
+	n.user.Store(c.sessions.get(other).user.Load())
+	for range 2 {
+		f, err := c.Session(t.Context(), mine, b.now())
+		if err != nil || f.Principal.UID != f.Session.UID {
+			t.Fatalf("user %s of the session of %s, error %v", f.Principal.UID, f.Session.UID, err)
+		}
+	}
+	if n.user.Load().value.UID != n.state.Load().value.session.UID {
+		t.Error("the user of another session is kept")
+	}
 }
