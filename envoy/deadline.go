@@ -37,11 +37,22 @@ func newTimedListener(ln net.Listener, t timeouts) *timedListener {
 
 // Accept waits for the next connection.
 func (l *timedListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &timedConn{Conn: conn, l: l}
+		l.add(c)
+		if c.limit(&c.read, l.read, conn.SetReadDeadline) == nil {
+			return c, nil
+		}
+		_ = c.Close() // its client has gone already, which is no error of the listener's
 	}
-	c := &timedConn{Conn: conn, l: l}
+}
+
+// add has a connection looked after.
+func (l *timedListener) add(c *timedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[c] = struct{}{}
@@ -50,7 +61,6 @@ func (l *timedListener) Accept() (net.Conn, error) {
 		l.now.Store(int64(time.Since(l.start)))
 		go l.look()
 	}
-	return c, c.limit(&c.read, l.read, c.Conn.SetReadDeadline)
 }
 
 func (l *timedListener) look() {

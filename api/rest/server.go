@@ -256,6 +256,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 			return err
 		}
 		defer leave()
+		_ = c.rc.SetReadDeadline(time.Now().Add(bodyTime)) // the wait was not the client's; one that is gone fails when read
 	}
 	if err := c.read(); err != nil {
 		return err

@@ -446,6 +446,32 @@ func TestClientIsOfTheHead(t *testing.T) {
 	}
 }
 
+// TestWaitIsNotTheClients holds that a call which had to wait outside still has time to send its body.
+func TestWaitIsNotTheClients(t *testing.T) {
+	list := routes()
+	for _, r := range routes() {
+		if r.Path == "/resource/upload" {
+			r.Path, r.Parallel = "/resource/line", 1
+			list = append(list, r)
+		}
+	}
+	e := apitest.New(t, "sqlite")
+	s := e.Serve(t, list, func(o *rest.Options) {
+		client := o.Client
+		o.Client = func(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+			if err := rc.SetReadDeadline(time.Unix(1, 0)); err != nil { // its time is over
+				t.Error(err)
+			}
+			return client(rc)
+		}
+	})
+	u := e.NewUser(t, nil)
+	for range 2 {
+		s.Put(t, "/resource/line", apitest.As(u), apitest.File("f", "a.bin", "application/octet-stream", strings.Repeat("x", 1<<19))).
+			WantBody(t, 200, `{"bytes":524288}`)
+	}
+}
+
 func TestPages(t *testing.T) {
 	_, s := start(t)
 	for _, c := range []struct{ query, page, size, link string }{

@@ -11,6 +11,7 @@ import (
 const (
 	waiting  = 3                // calls of a user that may wait for each one that may run
 	patience = 30 * time.Second // the longest wait
+	bodyTime = time.Minute      // for the body of a call that has waited, from then on
 )
 
 // A turnstile bounds how many calls of one user run at the same time, where a call is dear: others wait outside, with

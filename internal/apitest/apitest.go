@@ -556,6 +556,7 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 	srv := &fasthttp.Server{
 		Handler: api.Handle, StreamRequestBody: true, MaxRequestBodySize: rest.DefaultMaxBody,
 		NoDefaultServerHeader: true, NoDefaultContentType: true, ReadTimeout: time.Minute, CloseOnShutdown: true,
+		DisablePreParseMultipartForm: true,
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
