@@ -456,6 +456,7 @@ func TestWaitIsNotTheClients(t *testing.T) {
 		}
 	}
 	e := apitest.New(t, "sqlite")
+	e.StreamForms = true
 	s := e.Serve(t, list, func(o *rest.Options) {
 		client := o.Client
 		o.Client = func(rc *fasthttp.RequestCtx) (netip.Addr, bool) {

@@ -69,6 +69,10 @@ type Env struct {
 	Clock  *Clock
 	Folder string // an empty folder for files
 
+	// StreamForms has servers leave forms unread until the call reads them. A client that is still sending when it is
+	// refused may then miss the answer.
+	StreamForms bool
+
 	Sessions  session.Store // in the database, or in Valkey beside Postgres
 	Passwords *password.Hasher
 	Strength  *password.Policy
@@ -556,7 +560,7 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 	srv := &fasthttp.Server{
 		Handler: api.Handle, StreamRequestBody: true, MaxRequestBodySize: rest.DefaultMaxBody,
 		NoDefaultServerHeader: true, NoDefaultContentType: true, ReadTimeout: time.Minute, CloseOnShutdown: true,
-		DisablePreParseMultipartForm: true,
+		DisablePreParseMultipartForm: e.StreamForms,
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
