@@ -58,13 +58,15 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 	r, d := c.request, c.decision
 	_, query, _ := strings.Cut(r.Target, "?")
 	e := auditEntries.Get().(*AuditEntry)
-	defer auditEntries.Put(e)
+	defer func() {
+		*e = AuditEntry{} // views of what is not ours any more
+		auditEntries.Put(e)
+	}()
 	*e = AuditEntry{
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
 		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: view(r.headers.single[userAgent]),
 	}
-	defer func() { *e = AuditEntry{} }()
 	return c.engine.auditor.Audit(ctx, e)
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"barong/internal/header"
 	"barong/session"
 )
 
@@ -45,7 +46,7 @@ func findCookie(lines [][]byte, name string) (value []byte, found, ok bool) {
 			if found {
 				return nil, false, false
 			}
-			value, found = trimSpace(rest[1:]), true
+			value, found = header.TrimSpace(rest[1:]), true
 		}
 	}
 	return value, found, true

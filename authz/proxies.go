@@ -128,7 +128,7 @@ func (p *Proxies) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[
 		return peer
 	}
 	if p.akamai {
-		if text := trimSpace(trueClientIP); len(text) > 0 {
+		if text := header.TrimSpace(trueClientIP); len(text) > 0 {
 			return parseHop(text)
 		}
 	}
@@ -141,7 +141,7 @@ func (p *Proxies) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[
 			if more = at >= 0; more {
 				line, item = line[:at], line[at+1:]
 			}
-			hop := parseHop(trimSpace(item))
+			hop := parseHop(header.TrimSpace(item))
 			if !hop.IsValid() || !p.Trusted(hop) {
 				return hop
 			}
@@ -207,7 +207,7 @@ func isPort(text []byte) bool {
 // item counts, which is about the client.
 func (p *Proxies) HTTPS(peer netip.Addr, forwardedProto []byte) bool {
 	first, _, _ := bytes.Cut(forwardedProto, []byte{','})
-	return p.Trusted(peer) && https.Is(trimSpace(first))
+	return p.Trusted(peer) && https.Is(header.TrimSpace(first))
 }
 
 var https = header.NewName("https")

@@ -130,17 +130,6 @@ func (h *headers) addLine(lines *[maxLines][]byte, n uint8, value []byte) uint8 
 	return n + 1
 }
 
-// trimSpace takes the white space of header values off both ends (RFC 9110 section 5.6.3).
-func trimSpace(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
-
 // view is b as a string that shares its bytes, and lives as long as b does: until the check is over. What outlives the
 // check is cloned.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -378,7 +378,7 @@ func (f *ActivityFilter) whereDays(s *listQuery, first, last time.Time) {
 
 // AddToActivities adds to the counts of rows, by id: refusals like them that were not given rows of their own.
 func (tx *Tx) AddToActivities(ctx context.Context, more map[int64]int) error {
-	const most = 500 // rows of one statement
+	const most = 500 // rows of one statement; each replica counts at rows that it wrote itself, so that none waits for another
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(more)), most) {
 		query := strings.Repeat(", (CAST(? AS bigint), CAST(? AS bigint))", len(ids))[2:]
 		args := make([]any, 0, 2*len(ids))

@@ -10,7 +10,7 @@ import (
 // deadlineGrain is how late a deadline may strike, and twice that is how near one is set on the connection itself.
 const deadlineGrain = 250 * time.Millisecond
 
-// Timeouts are how long a client may take. Zero is for ever.
+// timeouts are how long a client may take. Zero is for ever.
 type timeouts struct {
 	read  time.Duration // for a request, from its first byte on, or from the connection's start
 	idle  time.Duration // until the next request
@@ -43,8 +43,9 @@ func (l *timedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &timedConn{Conn: conn, l: l}
+		c.read.own, c.write.own = conn.SetReadDeadline, conn.SetWriteDeadline
 		l.add(c)
-		if c.limit(&c.read, l.read, conn.SetReadDeadline) == nil {
+		if c.read.limit(l, l.read) == nil {
 			return c, nil
 		}
 		_ = c.Close() // its client has gone already, which is no error of the listener's
@@ -80,8 +81,8 @@ func (l *timedListener) strike() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.read.strike(now, c.Conn.SetReadDeadline)
-		c.write.strike(now, c.Conn.SetWriteDeadline)
+		c.read.strike(now)
+		c.write.strike(now)
 	}
 	l.looking = len(l.open) > 0
 	return l.looking
@@ -111,14 +112,14 @@ const continues = "HTTP/1.1 100 Continue\r\n\r\n"
 func (c *timedConn) Read(p []byte) (int, error) {
 	if c.phase == answering {
 		c.phase = awaiting
-		if err := c.limit(&c.read, c.l.idle, c.Conn.SetReadDeadline); err != nil {
+		if err := c.read.limit(c.l, c.l.idle); err != nil {
 			return 0, err
 		}
 	}
 	n, err := c.Conn.Read(p)
 	if n > 0 && c.phase == awaiting {
 		c.phase = receiving
-		if err := c.limit(&c.read, c.l.timeouts.read, c.Conn.SetReadDeadline); err != nil {
+		if err := c.read.limit(c.l, c.l.timeouts.read); err != nil {
 			return n, err
 		}
 	}
@@ -131,7 +132,7 @@ func (c *timedConn) Write(p []byte) (int, error) {
 		if string(p) != continues {
 			c.phase = answering
 		}
-		if err := c.limit(&c.write, c.l.timeouts.write, c.Conn.SetWriteDeadline); err != nil {
+		if err := c.write.limit(c.l, c.l.timeouts.write); err != nil {
 			return 0, err
 		}
 	}
@@ -146,25 +147,14 @@ func (c *timedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// limit sets a deadline to the time after which the client has had so long.
-func (c *timedConn) limit(d *deadline, timeout time.Duration, own func(time.Time) error) error {
-	switch {
-	case timeout <= 0:
-		return d.move(0, own)
-	case timeout < 2*deadlineGrain:
-		return d.set(c.l, time.Now().Add(timeout), own)
-	}
-	return d.move(c.l.now.Load()+int64(timeout+deadlineGrain), own) // the last look may be that long ago
-}
-
 // SetReadDeadline implements net.Conn. It holds until the next request is waited for.
 func (c *timedConn) SetReadDeadline(t time.Time) error {
-	return c.read.set(c.l, t, c.Conn.SetReadDeadline)
+	return c.read.set(c.l, t)
 }
 
 // SetWriteDeadline implements net.Conn. It holds until the next answer.
 func (c *timedConn) SetWriteDeadline(t time.Time) error {
-	return c.write.set(c.l, t, c.Conn.SetWriteDeadline)
+	return c.write.set(c.l, t)
 }
 
 // SetDeadline implements net.Conn.
@@ -177,39 +167,51 @@ func (c *timedConn) SetDeadline(t time.Time) error {
 
 // A deadline is one of the two of a connection: the time since the listener's start, 0 for none, or onConn.
 type deadline struct {
-	at atomic.Int64
-	mu sync.Mutex // held while the connection's own is changed
+	at  atomic.Int64
+	mu  sync.Mutex // held while the connection's own is changed
+	own func(time.Time) error
 }
 
 // onConn says that the connection's own deadline is set.
 const onConn = -1
 
-func (d *deadline) set(l *timedListener, t time.Time, own func(time.Time) error) error {
+// limit sets a deadline to the time after which the client has had so long.
+func (d *deadline) limit(l *timedListener, timeout time.Duration) error {
+	switch {
+	case timeout <= 0:
+		return d.move(0)
+	case timeout < 2*deadlineGrain:
+		return d.set(l, time.Now().Add(timeout))
+	}
+	return d.move(l.now.Load() + int64(timeout+deadlineGrain)) // the last look may be that long ago
+}
+
+func (d *deadline) set(l *timedListener, t time.Time) error {
 	if t.IsZero() {
-		return d.move(0, own)
+		return d.move(0)
 	}
 	at := int64(t.Sub(l.start))
 	if at >= l.now.Load()+2*int64(deadlineGrain) {
-		return d.move(at, own)
+		return d.move(at)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at.Store(onConn)
-	return own(t)
+	return d.own(t)
 }
 
 // move sets a deadline that is not near, or none.
-func (d *deadline) move(at int64, own func(time.Time) error) error {
+func (d *deadline) move(at int64) error {
 	if d.at.Swap(at) != onConn {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return own(time.Time{})
+	return d.own(time.Time{})
 }
 
 // strike lets the deadline strike on the connection if it is over and was not moved meanwhile.
-func (d *deadline) strike(now int64, own func(time.Time) error) {
+func (d *deadline) strike(now int64) {
 	at := d.at.Load()
 	if at <= 0 || at > now {
 		return
@@ -217,6 +219,6 @@ func (d *deadline) strike(now int64, own func(time.Time) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.at.CompareAndSwap(at, onConn) {
-		_ = own(time.Unix(1, 0)) // fails on a closed connection, which is over anyway
+		_ = d.own(time.Unix(1, 0)) // fails on a closed connection, which is over anyway
 	}
 }

@@ -118,7 +118,7 @@ func acceptsHTML(accept []byte) bool {
 				break
 			}
 		}
-		if valueHTML.Is(trimSpace(kind)) && !refusedWeight(weight) {
+		if valueHTML.Is(header.TrimSpace(kind)) && !refusedWeight(weight) {
 			return true
 		}
 	}
@@ -129,7 +129,7 @@ func acceptsHTML(accept []byte) bool {
 func refusedWeight(parameters []byte) bool {
 	for i := 0; i+2 < len(parameters); i++ {
 		if (parameters[i] == 'q' || parameters[i] == 'Q') && parameters[i+1] == '=' {
-			for _, c := range trimSpace(parameters[i+2:]) {
+			for _, c := range header.TrimSpace(parameters[i+2:]) {
 				if c != '0' && c != '.' {
 					return c == ';'
 				}

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -205,8 +203,7 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	n := bytesOf(name)
 	nameLength, _ := nameEnd(n, 0)
 	valueLength, ascii := valueEnd(value, 0)
-	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) ||
-		!ascii && (!utf8.Valid(value) || bytes.IndexByte(value, 0x7f) >= 0) {
+	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !ascii && !readable(value) {
 		g.ok = false
 		return
 	}

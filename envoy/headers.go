@@ -49,16 +49,9 @@ func (s *headerScanner) next() bool {
 	if end+2 > len(b) || b[end] != '\r' || b[end+1] != '\n' { // a bare line feed ends a line for some parsers only
 		return false
 	}
-	first, last := colon+1, end
-	for first < last && (b[first] == ' ' || b[first] == '\t') {
-		first++
-	}
-	for first < last && (b[last-1] == ' ' || b[last-1] == '\t') {
-		last--
-	}
-	s.name, s.value, s.at = b[at:colon], b[first:last], end+2
-	if !ascii && (!utf8.Valid(s.value) || bytes.IndexByte(s.value, 0x7f) >= 0) {
-		return false // gateways replace, drop or fail on bytes that are no UTF-8, each in its own way
+	s.name, s.value, s.at = b[at:colon], header.TrimSpace(b[colon+1:end]), end+2
+	if !ascii && !readable(s.value) {
+		return false
 	}
 	switch len(s.name) {
 	case len("content-length"):
@@ -205,15 +198,9 @@ func valueEnd(b []byte, i int) (end int, ascii bool) {
 	return i, beyond&high == 0
 }
 
-func trimSpace(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
+// readable reports whether what valueEnd is not sure of may stand in a value. Gateways replace, drop or fail on bytes that
+// are no UTF-8, each in its own way.
+func readable(value []byte) bool { return utf8.Valid(value) && bytes.IndexByte(value, 0x7f) < 0 }
 
 // tokenByte is true for the bytes of a header's name (RFC 9110, section 5.6.2).
 var tokenByte = func() (t [256]bool) {

@@ -169,12 +169,6 @@ type Token struct {
 // A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they are forgotten.
 type TokenSlot = atomic.Pointer[Token]
 
-// What lies far apart in memory is fetched at the same time, rather than each when it is needed.
-const (
-	line       = 64
-	tokenAhead = 8 * line // of a token, whose text lies behind it (authz.emptyToken); the processor guesses the rest
-)
-
 // A Found is what the cache knows about a session. What it points to must only be read.
 type Found struct {
 	Session   *Session
@@ -197,9 +191,7 @@ func (c *Cache) ExpectSoon(key Key) { c.sessions.expectSoon(key) }
 func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, error) {
 	n := c.sessions.get(key)
 	if n != nil {
-		if t := n.token.Load(); t != nil {
-			prefetch(unsafe.Pointer(t), tokenAhead)
-		}
+		n.fetchToken()
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			prefetch(unsafe.Pointer(st), 2*line)
 			prefetch(unsafe.Pointer(p), 2*line)
@@ -216,9 +208,7 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 }
 
 func found(n *node[Key, sessionState], st *known[sessionState], p *known[Principal]) Found {
-	if n.user.Load() != p {
-		n.user.Store(p)
-	}
+	n.keepUser(p)
 	return Found{Session: &st.value.session, Principal: &p.value, Token: &n.token, node: n, known: st}
 }
 
@@ -292,9 +282,7 @@ type FoundKey struct {
 func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey, error) {
 	n := c.apiKeys.get(kid)
 	if n != nil {
-		if t := n.token.Load(); t != nil {
-			prefetch(unsafe.Pointer(t), tokenAhead)
-		}
+		n.fetchToken()
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			at := c.stamp(now)
 			if p.use(at, c.ttl/8) && c.trusts(min(st.loaded, p.loaded), now) && st.value.key.UID == p.value.UID {
@@ -307,9 +295,7 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 }
 
 func foundKey(n *node[string, keyState], st *known[keyState], p *known[Principal]) FoundKey {
-	if n.user.Load() != p {
-		n.user.Store(p)
-	}
+	n.keepUser(p)
 	return FoundKey{Key: &st.value.key, MAC: st.value.mac, Principal: &p.value, Token: &n.token}
 }
 

@@ -68,6 +68,26 @@ func (n *node[K, V]) know(st *known[V]) {
 	}
 }
 
+// keepUser keeps what is known of the user beside the node.
+func (n *node[K, V]) keepUser(p *known[Principal]) {
+	if n.user.Load() != p {
+		n.user.Store(p)
+	}
+}
+
+// What lies far apart in memory is fetched at the same time, rather than each when it is needed.
+const (
+	line       = 64
+	tokenAhead = 8 * line // of a token, whose text lies behind it (authz.emptyToken); the processor guesses the rest
+)
+
+// fetchToken begins to fetch the token, which a check needs last.
+func (n *node[K, V]) fetchToken() {
+	if t := n.token.Load(); t != nil {
+		prefetch(unsafe.Pointer(t), tokenAhead)
+	}
+}
+
 // A table remembers what one store holds under keys of type K. Reading it takes no lock.
 type table[K comparable, V any] struct {
 	cache *Cache

@@ -180,7 +180,7 @@ func ask(addr string, request []byte) (*answer, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second)) // a connection that is gone fails below
 	if _, err := conn.Write(request); err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Package header knows the names of header fields by their bytes. A check looks at every name of its request, most of
-// which mean nothing to it, so it compares eight bytes at a time.
+// Package header knows the bytes of header fields. A check looks at every name of its request, most of which mean nothing
+// to it, so it compares eight bytes at a time.
 package header
 
 import "encoding/binary"
@@ -77,3 +77,14 @@ func (n *Name) Is(name []byte) bool {
 
 // is is 0 when the bytes are those of the word.
 func (w *word) is(bytes uint64) uint64 { return (bytes ^ w.bytes) &^ w.fold }
+
+// TrimSpace takes the white space around a field's value off (RFC 9110 section 5.6.3).
+func TrimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}

@@ -83,3 +83,13 @@ func TestNoName(t *testing.T) {
 		}()
 	}
 }
+
+func TestTrimSpace(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", " ": "", "\t \t": "", "a": "a", " a": "a", "a\t": "a", " \ta b\t ": "a b", "\na ": "\na", "a\u00a0": "a\u00a0",
+	} {
+		if got := string(header.TrimSpace([]byte(text))); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
