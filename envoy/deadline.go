@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ func (l *timedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &timedConn{Conn: conn, l: l}
+		c := &timedConn{Conn: conn, l: l, peer: addrOf(conn.RemoteAddr())}
 		c.read.own, c.write.own = conn.SetReadDeadline, conn.SetWriteDeadline
 		l.add(c)
 		if c.read.limit(l, l.read) == nil {
@@ -92,6 +93,7 @@ func (l *timedListener) strike() bool {
 type timedConn struct {
 	net.Conn
 	l           *timedListener
+	peer        netip.Addr // the zero Addr when it is no IP address
 	phase       phase
 	read, write deadline
 }
@@ -103,6 +105,7 @@ const (
 	receiving phase = iota // a request
 	answering
 	awaiting // the next request
+	begun    // to receive it; the time for that is not limited as long as nobody waits for more
 )
 
 // continues is the one answer that no request ends with.
@@ -110,18 +113,21 @@ const continues = "HTTP/1.1 100 Continue\r\n\r\n"
 
 // Read implements net.Conn.
 func (c *timedConn) Read(p []byte) (int, error) {
-	if c.phase == answering {
+	switch c.phase {
+	case answering:
 		c.phase = awaiting
 		if err := c.read.limit(c.l, c.l.idle); err != nil {
+			return 0, err
+		}
+	case begun:
+		c.phase = receiving
+		if err := c.read.limit(c.l, c.l.timeouts.read); err != nil {
 			return 0, err
 		}
 	}
 	n, err := c.Conn.Read(p)
 	if n > 0 && c.phase == awaiting {
-		c.phase = receiving
-		if err := c.read.limit(c.l, c.l.timeouts.read); err != nil {
-			return n, err
-		}
+		c.phase = begun
 	}
 	return n, err
 }
@@ -149,6 +155,9 @@ func (c *timedConn) Close() error {
 
 // SetReadDeadline implements net.Conn. It holds until the next request is waited for.
 func (c *timedConn) SetReadDeadline(t time.Time) error {
+	if c.phase == begun {
+		c.phase = receiving
+	}
 	return c.read.set(c.l, t)
 }
 
@@ -200,9 +209,9 @@ func (d *deadline) set(l *timedListener, t time.Time) error {
 	return d.own(t)
 }
 
-// move sets a deadline that is not near, or none.
+// move sets a deadline that is not near, or none. Until the next look at the time it most often is where it was already.
 func (d *deadline) move(at int64) error {
-	if d.at.Swap(at) != onConn {
+	if d.at.Load() == at || d.at.Swap(at) != onConn {
 		return nil
 	}
 	d.mu.Lock()

@@ -151,6 +151,7 @@ func (s *script) Read(p []byte) (int, error) {
 
 func (s *script) Write(p []byte) (int, error)      { return len(p), nil }
 func (s *script) Close() error                     { return nil }
+func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
@@ -163,7 +164,7 @@ func (s scripted) Addr() net.Addr            { return nil }
 // Each request has its time from its first byte on, each pause between two and each answer has its own.
 func TestTimeouts(t *testing.T) {
 	const read, idle, write = 10 * time.Second, 3 * time.Minute, time.Minute
-	inner := &script{reads: []string{"GET", " / ", "HTTP", "body", "GET"}}
+	inner := &script{reads: []string{"GET", " / ", "HTTP", "Host", "Accept", "POST", "body", "more"}}
 	l := newTimedListener(scripted{inner}, timeouts{read: read, idle: idle, write: write})
 	l.looking = true // nobody but this test says what time it is
 	conn, err := l.Accept()
@@ -212,18 +213,24 @@ func TestTimeouts(t *testing.T) {
 	tick()
 	inner.reads = append([]string{""}, inner.reads...) // nothing yet
 	get()
-	want("the wait for a request", &c.read, now+idle+deadlineGrain)
+	waits := now + idle + deadlineGrain
+	want("the wait for a request", &c.read, waits)
 	get()
-	want("the first byte of a request", &c.read, now+read+deadlineGrain)
-	begun := c.read.at.Load()
+	want("the first byte of a request", &c.read, waits)
 	get()
-	want("more of a request", &c.read, time.Duration(begun))
-	upload := l.start.Add(time.Hour)
-	if err := c.SetReadDeadline(upload); err != nil {
+	more := now + read + deadlineGrain
+	want("more of a request", &c.read, more)
+	get()
+	want("still more of it", &c.read, more)
+	put("HTTP/1.1 200 OK\r\n\r\n")
+	get()
+	if err := c.SetReadDeadline(l.start.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	get()
 	want("an upload", &c.read, time.Hour)
+	get()
+	want("more of an upload", &c.read, time.Hour)
 	put("HTTP/1.1 200 OK\r\n\r\n")
 	if _, err := c.Read(make([]byte, 16)); err != io.EOF {
 		t.Fatal(err)

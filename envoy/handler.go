@@ -68,6 +68,7 @@ type Handler struct {
 	timeout  time.Duration
 	observer Observer
 	log      *slog.Logger
+	verbose  bool // every check is logged
 	base     context.Context
 
 	tasks        sync.Pool    // of *task
@@ -92,6 +93,7 @@ func New(o Options) *Handler {
 	if h.base == nil {
 		h.base = context.Background()
 	}
+	h.verbose = h.log.Enabled(h.base, slog.LevelDebug)
 	h.tasks.New = func() any { return new(task) }
 	return h
 }
@@ -153,7 +155,7 @@ func (t *task) refuse(status int, code string) {
 func (h *Handler) conclude(t *task) {
 	d := &t.decision
 	h.observer.Observe(t.request.Dialect, d.Effect, d.Code, d.Credential)
-	if h.log.Enabled(h.base, slog.LevelDebug) {
+	if h.verbose {
 		h.log.LogAttrs(h.base, slog.LevelDebug, "check",
 			slog.String("dialect", t.request.Dialect.String()), slog.String("method", t.request.Method),
 			slog.String("path", d.Path), slog.Int("status", d.Status), slog.String("code", d.Code),
@@ -215,7 +217,12 @@ func RefuseChecks(ctx *fasthttp.RequestCtx) bool {
 }
 
 // peer is who speaks to this process, or the zero Addr when that is no IP address.
-func peer(ctx *fasthttp.RequestCtx) netip.Addr { return addrOf(ctx.RemoteAddr()) }
+func peer(ctx *fasthttp.RequestCtx) netip.Addr {
+	if c, ok := ctx.Conn().(*timedConn); ok {
+		return c.peer
+	}
+	return addrOf(ctx.RemoteAddr())
+}
 
 func addrOf(a net.Addr) netip.Addr {
 	tcp, ok := a.(*net.TCPAddr)
