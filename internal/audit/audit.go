@@ -9,12 +9,12 @@ package audit
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +62,7 @@ type Writer struct {
 
 	mu      sync.Mutex
 	closed  bool
-	folds   map[foldKey]*fold
+	folds   map[foldKey]fold
 	budgets map[int64]budget // by user
 	repeats map[int64]int    // of folds that are gone: not yet added to the count of the row with this id
 
@@ -93,11 +93,12 @@ func (it *item) settle(err error) {
 // seeds.
 type foldKey [2]uint64
 
-// A fold is a refusal that others like it are added to.
+// A fold is a refusal that others like it are added to. Nothing has to be fetched from elsewhere to do so.
 type fold struct {
-	first *item // its row has an id once it is stored
-	until time.Time
-	more  int // not yet added to the row's count
+	row   int64 // the id of the first one's row; 0 while it is on its way
+	more  int   // not yet added to the row's count
+	until int64 // Unix nanoseconds
+	first *item // on its way; else nil
 }
 
 // A budget is how many refusals of a user got rows of their own lately.
@@ -119,7 +120,7 @@ func New(o Options) *Writer {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writer{
-		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]*fold), budgets: make(map[int64]budget),
+		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), budgets: make(map[int64]budget),
 		repeats: make(map[int64]int), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		give: cancel, done: make(chan struct{}),
 	}
@@ -190,7 +191,7 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 	}
 	it = &item{stored: make(chan struct{}), others: others}
 	if len(w.folds) < foldsKept {
-		w.folds[key] = &fold{first: it, until: now.Add(foldTime)}
+		w.folds[key] = fold{first: it, until: now.Add(foldTime).UnixNano()}
 	}
 	w.senders.Add(1)
 	return it, true, nil
@@ -199,34 +200,43 @@ func (w *Writer) admit(e *authz.AuditEntry, now time.Time) (it *item, first bool
 // fold adds a refusal to the count of the row that others like it are folded into, or returns that row while it is on its
 // way. The lock is held.
 func (w *Writer) fold(key foldKey, now time.Time) (waits *item, folded bool) {
-	f := w.folds[key]
-	switch {
-	case f == nil:
+	f, ok := w.folds[key]
+	if !ok {
 		return nil, false
-	case !f.first.settled.Load():
-		return f.first, false
-	case f.first.err == nil && now.Before(f.until):
-		f.more++
-		return nil, true
 	}
-	w.collect(f)
-	delete(w.folds, key)
-	return nil, false
+	if it := f.first; it != nil {
+		if !it.settled.Load() {
+			return it, false
+		}
+		if it.err != nil {
+			delete(w.folds, key)
+			return nil, false
+		}
+		f.row, f.first = it.row.ID, nil
+	}
+	if now.UnixNano() >= f.until {
+		w.collect(&f)
+		delete(w.folds, key)
+		return nil, false
+	}
+	f.more++
+	w.folds[key] = f
+	return nil, true
 }
 
 // collect moves the count of a fold to those that wait to be stored. The lock is held.
 func (w *Writer) collect(f *fold) {
 	if f.more > 0 {
-		w.repeats[f.first.row.ID] += f.more
+		w.repeats[f.row] += f.more
 		f.more = 0
 	}
 }
 
 func (w *Writer) keyOf(user int64, method, path string) foldKey {
 	var space [512]byte // what does not fit goes elsewhere
-	text := strconv.AppendInt(space[:0], user, 10)
-	text = append(append(text, 0), method...)
-	text = append(append(text, 0), path...)
+	text := binary.LittleEndian.AppendUint64(space[:0], uint64(user))
+	text = append(append(text, method...), 0) // no method has a zero byte in it
+	text = append(text, path...)
 	return foldKey{maphash.Bytes(w.seeds[0], text), maphash.Bytes(w.seeds[1], text)}
 }
 
@@ -409,8 +419,13 @@ func (w *Writer) flush(ctx context.Context) error {
 	now := w.o.Now()
 	w.mu.Lock()
 	for key, f := range w.folds {
-		if w.collect(f); !now.Before(f.until) {
+		switch {
+		case now.UnixNano() >= f.until:
+			w.collect(&f)
 			delete(w.folds, key)
+		case f.more > 0:
+			w.collect(&f)
+			w.folds[key] = f
 		}
 	}
 	for user, b := range w.budgets {

@@ -213,7 +213,7 @@ func TestPathsOfOneUser(t *testing.T) {
 func TestFoldsAreBounded(t *testing.T) {
 	w := &Writer{
 		o: Options{Now: time.Now}, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		folds: map[foldKey]*fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{},
+		folds: map[foldKey]fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{},
 	}
 	now := time.Now()
 	for i := range foldsKept + 100 {
@@ -288,7 +288,7 @@ func TestCloseGivesUpInTime(t *testing.T) {
 }
 
 func TestAuditEndsWithItsCaller(t *testing.T) {
-	w := &Writer{o: Options{Now: time.Now}, folds: map[foldKey]*fold{}, queue: make(chan *item)}
+	w := &Writer{o: Options{Now: time.Now}, folds: map[foldKey]fold{}, queue: make(chan *item)}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := w.Audit(ctx, entry(1, "POST", "admin/x", true)); !errors.Is(err, context.Canceled) {
