@@ -9,7 +9,6 @@ package audit
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -57,7 +56,7 @@ var (
 // A Writer is an authz.Auditor. It is safe for concurrent use.
 type Writer struct {
 	o     Options
-	seeds [2]maphash.Seed // of fold keys
+	seed  maphash.Seed // of fold keys
 	queue chan *item
 
 	mu      sync.Mutex
@@ -89,9 +88,12 @@ func (it *item) settle(err error) {
 	close(it.stored)
 }
 
-// A foldKey stands for a user, a method and a path. Paths may be long, and strangers choose them, who cannot know the
-// seeds.
-type foldKey [2]uint64
+// A foldKey stands for a user, a method and a path. Paths may be long, and strangers choose them, who cannot know the seed
+// of their hash.
+type foldKey struct {
+	user    int64
+	request uint64
+}
 
 // A fold is a refusal that others like it are added to. Nothing has to be fetched from elsewhere to do so.
 type fold struct {
@@ -121,7 +123,7 @@ func New(o Options) *Writer {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writer{
 		o: o, queue: make(chan *item, queueSize), folds: make(map[foldKey]fold), budgets: make(map[int64]budget),
-		repeats: make(map[int64]int), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		repeats: make(map[int64]int), seed: maphash.MakeSeed(),
 		give: cancel, done: make(chan struct{}),
 	}
 	go w.run(ctx)
@@ -233,11 +235,9 @@ func (w *Writer) collect(f *fold) {
 }
 
 func (w *Writer) keyOf(user int64, method, path string) foldKey {
-	var space [512]byte // what does not fit goes elsewhere
-	text := binary.LittleEndian.AppendUint64(space[:0], uint64(user))
-	text = append(append(text, method...), 0) // no method has a zero byte in it
-	text = append(text, path...)
-	return foldKey{maphash.Bytes(w.seeds[0], text), maphash.Bytes(w.seeds[1], text)}
+	var space [512]byte                             // what does not fit goes elsewhere
+	text := append(append(space[:0], method...), 0) // no method has a zero byte in it
+	return foldKey{user, maphash.Bytes(w.seed, append(text, path...))}
 }
 
 // send puts a row into the queue. If there is no place in time, whoever waits for the row hears of it too.

@@ -212,7 +212,7 @@ func TestPathsOfOneUser(t *testing.T) {
 
 func TestFoldsAreBounded(t *testing.T) {
 	w := &Writer{
-		o: Options{Now: time.Now}, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		o: Options{Now: time.Now}, seed: maphash.MakeSeed(),
 		folds: map[foldKey]fold{}, repeats: map[int64]int{}, budgets: map[int64]budget{},
 	}
 	now := time.Now()
