@@ -14,7 +14,7 @@ const deadlineGrain = 250 * time.Millisecond
 
 // timeouts are how long a client may take. Zero is for ever.
 type timeouts struct {
-	read  time.Duration // for a request, from its first byte on, or from the connection's start
+	read  time.Duration // for a request, from when its first bytes were not all of it, or from the connection's start
 	idle  time.Duration // until the next request
 	write time.Duration // to take an answer
 }

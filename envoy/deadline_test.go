@@ -161,7 +161,7 @@ func (s scripted) Accept() (net.Conn, error) { return s.conn, nil }
 func (s scripted) Close() error              { return nil }
 func (s scripted) Addr() net.Addr            { return nil }
 
-// Each request has its time from its first byte on, each pause between two and each answer has its own.
+// Each request has its time from when more than its first bytes is waited for, each pause between two and each answer has its own.
 func TestTimeouts(t *testing.T) {
 	const read, idle, write = 10 * time.Second, 3 * time.Minute, time.Minute
 	inner := &script{reads: []string{"GET", " / ", "HTTP", "Host", "Accept", "POST", "body", "more"}}

@@ -19,7 +19,7 @@ func (h *Handler) Check(ctx *fasthttp.RequestCtx, target []byte) {
 	t := h.task(authz.EnvoyHTTP)
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(target)
-	t.request.Peer = peer(ctx)
+	t.request.Peer = Peer(ctx)
 	if h.readExtAuthz(ctx, t) && t.readBody(ctx) {
 		h.decide(h.base, t)
 	}

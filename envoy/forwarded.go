@@ -66,7 +66,7 @@ func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 // readForwarded fills the task from a check whose dialect carries method and target in the two headers named. Each
 // must be there exactly once. It reports whether the client accepts HTML, and whether there is something to decide.
 func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, target *header.Name) (html, proceed bool) {
-	t.request.Peer = peer(ctx)
+	t.request.Peer = Peer(ctx)
 	if !h.trusted(t.request.Peer) {
 		ctx.SetConnectionClose() // its headers were not looked at, so nobody knows where the request ends
 		t.refuse(fasthttp.StatusForbidden, codeUntrusted)

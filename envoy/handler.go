@@ -216,8 +216,8 @@ func RefuseChecks(ctx *fasthttp.RequestCtx) bool {
 	return turnAway(ctx, Owns(ctx.Request.Header.RequestURI()))
 }
 
-// peer is who speaks to this process, or the zero Addr when that is no IP address.
-func peer(ctx *fasthttp.RequestCtx) netip.Addr {
+// Peer is who speaks to this process, or the zero Addr when that is no IP address.
+func Peer(ctx *fasthttp.RequestCtx) netip.Addr {
 	if c, ok := ctx.Conn().(*timedConn); ok {
 		return c.peer
 	}

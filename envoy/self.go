@@ -16,7 +16,7 @@ func (h *Handler) Gate(ctx *fasthttp.RequestCtx) (proceed bool) {
 	t := h.task(authz.SelfGate)
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(ctx.Request.Header.RequestURI())
-	t.request.Peer = peer(ctx)
+	t.request.Peer = Peer(ctx)
 	if !ctx.Request.IsBodyStream() {
 		t.request.Body = ctx.Request.Body()
 		t.request.ContentType = view(ctx.Request.Header.ContentType())

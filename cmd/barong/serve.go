@@ -709,11 +709,7 @@ func (v *server) captcha() (*captcha.Captcha, error) {
 // client is the address of whoever calls the REST API, and whether they came over https.
 func (v *server) client(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
 	h := &rc.Request.Header
-	peer, _ := netip.AddrFromSlice(rc.RemoteIP())
-	peer = peer.Unmap()
-	if _, ok := rc.RemoteAddr().(*net.UnixAddr); ok {
-		peer = netip.Addr{}
-	}
+	peer := envoy.Peer(rc)
 	forwarded := h.PeekAll("X-Forwarded-For")
 	return v.proxies.Client(peer, h.Peek("True-Client-Ip"), forwarded...), v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto"))
 }
