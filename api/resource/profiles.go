@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
-	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -127,7 +125,7 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 	} else if wrong, err = m.inspect(uploads); err != nil {
 		return err
 	}
-	if wrong = append(wrong, m.checkDocument(c)...); len(wrong) > 0 {
+	if wrong = append(wrong, account.CheckDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...); len(wrong) > 0 {
 		return fault.Invalid(wrong...)
 	}
 	rows, err := m.storeFiles(ctx, c, uploads, expire)
@@ -153,7 +151,7 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 				return err
 			}
 		}
-		return m.documentPending(ctx, c, u)
+		return u.DocumentPending(ctx, c.User)
 	})
 	if err != nil {
 		m.dropFiles(ctx, rows)
@@ -240,38 +238,4 @@ func (m *Module) dropFiles(ctx context.Context, rows []*db.Document) {
 			m.Accounts.Log.WarnContext(ctx, "a file of a refused upload is left in the store", "key", *d.Upload, "error", err)
 		}
 	}
-}
-
-// documentPending has staff look at the documents, unless they are verified already.
-func (m *Module) documentPending(ctx context.Context, c *rest.Call, u *account.Unit) error {
-	l, err := u.Label(ctx, c.User.ID, "document", account.Private)
-	if err == nil && l.Value == "verified" {
-		return nil
-	}
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
-		return err
-	}
-	return u.PutLabel(ctx, c.User, "document", "pending")
-}
-
-// maxDocNumber is the longest document number, in characters.
-const maxDocNumber = 128
-
-func (m *Module) checkDocument(c *rest.Call) []fault.Code {
-	var out []fault.Code
-	if !slices.Contains(m.DocumentTypes, c.String("doc_type")) {
-		out = append(out, "doc_type.inclusion")
-	}
-	out = append(out, account.CheckMetadata(c.Optional("metadata"))...)
-	number := c.String("doc_number")
-	if utf8.RuneCountInString(number) > maxDocNumber {
-		out = append(out, "doc_number.too_long")
-	}
-	for _, r := range number {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		if !letter && r != '-' && !strings.ContainsRune(" \t\n\v\f\r", r) {
-			return append(out, "doc_number.invalid")
-		}
-	}
-	return out
 }

@@ -1,0 +1,46 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"barong/db"
+	"barong/internal/fault"
+)
+
+// maxDocNumber is the longest document number, in characters.
+const maxDocNumber = 128
+
+// CheckDocument lists what is wrong with what a document says of itself; types are those it may have.
+func CheckDocument(types []string, docType, number string, metadata *string) []fault.Code {
+	var out []fault.Code
+	if !slices.Contains(types, docType) {
+		out = append(out, "doc_type.inclusion")
+	}
+	out = append(out, CheckMetadata(metadata)...)
+	if utf8.RuneCountInString(number) > maxDocNumber {
+		out = append(out, "doc_number.too_long")
+	}
+	for _, r := range number {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && r != '-' && !strings.ContainsRune(" \t\n\v\f\r", r) {
+			return append(out, "doc_number.invalid")
+		}
+	}
+	return out
+}
+
+// DocumentPending has staff look at the user's documents, unless they are verified already.
+func (u *Unit) DocumentPending(ctx context.Context, user *db.User) error {
+	l, err := u.Label(ctx, user.ID, "document", Private)
+	if err == nil && l.Value == "verified" {
+		return nil
+	}
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return err
+	}
+	return u.PutLabel(ctx, user, "document", "pending")
+}
