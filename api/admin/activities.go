@@ -14,7 +14,7 @@ import (
 func activityFilter(c *rest.Call, category string) db.ActivityFilter {
 	f := db.ActivityFilter{
 		Category: category, UID: c.Optional("uid"), Email: c.Optional("email"), TargetUID: c.Optional("target_uid"),
-		Topic: c.Optional("topic"), Action: c.Optional("action"), From: number(c, "from"), To: number(c, "to"),
+		Topic: c.Optional("topic"), Action: c.Optional("action"), From: c.Number("from"), To: c.Number("to"),
 	}
 	if !c.Legacy {
 		f.Result = c.Optional("result")

@@ -33,7 +33,7 @@ var (
 func (m *Module) listRestrictions(ctx context.Context, c *rest.Call) error {
 	rows, total, err := m.DB.Restrictions(ctx, db.RestrictionFilter{
 		Category: c.Optional("category"), Scope: c.Optional("scope"), Updated: c.String("range") == "updated",
-		From: number(c, "from"), To: number(c, "to"),
+		From: c.Number("from"), To: c.Number("to"),
 	}, c.Page())
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func fillRestriction(c *rest.Call, r *db.Restriction) error {
 			*f.to = c.String(f.name)
 		}
 	}
-	asked := number(c, "code")
+	asked := c.Number("code")
 	if asked != nil && r.Category != whitelist { // a whitelist rule refuses nobody; its code means nothing
 		code := int(*asked)
 		r.Code = &code

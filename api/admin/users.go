@@ -12,31 +12,9 @@ import (
 	"barong/session"
 )
 
-// number is the value of an Integer parameter: nil when it is absent, 0 when it is blank.
-func number(c *rest.Call, name string) *int64 {
-	if !c.Has(name) || c.Null(name) {
-		return nil
-	}
-	n := c.Int(name)
-	return &n
-}
-
-// userFilter reads the filters of a list of users.
-func userFilter(c *rest.Call) db.UserFilter {
-	f := db.UserFilter{
-		UID: c.Optional("uid"), Email: c.Optional("email"), Role: c.Optional("role"), State: c.Optional("state"),
-		FirstName: c.Optional("first_name"), LastName: c.Optional("last_name"), Country: c.Optional("country"),
-		Level: number(c, "level"), Updated: c.String("range") == "updated", From: number(c, "from"), To: number(c, "to"),
-	}
-	if f.Level != nil && c.String("level") == "" {
-		*f.Level = -1 // a blank level is nobody's
-	}
-	return f
-}
-
 // listUsers answers GET /admin/users.
 func (m *Module) listUsers(ctx context.Context, c *rest.Call) error {
-	rows, total, err := m.DB.FindUsers(ctx, userFilter(c), c.Page())
+	rows, total, err := m.DB.FindUsers(ctx, c.UserFilter(), c.Page())
 	if err != nil {
 		return err
 	}
@@ -60,7 +38,7 @@ func (m *Module) answerUsers(ctx context.Context, c *rest.Call, rows []db.User, 
 
 // listPending answers GET /admin/users/documents/pending.
 func (m *Module) listPending(ctx context.Context, c *rest.Call) error {
-	rows, total, err := m.DB.FindPendingUsers(ctx, userFilter(c), c.Page())
+	rows, total, err := m.DB.FindPendingUsers(ctx, c.UserFilter(), c.Page())
 	if err != nil {
 		return err
 	}

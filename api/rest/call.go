@@ -128,6 +128,29 @@ func (c *Call) Page() db.Page {
 	return db.Page{Number: int(max(c.Int("page"), 1)), Size: int(cmp.Or(c.Int("limit"), 100))}
 }
 
+// Number is the value of an Integer parameter: nil when it is absent or null, 0 when it is blank.
+func (c *Call) Number(name string) *int64 {
+	if !c.Has(name) || c.Null(name) {
+		return nil
+	}
+	n := c.Int(name)
+	return &n
+}
+
+// UserFilter reads the filters of a list of users: uid, email, role, state, first_name, last_name, country, level, and
+// range, from and to.
+func (c *Call) UserFilter() db.UserFilter {
+	f := db.UserFilter{
+		UID: c.Optional("uid"), Email: c.Optional("email"), Role: c.Optional("role"), State: c.Optional("state"),
+		FirstName: c.Optional("first_name"), LastName: c.Optional("last_name"), Country: c.Optional("country"),
+		Level: c.Number("level"), Updated: c.String("range") == "updated", From: c.Number("from"), To: c.Number("to"),
+	}
+	if f.Level != nil && c.String("level") == "" {
+		*f.Level = -1 // a blank level is nobody's
+	}
+	return f
+}
+
 // Cookie is the value of a cookie, or nil.
 func (c *Call) Cookie(name string) []byte {
 	v := c.rc.Request.Header.Cookie(name)
