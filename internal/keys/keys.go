@@ -212,12 +212,21 @@ func (s *Set) SignPayload(payload []byte) ([]byte, error) {
 	out := make([]byte, 0, len(s.header)+base64.RawURLEncoding.EncodedLen(len(payload))+signature)
 	out = append(out, s.header...)
 	out = base64.RawURLEncoding.AppendEncode(out, payload)
-	sig, err := s.signer.method.Sign(string(out), s.signer.private)
+	sig, err := s.Signature(out)
 	if err != nil {
-		return nil, fmt.Errorf("sign with %s key %s: %w", s.signer.algorithm, s.signer.id, err)
+		return nil, err
 	}
 	out = append(out, '.')
 	return base64.RawURLEncoding.AppendEncode(out, sig), nil
+}
+
+// Signature signs bytes in the form that JSON Web Signatures have (RFC 7518, RFC 8037).
+func (s *Set) Signature(signed []byte) ([]byte, error) {
+	sig, err := s.signer.method.Sign(string(signed), s.signer.private)
+	if err != nil {
+		return nil, fmt.Errorf("sign with %s key %s: %w", s.signer.algorithm, s.signer.id, err)
+	}
+	return sig, nil
 }
 
 func known(algorithm string) bool {
