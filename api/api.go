@@ -1,6 +1,6 @@
 // Package api is the REST API as a whole: the routes of its modules behind one server, the documents that describe
 // them, and the few addresses beside /api/v2 that belong to it. Each module stands in a package of its own (identity,
-// resource, admin), on the frame of package rest and the rules of package account.
+// resource, admin, management), on the frame of package rest and the rules of package account.
 package api
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"barong/api/admin"
 	"barong/api/identity"
+	"barong/api/management"
 	"barong/api/openapi"
 	"barong/api/resource"
 	"barong/api/rest"
@@ -30,12 +31,13 @@ import (
 
 // Options are what New needs.
 type Options struct {
-	Rest     rest.Options // without Routes
-	Identity identity.Options
-	Resource resource.Options
-	Admin    admin.Options
-	Files    *blob.Store
-	Version  string // of the program, for the documents
+	Rest       rest.Options // without Routes and Open
+	Identity   identity.Options
+	Resource   resource.Options
+	Admin      admin.Options
+	Management management.Options
+	Files      *blob.Store
+	Version    string // of the program, for the documents
 }
 
 // An API answers whatever is no check. It is safe for concurrent use.
@@ -60,7 +62,14 @@ func New(o Options) (*API, error) {
 	// Made when they are first asked for: a start does not wait for what few ever read.
 	document := sync.OnceValues(func() ([]byte, error) { return openapi.Document(described) })
 	swagger := sync.OnceValues(func() ([]byte, error) { return openapi.Swagger(described) })
-	o.Rest.Routes = append(routes, documentRoute("/openapi.json", "OpenAPI 3.1", document), documentRoute("/restful_api.json", "Swagger 2.0", swagger))
+	services := management.New(o.Management)
+	signed := openapi.Options{Routes: services.Routes(), Version: o.Version, Prefix: o.Rest.Prefix, Legacy: o.Rest.Legacy}
+	inside := sync.OnceValues(func() ([]byte, error) { return openapi.Swagger(signed) })
+	o.Rest.Open = services.Open
+	o.Rest.Routes = slices.Concat(routes, signed.Routes, []rest.Route{
+		documentRoute("/openapi.json", "OpenAPI 3.1", document), documentRoute("/restful_api.json", "Swagger 2.0", swagger),
+		documentRoute("/management/management.json", "Swagger 2.0, the part for other services", inside),
+	})
 	return &API{
 		server: rest.New(o.Rest), keys: people.JWKSDocument, routes: routes,
 		page: fasthttpadaptor.NewFastHTTPHandler(v5emb.New("Barong", rest.Base+"/openapi.json", docsPath+"/")),

@@ -420,6 +420,38 @@ func (q queries) FindUsersByLabel(ctx context.Context, key, value string, scope 
 	})
 }
 
+// A LabelFilter names labels. Fields that are nil do not narrow it.
+type LabelFilter struct {
+	Key          string
+	Value, Scope *string
+	Updated      bool   // From and To bound the last change, else the creation
+	From, To     *int64 // Unix seconds, both inclusive
+}
+
+// FindUsersOfLabels is one page of the users of the labels that fit, by id and once for each of their labels, and how many
+// labels there are in all.
+func (q queries) FindUsersOfLabels(ctx context.Context, f LabelFilter, p Page) ([]User, int64, error) {
+	return q.userPage(ctx, func(q queries) ([]int64, int64, error) {
+		s := new(listQuery).add("SELECT l.user_id AS id, l.id AS label FROM labels AS l WHERE l.key = ?", f.Key)
+		texts := []string{f.Key}
+		for _, c := range []struct {
+			column string
+			text   *string
+		}{{"value", f.Value}, {"scope", f.Scope}} {
+			if c.text != nil {
+				s.add(" AND l."+c.column+" = ?", *c.text)
+				texts = append(texts, *c.text)
+			}
+		}
+		if !storable(texts...) {
+			return nil, 0, nil
+		}
+		times := UserFilter{Updated: f.Updated, From: f.From, To: f.To}
+		times.facts(s, "l")
+		return q.sortedAndCounted(ctx, s, ordering{columns: []string{"id", "label"}}, p)
+	})
+}
+
 // userPage reads the users whose ids find returns, in its order, and passes its total on.
 func (q queries) userPage(ctx context.Context, find func(queries) ([]int64, int64, error)) ([]User, int64, error) {
 	rows := []User{}

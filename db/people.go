@@ -209,6 +209,18 @@ func (q queries) PhoneVerified(ctx context.Context, number string) (bool, error)
 	return ok, Translate(err)
 }
 
+// UserByPhone finds who has that number, or ErrNotFound: who has verified it, else who claimed it first.
+func (q queries) UserByPhone(ctx context.Context, number string) (*User, error) {
+	u := new(User)
+	err := q.idb.NewSelect().Model(u).Join("JOIN phones AS ph ON ph.user_id = u.id").
+		Where("ph.number_index = ?", q.db.sealer.Index(number, purposePhone)).
+		OrderExpr("ph.validated_at IS NULL, ph.id").Limit(1).Scan(ctx)
+	if err != nil {
+		return nil, Translate(err)
+	}
+	return u, nil
+}
+
 // InsertPhone stores a new phone. One the user already has is ErrTaken.
 func (tx *Tx) InsertPhone(ctx context.Context, p *Phone) error {
 	p.CreatedAt, p.UpdatedAt = tx.Now(), tx.Now()

@@ -150,7 +150,7 @@ func (s *schemas) operation(o *Options, r *rest.Route) (object, error) {
 		responses[strconv.Itoa(status)] = refusal(status, codes)
 	}
 	op["responses"] = responses
-	if r.Access != rest.Public {
+	if r.Access.Bearer() {
 		op["security"] = []object{{"BearerToken": []string{}}}
 	}
 	return op, nil
@@ -277,14 +277,19 @@ func failures(o *Options, r *rest.Route) map[int][]fault.Code {
 		}
 	}
 	byStatus(fault.MalformedBody, "authz.ambiguous_path", "authz.malformed_request", fault.InternalError, fault.Unavailable)
-	if r.Access != rest.Public {
+	if r.Access.Bearer() {
 		byStatus(fault.BadToken, fault.NotFound, "authz.user_not_active")
 	}
 	if r.Access == rest.Staff {
 		byStatus("authz.invalid_permission")
 	}
+	if r.Access == rest.Signed {
+		add(http.StatusUnauthorized)
+	}
 	if r.Method != http.MethodGet {
 		byStatus(fault.TooLarge)
+	}
+	if r.Method != http.MethodGet && r.Access != rest.Signed {
 		add(http.StatusUnsupportedMediaType)
 	}
 	if codes := r.ValidationCodes(); len(codes) > 0 {

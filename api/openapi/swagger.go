@@ -56,7 +56,7 @@ func Swagger(o Options) ([]byte, error) {
 			responses[strconv.Itoa(status)] = object{"description": text}
 		}
 		op["responses"] = responses
-		if r.Access != rest.Public {
+		if r.Access.Bearer() {
 			op["security"] = []object{{"BearerToken": []string{}}}
 		}
 		path(paths, r)[strings.ToLower(r.Method)] = op

@@ -82,6 +82,13 @@ func (c *Call) links(page db.Page, total int64) string {
 	return strings.Join(out, ", ")
 }
 
+// Refuse answers with a status and a body of its own, where callers know another form than that of a fault. Whoever
+// returns it must have changed nothing.
+func (c *Call) Refuse(status int, body any) error {
+	c.rc.SetStatusCode(status)
+	return c.json(body)
+}
+
 var contentJSON = []byte("application/json")
 
 func (c *Call) json(v any) error {

@@ -340,6 +340,7 @@ func TestTidy(t *testing.T) {
 		"/identity/ping": "/identity/ping", "/identity/ping/": "/identity/ping", "//identity///ping//": "/identity/ping",
 		"/identity/ping.json": "/identity/ping", "/identity/ping.xml": "/identity/ping.xml", "/": "/", "//": "/",
 		"/restful_api.json": "/restful_api.json", "/openapi.json": "/openapi.json", "/a.json/": "/a",
+		"/management/management.json": "/management/management.json", "/management.json": "/management",
 	} {
 		if got := tidy(in); got != want {
 			t.Errorf("tidy(%q) = %q, want %q", in, got, want)

@@ -15,7 +15,11 @@ const (
 	Public Access = iota // anybody: identity
 	User                 // a bearer token of an open account: resource
 	Staff                // a bearer token whose role the permission rules let through: admin
+	Signed               // a message that other services have signed: management
 )
+
+// Bearer reports whether a call needs a bearer token.
+func (a Access) Bearer() bool { return a == User || a == Staff }
 
 // In is where a parameter is documented to stand. All places are read alike: the path wins over the body, the body
 // over the query.
@@ -43,7 +47,8 @@ const (
 )
 
 // A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order
-// missing, type, empty, value; the codes left empty here follow from the route's Prefix and the parameter's name.
+// missing, type, empty, value; the codes left empty here follow from the route's Prefix and the parameter's name, and those
+// of a Signed route are sentences about that name.
 type Param struct {
 	Name     string
 	In       In
@@ -71,6 +76,7 @@ type Route struct {
 	Path    string // below /api/v2, parameters in braces: "/resource/labels/{key}"
 	Summary string
 	Access  Access
+	Scope   string // of a Signed route: its name in the list of who may sign for what
 	Prefix  string // first part of the codes of Params: "identity.session"
 	Params  []Param
 	// Exactly one of these parameters must be present, else the code is added last.
@@ -87,8 +93,8 @@ type Route struct {
 	Errors       []fault.Code // codes that the handler may answer besides those of Params
 	Listed       []int        // further statuses that the API reference lists, for the API document
 	MaxBody      int          // bytes; 0 means DefaultMaxBody
-	// Parallel is how many calls of one user may run at the same time; a few more wait, further ones are
-	// request.rate_limited. 0 is any number.
+	// Parallel is how many calls of one user, or of all services to a Signed route, may run at the same time; a few more
+	// wait, further ones are request.rate_limited. 0 is any number.
 	Parallel int
 	Added    bool // not part of the 2.4.0 reference
 	Handle   HandlerFunc
@@ -103,9 +109,19 @@ type Model string
 // DefaultMaxBody is the largest request body of a route that does not say otherwise, in bytes.
 const DefaultMaxBody = 256 << 10
 
+func (r *Route) maxBody() int {
+	if r.MaxBody > 0 {
+		return r.MaxBody
+	}
+	return DefaultMaxBody
+}
+
 func (r *Route) code(p *Param, own fault.Code, word string) fault.Code {
 	if own != "" {
 		return own
+	}
+	if r.Access == Signed {
+		return fault.Code(p.Name + " is " + word)
 	}
 	return fault.Code(r.Prefix + "." + word + "_" + p.Name)
 }
@@ -121,6 +137,9 @@ func (r *Route) TypeCode(p *Param) fault.Code {
 	if p.BadType != "" {
 		return p.BadType
 	}
+	if r.Access == Signed {
+		return fault.Code(p.Name + " is invalid")
+	}
 	return "invalid"
 }
 
@@ -128,6 +147,9 @@ func (r *Route) TypeCode(p *Param) fault.Code {
 func (r *Route) ValueCode(p *Param) fault.Code {
 	if p.BadValue != "" {
 		return p.BadValue
+	}
+	if r.Access == Signed {
+		return fault.Code(p.Name + " does not have a valid value")
 	}
 	return "value"
 }

@@ -51,6 +51,9 @@ type Options struct {
 	Client func(rc *fasthttp.RequestCtx) (addr netip.Addr, https bool)
 	// Audit records a call that this server itself refuses for want of permission.
 	Audit authz.Auditor
+	// Open verifies the message of a call to a Signed route and returns the JSON object of its parameters. It may be nil
+	// where no route is Signed.
+	Open func(ctx context.Context, r *Route, m Message) ([]byte, error)
 
 	Observe func(route *Route, status int, took time.Duration) // may be nil
 	CORS    CORS
@@ -98,6 +101,13 @@ func New(o Options) *Server {
 		s.router.Handle(fasthttp.MethodOptions, path, func(rc *fasthttp.RequestCtx) { s.options(rc, routes) })
 	}
 	return s
+}
+
+// A Message is what a call to a Signed route consists of.
+type Message struct {
+	Query       bool // there is a query
+	ContentType string
+	Body        []byte // good until the call ends
 }
 
 var errNoRoute = fault.Plain(fasthttp.StatusNotFound, "Route is not found")
@@ -185,10 +195,13 @@ func slashes(path string) string {
 	return path
 }
 
+// documents are the names whose suffix is part of them.
+var documents = []string{"/openapi", "/restful_api", "/management/management"}
+
 // withoutSuffix takes off the suffix .json with a slash behind it, if that is not the name of a document.
 func withoutSuffix(path string) string {
 	trimmed, ok := strings.CutSuffix(strings.TrimSuffix(path, "/"), ".json")
-	if !ok || strings.HasSuffix(trimmed, "/restful_api") || strings.HasSuffix(trimmed, "/openapi") {
+	if !ok || slices.ContainsFunc(documents, func(name string) bool { return strings.HasSuffix(trimmed, name) }) {
 		return path
 	}
 	return trimmed
@@ -246,17 +259,22 @@ func (s *Server) guard(ctx context.Context, c *Call) (err error) {
 
 // run takes a call through its steps: who, what, and whether it fits; then the handler.
 func (s *Server) run(ctx context.Context, c *Call) error {
-	if err := s.authenticate(ctx, c); err != nil {
-		return err
-	}
-	if gate := s.turnstiles[c.Route]; gate != nil && c.User != nil {
-		leave, err := gate.enter(ctx, c.User.ID)
+	if c.Route.Access == Signed { // who calls stands in the body
+		leave, err := s.enter(ctx, c, 0)
 		if err != nil {
-			unread(c.rc)
 			return err
 		}
 		defer leave()
-		_ = c.rc.SetReadDeadline(time.Now().Add(bodyTime)) // the wait was not the client's; one that is gone fails when read
+	}
+	if err := s.authenticate(ctx, c); err != nil {
+		return err
+	}
+	if c.User != nil {
+		leave, err := s.enter(ctx, c, c.User.ID)
+		if err != nil {
+			return err
+		}
+		defer leave()
 	}
 	if err := c.read(); err != nil {
 		return err
@@ -266,16 +284,37 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		if required && c.Route.BadRequest && !c.Legacy {
 			f = f.WithStatus(fasthttp.StatusBadRequest)
 		}
+		if c.Route.Access == Signed {
+			return fault.Plain(f.Status, sentences(codes))
+		}
 		return f
 	}
 	return c.Route.Handle(ctx, c)
 }
 
+// enter waits for a place among the calls of a user, where the route has few; leave must follow it. The body is unread.
+func (s *Server) enter(ctx context.Context, c *Call, user int64) (leave func(), err error) {
+	gate := s.turnstiles[c.Route]
+	if gate == nil {
+		return func() {}, nil
+	}
+	if leave, err = gate.enter(ctx, user); err != nil {
+		unread(c.rc)
+		return nil, err
+	}
+	_ = c.rc.SetReadDeadline(time.Now().Add(bodyTime)) // the wait was not the client's; one that is gone fails when read
+	return leave, nil
+}
+
 // authenticate finds the caller of a route that is not public, from the token that a gateway has injected; see the
 // conventions, section 7.1. Role and state are those of the database, never those of the token.
 func (s *Server) authenticate(ctx context.Context, c *Call) error {
-	if c.Route.Access == Public {
+	switch c.Route.Access {
+	case Public:
 		return nil
+	case Signed:
+		return s.open(ctx, c)
+	case User, Staff:
 	}
 	given := c.rc.Request.Header.PeekAll(fasthttp.HeaderAuthorization)
 	if len(given) > 1 { // a gateway that adds its token to the client's, and which of them counts is anybody's guess
@@ -307,6 +346,34 @@ func (s *Server) authenticate(ctx context.Context, c *Call) error {
 		return nil
 	}
 	return s.permit(ctx, c)
+}
+
+// open puts the parameters that a signed message carries in the place of the request's body. Such routes are for services
+// in the same network: what came by the self-gated API, which is for everybody, does not reach them.
+func (s *Server) open(ctx context.Context, c *Call) error {
+	if _, gated := c.rc.UserValue(userCaller).(caller); gated {
+		return errNoRoute
+	}
+	if err := readLimited(c.rc, c.Route.maxBody()); err != nil {
+		return err
+	}
+	data, err := s.Open(ctx, c.Route, Message{
+		Query: len(c.rc.URI().QueryString()) > 0, ContentType: string(c.rc.Request.Header.ContentType()), Body: c.rc.Request.Body(),
+	})
+	if err != nil {
+		return err
+	}
+	c.rc.Request.SetBodyRaw(data)
+	return nil
+}
+
+// sentences are the faults of a Signed route's parameters as one text.
+func sentences(codes []fault.Code) string {
+	words := make([]string, len(codes))
+	for i, code := range codes {
+		words[i] = string(code)
+	}
+	return strings.Join(words, ", ")
 }
 
 // permit asks the rules that the gateway asks, with the path that the gateway sees, so that a direct call of this
@@ -352,12 +419,8 @@ func (c *Call) read() error {
 			path[name] = value
 		}
 	}
-	limit := c.Route.MaxBody
-	if limit == 0 {
-		limit = DefaultMaxBody
-	}
 	var err error
-	c.args, c.form, err = readArgs(c.rc, path, limit)
+	c.args, c.form, err = readArgs(c.rc, path, c.Route.maxBody())
 	return err
 }
 

@@ -1,0 +1,86 @@
+package management
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// public is the public key of an Ed25519 pair whose private half nobody has.
+const public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
+
+const private = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n"
+
+func encoded(pem string) string { return base64.URLEncoding.EncodeToString([]byte(pem)) }
+
+func TestParseConfig(t *testing.T) {
+	chain := "keychain:\n  a: {algorithm: EdDSA, value: " + encoded(public) + "}\n"
+	c, err := ParseConfig([]byte(chain+"jwt: {verify_iss: true, iss: x, aud: unused, leeway: 5}\n"+
+		"scopes:\n  read_users: {permitted_signers: [a], mandatory_signers: [a]}\n  read_odd: {permitted_signers: [a], mandatory_signers: [a]}\n"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.Keychain["a"]; !ok || !slices.Equal(c.Scopes["read_users"].Mandatory, []string{"a"}) || !slices.Equal(c.Unused(), []string{"read_odd"}) ||
+		!slices.Equal(c.Claims.Issuers, []string{"x"}) || c.Claims.Audience != nil || c.Claims.Leeway != 5*time.Second {
+		t.Errorf("%+v", c)
+	}
+	for _, empty := range []string{"", "{}", "keychain: {}\njwt: {}\nscopes: {}\n", "# nothing\n"} {
+		if c, err := ParseConfig([]byte(empty), false); err != nil || len(c.Scopes) > 0 {
+			t.Errorf("%q: %+v %v", empty, c, err)
+		}
+	}
+	if _, err := ParseConfig([]byte("jwt: {verify_expiration: false, verify_not_before: false}"), true); err != nil {
+		t.Error(err)
+	}
+	for file, want := range map[string]string{
+		"a: 1": "field a not found", "keychain: [1]": "cannot unmarshal", ":\n\t": "yaml", "{}\n---\n{}": "more than one document",
+		"keychain:\n  a: <%= ENV.fetch('X') %>":                                                "line 2: templates",
+		"keychain: {a: {algorithm: EdDSA, value: '%'}}":                                        "keychain.a: the value is not the URL-safe base64",
+		"keychain: {a: {algorithm: EdDSA, value: " + encoded(private) + "}}":                   "keychain.a: ",
+		"keychain: {a: {algorithm: HS256, value: " + encoded(public) + "}}":                    "keychain.a: ",
+		"keychain: {a: {algorithm: RS256, value: " + encoded(public) + "}}":                    "keychain.a: ",
+		"keychain: {a: {value: " + encoded(public) + "}}":                                      "keychain.a: ",
+		chain + "scopes: {s: {permitted_signers: [a]}}":                                        "scopes.s: mandatory_signers is empty",
+		chain + "scopes: {s: {permitted_signers: [a], mandatory_signers: []}}":                 "scopes.s: mandatory_signers is empty",
+		chain + "scopes: {s: {permitted_signers: [a, b], mandatory_signers: [a]}}":             `scopes.s: "b" is not in the keychain`,
+		chain + "scopes: {s: {permitted_signers: [], mandatory_signers: [a]}}":                 `the mandatory signer "a" is not a permitted one`,
+		chain + "scopes: {s: {permitted_signers: [a], mandatory_signers: [a], required: [a]}}": "field required not found",
+		"jwt: {verify_iss: true}":                                                              "jwt.iss: needed",
+		"jwt: {verify_aud: true}":                                                              "jwt.aud: needed",
+		"jwt: {verify_sub: true}":                                                              "jwt.sub: needed",
+		"jwt: {leeway: -1}":                                                                    "jwt.leeway",
+		"jwt: {leeway: 3601}":                                                                  "jwt.leeway",
+		"jwt: {verify_expiration: false}":                                                      "BARONG_COMPAT=2.4.17",
+		"jwt: {verify_not_before: false}":                                                      "BARONG_COMPAT=2.4.17",
+		strings.Repeat("#", maxFile+1):                                                         "larger than",
+	} {
+		if _, err := ParseConfig([]byte(file), false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.80q: %v, want %q", file, err, want)
+		}
+	}
+}
+
+func FuzzReadClaims(f *testing.F) {
+	for _, seed := range []string{
+		`{"exp":1,"nbf":1.5,"iat":1e3,"jti":"x","iss":"a","sub":"b","aud":["c"],"method":"POST","path":"/x","data":{"a":1}}`,
+		`{"aud":"c","data": {}}`, `{"exp":null,"data":null}`, `{"exp":-1}`, `{"exp":1e400}`, `{"data":[]}`, `{"jti":1}`, `[]`, `{"exp":1,"exp":2}`, `{"aud":1}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		c, err := readClaims(payload)
+		if err != nil {
+			return
+		}
+		if c.Data != nil && (c.Data[0] != '{' || c.Data[len(c.Data)-1] != '}') {
+			t.Errorf("data %q", c.Data)
+		}
+		for _, n := range []*number{c.Expires, c.NotBefore, c.IssuedAt} {
+			if n != nil && (n.Unix() < 0 || n.Unix() > 1e11) {
+				t.Errorf("time %v", n)
+			}
+		}
+	})
+}
