@@ -3,13 +3,35 @@ package account
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"barong/db"
+	"barong/internal/blob"
 	"barong/internal/fault"
 )
+
+// Files keep what is uploaded. blob.Store does.
+type Files interface {
+	Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code)
+	Put(ctx context.Context, documentID int64, name string, r io.Reader) (blob.File, error)
+	Delete(ctx context.Context, key string) error
+	URL(key string) string
+}
+
+// DropFiles removes the files of documents that came to nothing, even when the caller has gone.
+func (s *Service) DropFiles(ctx context.Context, files Files, rows ...*db.Document) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, d := range rows {
+		if err := files.Delete(ctx, *d.Upload); err != nil {
+			s.Log.WarnContext(ctx, "a file of a refused upload is left in the store", "key", *d.Upload, "error", err)
+		}
+	}
+}
 
 // maxDocNumber is the longest document number, in characters.
 const maxDocNumber = 128

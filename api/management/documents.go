@@ -75,11 +75,7 @@ func (m *Module) storeDocument(ctx context.Context, c *rest.Call) error {
 		return u.DocumentPending(ctx, user)
 	})
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if dropped := m.Files.Delete(ctx, file.Key); dropped != nil {
-			m.Log.WarnContext(ctx, "a file of a refused upload is left in the store", "key", file.Key, "error", dropped)
-		}
+		m.Accounts.DropFiles(ctx, m.Files, &d)
 		return err
 	}
 	return c.Done()

@@ -6,7 +6,6 @@ package management
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
-	"barong/internal/blob"
 	"barong/internal/fault"
 	"barong/internal/jws"
 	"barong/internal/limit"
@@ -29,7 +27,7 @@ type Options struct {
 	Config   Config
 	Accounts *account.Service
 	DB       *db.DB
-	Files    Files
+	Files    account.Files
 	Signer   func() jws.Signer // the key of the moment
 	Memory   limit.Limiter     // of the messages that were accepted; one that forgets lets them be repeated
 
@@ -40,14 +38,6 @@ type Options struct {
 	Legacy bool // release 2.4.17 answers, and what it let messages leave out
 	Now    func() time.Time
 	Log    *slog.Logger
-}
-
-// Files keep what is uploaded. blob.Store does.
-type Files interface {
-	Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code)
-	Put(ctx context.Context, documentID int64, name string, r io.Reader) (blob.File, error)
-	Delete(ctx context.Context, key string) error
-	URL(key string) string
 }
 
 // A Module answers the routes of management. It is safe for concurrent use.

@@ -339,7 +339,7 @@ func TestUploadsInLine(t *testing.T) {
 	}
 }
 
-var _ resource.Files = (*blob.Store)(nil)
+var _ account.Files = (*blob.Store)(nil)
 
 // TestDocumentOfStaff holds that nobody sees the documents of others.
 func TestDocumentOfStaff(t *testing.T) {

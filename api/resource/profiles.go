@@ -154,7 +154,7 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 		return u.DocumentPending(ctx, c.User)
 	})
 	if err != nil {
-		m.dropFiles(ctx, rows)
+		m.Accounts.DropFiles(ctx, m.Files, rows...)
 		return err
 	}
 	return c.Done()
@@ -203,7 +203,7 @@ func (m *Module) storeFiles(ctx context.Context, c *rest.Call, uploads []*multip
 	for i, file := range uploads {
 		stored, name, err := m.storeFile(ctx, ids[i], file)
 		if err != nil {
-			m.dropFiles(ctx, rows)
+			m.Accounts.DropFiles(ctx, m.Files, rows...)
 			return nil, err
 		}
 		d := &db.Document{
@@ -227,15 +227,4 @@ func (m *Module) storeFile(ctx context.Context, id int64, file *multipart.FileHe
 	name = blob.Name(file.Filename)
 	stored, err = m.Files.Put(ctx, id, name, content)
 	return stored, name, err
-}
-
-// dropFiles removes the files of rows that came to nothing, even when the caller has gone.
-func (m *Module) dropFiles(ctx context.Context, rows []*db.Document) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	for _, d := range rows {
-		if err := m.Files.Delete(ctx, *d.Upload); err != nil {
-			m.Accounts.Log.WarnContext(ctx, "a file of a refused upload is left in the store", "key", *d.Upload, "error", err)
-		}
-	}
 }

@@ -5,7 +5,6 @@ package resource
 
 import (
 	"context"
-	"io"
 	"slices"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"barong/api/view"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/blob"
 	"barong/internal/fault"
 	"barong/internal/limit"
 	"barong/internal/sms"
@@ -26,7 +24,7 @@ type Options struct {
 	Accounts *account.Service
 	DB       *db.DB
 	Cookies  *authz.Cookies
-	Files    Files
+	Files    account.Files
 	SMS      sms.Provider
 	Codes    sms.Indexer // keys the digests of phone codes
 	Limits   limit.Limiter
@@ -40,14 +38,6 @@ type Options struct {
 
 	Legacy     bool
 	RateLimits bool // false lifts the limits on wrong phone codes and on uploads at the same time, for load tests
-}
-
-// Files keep what users upload. blob.Store does.
-type Files interface {
-	Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code)
-	Put(ctx context.Context, documentID int64, name string, r io.Reader) (blob.File, error)
-	Delete(ctx context.Context, key string) error
-	URL(key string) string
 }
 
 // A Module answers the routes of resource. It is safe for concurrent use.
