@@ -32,6 +32,7 @@ type Kind struct {
 	Concurrency int
 	Timeout     time.Duration // of one delivery; default 30 s
 	MaxAge      time.Duration // an item that fails when it is older is given up; default 24 h
+	MaxBackoff  time.Duration // the longest pause between attempts; default that of the Outbox
 }
 
 // Permanent marks an error that no later attempt can mend: the item is given up at once.
@@ -132,6 +133,7 @@ func New(o Options) (*Outbox, error) {
 		}
 		k.Timeout = withDefault(k.Timeout, 30*time.Second)
 		k.MaxAge = withDefault(k.MaxAge, 24*time.Hour)
+		k.MaxBackoff = withDefault(k.MaxBackoff, o.MaxBackoff)
 		b.kinds[name] = &queue{Kind: k, name: name, wake: make(chan struct{}, 1)}
 	}
 	o.Store.OnEnqueue(b.wake)
@@ -302,7 +304,7 @@ func (b *Outbox) deliver(q *queue, item db.OutboxItem) bool {
 		return false
 	}
 	now := b.o.Now()
-	next := now.Add(b.pause(item.Attempts))
+	next := now.Add(b.pause(q, item.Attempts))
 	if IsPermanent(err) || next.Sub(item.CreatedAt) > q.MaxAge {
 		log.Error("outbox gave an item up", "age", now.Sub(item.CreatedAt).Round(time.Second).String(), "error", err)
 		b.settle(q, item, func(ctx context.Context) error { return b.o.Store.BuryOutbox(ctx, item, err.Error()) })
@@ -328,12 +330,12 @@ func (b *Outbox) call(q *queue, item db.OutboxItem) (err error) {
 }
 
 // pause is the time before the attempt after this one.
-func (b *Outbox) pause(attempt int) time.Duration {
+func (b *Outbox) pause(q *queue, attempt int) time.Duration {
 	d := b.o.Backoff
-	for i := 1; i < attempt && d < b.o.MaxBackoff; i++ {
+	for i := 1; i < attempt && d < q.MaxBackoff; i++ {
 		d *= 2
 	}
-	d = min(d, b.o.MaxBackoff)
+	d = min(d, q.MaxBackoff)
 	return d/2 + rand.N(d)
 }
 

@@ -294,6 +294,41 @@ func TestFailuresAreTriedAgainAndThenGivenUp(t *testing.T) {
 	})
 }
 
+// pauses notes when items are to be tried again.
+type pauses struct {
+	outbox.Store
+	next chan time.Duration
+}
+
+func (p pauses) RetryOutbox(ctx context.Context, item db.OutboxItem, next time.Time, reason string) error {
+	p.next <- time.Until(next)
+	return p.Store.RetryOutbox(ctx, item, next, reason)
+}
+
+func TestTheLongestPauseIsTheKinds(t *testing.T) {
+	engines(t, func(t *testing.T, open func() *db.DB) {
+		d := open()
+		p := pauses{d, make(chan time.Duration, 2)}
+		failing := func(context.Context, string, []byte) error { return errors.New("try later") }
+		for kind, longest := range map[string]time.Duration{"eager": time.Minute, "patient": time.Hour} {
+			enqueue(t, d, kind, "x")
+			if _, err := d.Bun().NewUpdate().Table("outbox").Set("attempts = 40").Where("kind = ?", kind).Exec(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b := start(t, outbox.Options{
+				Store: p, Poll: 10 * time.Millisecond, MaxBackoff: time.Hour,
+				Kinds: map[string]outbox.Kind{"eager": {Handler: failing, MaxBackoff: time.Minute}, "patient": {Handler: failing}},
+			})
+			if pause := <-p.next; pause > longest*3/2 || pause < longest/3 {
+				t.Errorf("%s: %v", kind, pause)
+			}
+			if err := b.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestALeaseThatRanOutIsTakenOver(t *testing.T) {
 	engines(t, func(t *testing.T, open func() *db.DB) {
 		d := open()
