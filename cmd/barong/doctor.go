@@ -13,6 +13,7 @@ import (
 
 	"barong/db"
 	"barong/internal/config"
+	"barong/internal/events"
 	"barong/internal/keys"
 	"barong/session/redisstore"
 )
@@ -86,6 +87,15 @@ func (doctorCommand) Run(p *program) error {
 	if c.SMTPHost != "" {
 		look("smtp", func(ctx context.Context) (string, error) {
 			return greeting(ctx, net.JoinHostPort(c.SMTPHost, c.SMTPPort))
+		})
+	}
+	if broker := c.BrokerURL(); broker != "" {
+		look("message broker", func(ctx context.Context) (string, error) {
+			server, err := events.Probe(ctx, broker)
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", broker, err)
+			}
+			return broker.String() + ", " + server, nil
 		})
 	}
 	if err := w.Flush(); err != nil {

@@ -37,7 +37,9 @@ import (
 	"barong/internal/bus/sqlbus"
 	"barong/internal/captcha"
 	"barong/internal/config"
+	"barong/internal/events"
 	"barong/internal/geoip"
+	"barong/internal/jws"
 	"barong/internal/keys"
 	"barong/internal/limit"
 	"barong/internal/mail"
@@ -76,9 +78,6 @@ func (s serveCommand) Run(p *program) error {
 	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
-	}
-	if c.BrokerURL() != "" {
-		log.Warn("events are not published to a message broker by this release", "broker", c.BrokerURL())
 	}
 	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics()}
 	v.ops = obs.NewOps(v.metrics, log)
@@ -514,52 +513,92 @@ func (v *server) openEngine() error {
 // outboxFolder is where mails and messages go when nothing else is configured.
 var outboxFolder = filepath.Join(config.DataFolder, "outbox")
 
-// openMail makes the letters, and the outbox by which they leave.
-func (v *server) openMail() (*mail.Renderer, error) {
+// openMail makes the letters, and how the outbox sends them.
+func (v *server) openMail() (*mail.Renderer, outbox.Kind, error) {
 	c := v.config
 	letters, err := mail.NewRenderer(mail.RendererOptions{
 		Brand: c.AppName, Domain: c.Domain, DefaultLanguage: c.DefaultLanguage, Folder: c.MailTemplates,
 	})
 	if err != nil {
-		return nil, config.Bad("BARONG_MAIL_TEMPLATES", c.MailTemplates, err.Error())
+		return nil, outbox.Kind{}, config.Bad("BARONG_MAIL_TEMPLATES", c.MailTemplates, err.Error())
 	}
 	port, err := strconv.Atoi(c.SMTPPort)
 	if err != nil {
-		return nil, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
+		return nil, outbox.Kind{}, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
 	}
 	sender, err := mail.NewSender(mail.SenderOptions{
 		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
 		Password: c.SMTPPassword.Reveal(), Folder: outboxFolder, Log: v.log,
 	})
 	if err != nil {
-		return nil, err
+		return nil, outbox.Kind{}, err
 	}
 	v.closing("mail", sender.Close)
+	return letters, outbox.Kind{Handler: mail.Handler(sender)}, nil
+}
+
+// openEvents makes how the outbox publishes events.
+func (v *server) openEvents() (outbox.Kind, error) {
+	c := v.config
+	o := events.Options{
+		URL: c.BrokerURL(), Durable: c.EventDurable, Signer: func() jws.Signer { return v.keys.Current() }, Log: v.log,
+	}
+	if c.Original() {
+		o.Expiry = events.Expiry
+	}
+	publisher, err := events.New(o)
+	if err != nil {
+		return outbox.Kind{}, config.Bad("BARONG_EVENT_API_RABBITMQ_URL", c.BrokerURL(), err.Error())
+	}
+	v.closing("events", publisher.Close)
+	return events.Kind(publisher), nil
+}
+
+// publish takes an event into the outbox.
+func publish(ctx context.Context, tx *db.Tx, e account.Event) error {
+	return events.Enqueue(ctx, tx, events.Event(e))
+}
+
+// openOutbox starts to deliver what is queued. It returns how events get there, or nil when there is no broker for them:
+// then none is queued.
+func (v *server) openOutbox() (
+	letters *mail.Renderer, publishEvent func(context.Context, *db.Tx, account.Event) error, err error,
+) {
+	kinds := map[string]outbox.Kind{}
+	if letters, kinds[mail.OutboxKind], err = v.openMail(); err != nil {
+		return nil, nil, err
+	}
+	if v.config.BrokerURL() != "" {
+		if kinds[events.OutboxKind], err = v.openEvents(); err != nil {
+			return nil, nil, err
+		}
+		publishEvent = publish
+	}
 	queue, err := outbox.New(outbox.Options{
-		Store: v.db, Kinds: map[string]outbox.Kind{mail.OutboxKind: {Handler: mail.Handler(sender)}}, Log: v.log,
+		Store: v.db, Kinds: kinds, Log: v.log,
 		Observe: func(kind, outcome string) {
 			v.metrics.Counter("barong_outbox_attempts_total", "kind", kind, "outcome", outcome).Inc()
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	v.closing("outbox", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
 		return queue.Close(ctx)
 	})
-	v.metrics.Gauge("barong_outbox_waiting", func() float64 { n, _ := queue.Depth(mail.OutboxKind); return float64(n) }, "kind", mail.OutboxKind)
-	v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(mail.OutboxKind); return float64(n) }, "kind", mail.OutboxKind)
-	return letters, nil
+	for kind := range kinds {
+		v.metrics.Gauge("barong_outbox_waiting", func() float64 { n, _ := queue.Depth(kind); return float64(n) }, "kind", kind)
+		v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(kind); return float64(n) }, "kind", kind)
+	}
+	return letters, publishEvent, nil
 }
 
-func (v *server) limits() limit.Limiter {
+// counters count attempts, for all replicas.
+func (v *server) counters() limit.Limiter {
 	o := limit.Options{Hash: v.box.Index}
-	switch {
-	case v.config.RateLimits == "off":
-		return limit.Off
-	case v.redis != nil:
+	if v.redis != nil {
 		return limit.Redis(v.redis, o)
 	}
 	l := limit.SQL(v.db, o)
@@ -573,7 +612,7 @@ func (v *server) limits() limit.Limiter {
 
 func (v *server) openAPI() error {
 	c := v.config
-	letters, err := v.openMail()
+	letters, publishEvent, err := v.openOutbox()
 	if err != nil {
 		return err
 	}
@@ -599,7 +638,11 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	limits := v.limits()
+	counters := v.counters()
+	limits := counters
+	if c.RateLimits == "off" {
+		limits = limit.Off
+	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -608,7 +651,7 @@ func (v *server) openAPI() error {
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: password.NewHasher(password.HasherOptions{}),
-		Policy: strength, Limits: limits, Letters: letters, FileURL: files.URL, Notices: v.bus.Publish,
+		Policy: strength, Limits: limits, Letters: letters, FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: audit.UnknownBrowser, Now: time.Now, Log: v.log,
 	})
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
