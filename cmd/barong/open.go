@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"barong/api/management"
 	"barong/db"
 	"barong/internal/config"
 	"barong/internal/keys"
@@ -84,4 +86,20 @@ func sqliteFile(c *config.Config) string {
 		return ""
 	}
 	return filepath.Clean(path)
+}
+
+// openServices reads who may call the management API: nobody, where there is no file.
+func openServices(c *config.Config) (management.Config, error) {
+	if c.ManagementFile == "" {
+		return management.Config{}, nil
+	}
+	text, err := os.ReadFile(c.ManagementFile)
+	if err != nil {
+		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "a file that can be read: "+oneLine(err))
+	}
+	services, err := management.ParseConfig(text, c.Original())
+	if err != nil {
+		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "keychain, jwt and scopes: "+oneLine(err))
+	}
+	return services, nil
 }

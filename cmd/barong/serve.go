@@ -25,6 +25,7 @@ import (
 	"barong/api/account"
 	"barong/api/admin"
 	"barong/api/identity"
+	"barong/api/management"
 	"barong/api/resource"
 	"barong/api/rest"
 	"barong/authz"
@@ -643,6 +644,13 @@ func (v *server) openAPI() error {
 	if c.RateLimits == "off" {
 		limits = limit.Off
 	}
+	services, err := openServices(c)
+	if err != nil {
+		return err
+	}
+	for _, name := range services.Unused() {
+		v.log.Warn("no call of the management API has this scope", "file", c.ManagementFile, "scope", name)
+	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -707,6 +715,11 @@ func (v *server) openAPI() error {
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
+		},
+		Management: management.Options{
+			Config: services, Accounts: accounts, DB: v.db, Files: files, Memory: counters,
+			Signer: func() jws.Signer { return v.keys.Current() }, DocumentTypes: c.DocumentTypes,
+			ExpireRequired: c.RequiredDocsExpire, MaxUpload: c.UploadSizeMax << 20, Legacy: c.Original(), Now: time.Now, Log: v.log,
 		},
 		Files: files, Version: build.Version,
 	})

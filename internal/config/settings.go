@@ -135,6 +135,9 @@ type Config struct {
 	// AuthzRulesFile holds the paths that pass without credentials and those that nobody passes. It is read again when it
 	// changes.
 	AuthzRulesFile string `env:"BARONG_AUTHZ_RULES_FILE" default:"config/authz_rules.yml" kind:"file?"`
+	// ManagementFile says which other services may call the management API, and for what: keychain, jwt and scopes, as in the
+	// original's management_api.yml. Without it nobody may.
+	ManagementFile string `env:"BARONG_MANAGEMENT_API_FILE" default:"config/management_api.yml" kind:"file?"`
 	// CasbinModel is a Casbin model of your own for the permission rules. Empty: the built-in one, which is also the
 	// fastest.
 	CasbinModel string `env:"BARONG_CASBIN_MODEL" kind:"file?"`
