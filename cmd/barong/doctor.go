@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/envoy"
 	"barong/internal/config"
 	"barong/internal/events"
 	"barong/internal/keys"
@@ -19,7 +20,9 @@ import (
 )
 
 // A doctorCommand checks everything that the configuration names.
-type doctorCommand struct{}
+type doctorCommand struct {
+	GatewayFile []string `placeholder:"FILE" help:"Look into a configuration of the gateway too (Envoy, Istio, Traefik, nginx) for what lets requests pass unchecked; may be given several times."`
+}
 
 // Help is shown below the command's usage.
 func (doctorCommand) Help() string {
@@ -39,7 +42,7 @@ type doubt string
 func (d doubt) Error() string { return string(d) }
 
 // Run looks at everything.
-func (doctorCommand) Run(p *program) error {
+func (d doctorCommand) Run(p *program) error {
 	c, err := p.load()
 	if err != nil {
 		return err
@@ -98,6 +101,10 @@ func (doctorCommand) Run(p *program) error {
 			return broker.String() + ", " + server, nil
 		})
 	}
+	for _, name := range d.GatewayFile {
+		detail, err := lookAtGateway(name)
+		line("gateway "+name, detail, err)
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -105,6 +112,31 @@ func (doctorCommand) Run(p *program) error {
 		return errFailed
 	}
 	return nil
+}
+
+// lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a doubt.
+func lookAtGateway(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	found, err := envoy.Lint(text)
+	if err != nil {
+		return "", err
+	}
+	var all []string
+	open := false
+	for _, f := range found {
+		all = append(all, f.String())
+		open = open || f.Open
+	}
+	switch problem := strings.Join(all, "; "); {
+	case open:
+		return "", errors.New(problem)
+	case problem != "":
+		return "", doubt(problem)
+	}
+	return "nothing found that opens it", nil
 }
 
 // folders are those that the server writes to.

@@ -493,3 +493,23 @@ func TestDoctor(t *testing.T) {
 		step{call: "doctor", env: []string{"BARONG_DATABASE_URL=sqlite:///proc/nowhere/x.db"}, status: 1, out: `folder /proc/nowhere +FAILED`},
 	)
 }
+
+func TestDoctorLooksAtGateways(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"open.yaml": "http_filters:\n- failure_mode_allow: true\n", "doubtful.toml": "trustForwardHeader = true\n", "good.json": "{}",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	play(t, dir,
+		step{call: "doctor --gateway-file good.json", out: `gateway good\.json +ok +nothing found`, not: "FAILED"},
+		step{call: "doctor --gateway-file doubtful.toml", out: `gateway doubtful\.toml +warning +line 1: trustForwardHeader`, not: "FAILED"},
+		step{
+			call: "doctor --gateway-file good.json --gateway-file open.yaml", status: 1,
+			out: `gateway good\.json +ok .*^gateway open\.yaml +FAILED +line 2: failure_mode_allow: true: every request passes`,
+		},
+		step{call: "doctor --gateway-file missing.yaml", status: 1, out: `gateway missing\.yaml +FAILED +open missing\.yaml: no such file`},
+	)
+}
