@@ -19,6 +19,12 @@ import (
 // MaxSignatures is how many signatures a message may carry: a bound on what one verification may cost.
 const MaxSignatures = 8
 
+// Bounds of what is read before a signature is verified.
+const (
+	maxMembers   = 64      // of an object
+	maxProtected = 4 << 10 // bytes
+)
+
 // A Header is the part of a signature's header that is not signed.
 type Header struct {
 	KeyID string `json:"kid"` // names the signer; may be empty
@@ -67,17 +73,21 @@ func Parse(text []byte) (*Message, error) {
 	if !ok {
 		return nil, errors.New("signatures is missing")
 	}
-	var signatures []json.RawMessage
-	if err := json.Unmarshal(list, &signatures); err != nil || signatures == nil {
+	d := json.NewDecoder(bytes.NewReader(list))
+	if first, err := d.Token(); err != nil || first != json.Delim('[') {
 		return nil, errors.New("signatures is not an array")
 	}
-	if len(signatures) > MaxSignatures {
-		return nil, fmt.Errorf("more than %d signatures", MaxSignatures)
-	}
-	for i, text := range signatures {
+	for i := 1; d.More(); i++ { // one by one: an array of millions would take many times its length
+		if i > MaxSignatures {
+			return nil, fmt.Errorf("more than %d signatures", MaxSignatures)
+		}
+		var text json.RawMessage
+		if err := d.Decode(&text); err != nil {
+			return nil, fmt.Errorf("signature %d: %w", i, errNoObject)
+		}
 		s, err := parseSignature(text)
 		if err != nil {
-			return nil, fmt.Errorf("signature %d: %w", i+1, err)
+			return nil, fmt.Errorf("signature %d: %w", i, err)
 		}
 		m.Signatures = append(m.Signatures, s)
 	}
@@ -92,6 +102,9 @@ func parseSignature(text []byte) (Signature, error) {
 	}
 	if s.Protected, err = base64Member(members, "protected"); err != nil {
 		return s, err
+	}
+	if len(s.Protected) > maxProtected {
+		return s, fmt.Errorf("protected is longer than %d bytes", maxProtected)
 	}
 	if s.Value, err = base64Member(members, "signature"); err != nil {
 		return s, err
@@ -206,7 +219,7 @@ func (m *Message) verify(s Signature, key Key) error {
 	return key.verify(m.signed(s.Protected), value)
 }
 
-// Object reads a JSON object with nothing after it, and refuses a member that occurs twice. A map, not a struct:
+// Object reads a JSON object of at most 64 members with nothing after it, and refuses a member that occurs twice. A map, not a struct:
 // encoding/json would take "ALG" for "alg".
 func Object(text []byte) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -227,6 +240,9 @@ func Object(text []byte) (map[string]json.RawMessage, error) {
 		}
 		if _, ok := members[name]; ok {
 			return nil, errors.New("a member occurs twice")
+		}
+		if len(members) == maxMembers {
+			return nil, fmt.Errorf("more than %d members", maxMembers)
 		}
 		members[name] = value
 	}

@@ -314,6 +314,10 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	const fine = `{"protected":"e30","header":{"kid":"a"},"signature":"AA"}`
 	with := func(signature string) string { return `{"payload":"AA","signatures":[` + signature + `]}` }
+	var members []string
+	for i := range 64 {
+		members = append(members, fmt.Sprintf(`,"m%d":1`, i))
+	}
 	for text, want := range map[string]string{
 		``:                                   "not a JSON object",
 		`null`:                               "not a JSON object",
@@ -327,32 +331,35 @@ func TestParseRefuses(t *testing.T) {
 		`{"payload":"AA","signatures":[]}{}`: "not a JSON object",
 		`{"payload":"AA","payload":"AQ","signatures":[]}`:      "twice",
 		`{"payload":"AA","pay\u006coad":"AQ","signatures":[]}`: "twice",
-		`{}`:                                                                        "payload is missing",
-		`{"Payload":"AA","signatures":[]}`:                                          "payload is missing",
-		`{"payload":null,"signatures":[]}`:                                          "payload is not a string",
-		`{"payload":{},"signatures":[]}`:                                            "payload is not a string",
-		`{"payload":"AA==","signatures":[]}`:                                        "payload is not base64url",
-		`{"payload":"A","signatures":[]}`:                                           "payload is not base64url",
-		`{"payload":"AB","signatures":[]}`:                                          "payload is not base64url", // bits that mean nothing
-		`{"payload":"+/+/","signatures":[]}`:                                        "payload is not base64url",
-		`{"payload":"AA\n","signatures":[]}`:                                        "payload is not base64url",
-		`{"payload":"AA"}`:                                                          "signatures is missing",
-		`{"payload":"AA","signature":"AA","protected":"e30"}`:                       "signatures is missing", // the flattened form
-		`{"payload":"AA","signatures":null}`:                                        "signatures is not an array",
-		`{"payload":"AA","signatures":{}}`:                                          "signatures is not an array",
-		with(`null`):                                                                "signature 1: not a JSON object",
-		with(fine + `,"x"`):                                                         "signature 2: not a JSON object",
-		with(`{"header":{"kid":"a"},"signature":"AA"}`):                             "protected is missing",
-		with(`{"protected":1,"signature":"AA"}`):                                    "protected is not a string",
-		with(`{"protected":"e30","header":{"kid":"a"}}`):                            "signature is missing",
-		with(`{"protected":"e30","signature":"A!"}`):                                "signature is not base64url",
-		with(`{"protected":"e30","header":[],"signature":"AA"}`):                    "header: not a JSON object",
-		with(`{"protected":"e30","header":null,"signature":"AA"}`):                  "header: not a JSON object",
-		with(`{"protected":"e30","header":{"kid":1},"signature":"AA"}`):             "kid is not a string",
-		with(`{"protected":"e30","header":{"kid":null},"signature":"AA"}`):          "kid is not a string",
-		with(`{"protected":"e30","header":{"crit":[]},"signature":"AA"}`):           "critical",
-		with(`{"protected":"e30","header":{"kid":"a","kid":"b"},"signature":"AA"}`): "twice",
-		with(strings.Repeat(fine+",", 8) + fine):                                    "more than 8 signatures",
+		`{}`:                                                                          "payload is missing",
+		`{"Payload":"AA","signatures":[]}`:                                            "payload is missing",
+		`{"payload":null,"signatures":[]}`:                                            "payload is not a string",
+		`{"payload":{},"signatures":[]}`:                                              "payload is not a string",
+		`{"payload":"AA==","signatures":[]}`:                                          "payload is not base64url",
+		`{"payload":"A","signatures":[]}`:                                             "payload is not base64url",
+		`{"payload":"AB","signatures":[]}`:                                            "payload is not base64url", // bits that mean nothing
+		`{"payload":"+/+/","signatures":[]}`:                                          "payload is not base64url",
+		`{"payload":"AA\n","signatures":[]}`:                                          "payload is not base64url",
+		`{"payload":"AA"}`:                                                            "signatures is missing",
+		`{"payload":"AA","signature":"AA","protected":"e30"}`:                         "signatures is missing", // the flattened form
+		`{"payload":"AA","signatures":null}`:                                          "signatures is not an array",
+		`{"payload":"AA","signatures":{}}`:                                            "signatures is not an array",
+		with(`null`):                                                                  "signature 1: not a JSON object",
+		with(fine + `,"x"`):                                                           "signature 2: not a JSON object",
+		with(`{"header":{"kid":"a"},"signature":"AA"}`):                               "protected is missing",
+		with(`{"protected":1,"signature":"AA"}`):                                      "protected is not a string",
+		with(`{"protected":"e30","header":{"kid":"a"}}`):                              "signature is missing",
+		with(`{"protected":"e30","signature":"A!"}`):                                  "signature is not base64url",
+		with(`{"protected":"e30","header":[],"signature":"AA"}`):                      "header: not a JSON object",
+		with(`{"protected":"e30","header":null,"signature":"AA"}`):                    "header: not a JSON object",
+		with(`{"protected":"e30","header":{"kid":1},"signature":"AA"}`):               "kid is not a string",
+		with(`{"protected":"e30","header":{"kid":null},"signature":"AA"}`):            "kid is not a string",
+		with(`{"protected":"e30","header":{"crit":[]},"signature":"AA"}`):             "critical",
+		with(`{"protected":"e30","header":{"kid":"a","kid":"b"},"signature":"AA"}`):   "twice",
+		with(strings.Repeat(fine+",", 8) + fine):                                      "more than 8 signatures",
+		with(strings.Repeat(fine+",", 8) + "1,2,x"):                                   "not a JSON object",
+		with(`{"protected":"` + strings.Repeat("AAAA", 1025) + `","signature":"AA"}`): "longer than 4096",
+		`{"a":1` + strings.Join(members, "") + "}":                                    "more than 64 members",
 	} {
 		if m, err := jws.Parse([]byte(text)); err == nil || m != nil {
 			t.Errorf("%s: accepted as %+v", text, m)
