@@ -120,8 +120,8 @@ func (u *Unit) created(ctx context.Context, model string, after any) error {
 	return u.publish(ctx, Event{Name: "model." + model + ".created", Record: object(after, nil)})
 }
 
-// updated tells of a changed row: the new one, and the old values of what differs. Nulls are left out of both, and the
-// time of the update, which always differs, out of the changes.
+// updated tells of a changed row: the new one without its nulls, and the old values of what differs, null among them, but
+// for the time of the update, which always differs.
 func (u *Unit) updated(ctx context.Context, model string, before, after any) error {
 	changes := object(before, func(i int, name string) bool {
 		return name != "updated_at" && name != "user" &&
@@ -141,14 +141,14 @@ func (u *Unit) publish(ctx context.Context, e Event) error {
 	return nil
 }
 
-// object is a record as JSON without its null members, and without those that keep, if given, refuses.
+// object is a record as JSON: of its members those that keep chooses, or without keep those that are not null.
 func object(record any, keep func(field int, name string) bool) json.RawMessage {
 	v := reflect.ValueOf(record)
 	var b strings.Builder
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("json")
 		field := v.Field(i)
-		if field.Kind() == reflect.Pointer && field.IsNil() || keep != nil && !keep(i, name) {
+		if keep == nil && field.Kind() == reflect.Pointer && field.IsNil() || keep != nil && !keep(i, name) {
 			continue
 		}
 		if b.Len() > 0 {

@@ -157,7 +157,7 @@ func TestLabelEvents(t *testing.T) {
 		same(t, "only the description", told(b.do(func(ctx context.Context, w *account.Unit) error {
 			_, err := w.UpdateLabel(ctx, u, "document", "private", "rejected", &why)
 			return err
-		})), []string{"model.label.updated {}"})
+		})), []string{`model.label.updated {"description":null}`})
 		same(t, "public label", told(b.do(func(ctx context.Context, w *account.Unit) error {
 			_, err := w.CreateLabel(ctx, u, "ban", "yes", "public", nil)
 			return err

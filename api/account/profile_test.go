@@ -118,7 +118,7 @@ func TestProfileLife(t *testing.T) {
 		})
 		same(t, "a bad second draft", codes(err), []fault.Code{"city.invalid", "state.exists"})
 		same(t, "nothing changed", told(b.do(update(func(*db.Profile) {}))), []string{})
-		same(t, "metadata", told(b.do(update(func(p *db.Profile) { p.Metadata = text("[1]") }))), []string{`model.profile.updated {}`})
+		same(t, "metadata", told(b.do(update(func(p *db.Profile) { p.Metadata = text("[1]") }))), []string{`model.profile.updated {"metadata":null}`})
 		if label("document") != "verified" {
 			t.Error("metadata took back the verification")
 		}
