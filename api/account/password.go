@@ -2,12 +2,14 @@ package account
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
 	"barong/db"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	digests "barong/internal/password"
 )
 
 // Passwords hashes and verifies passwords. Both are slow on purpose, and bounded in how many run at once.
@@ -40,6 +42,10 @@ func (s *Service) CheckPassword(ctx context.Context, user *db.User, password str
 		return false, s.Passwords.VerifyNothing(ctx, password)
 	}
 	ok, stale, err := s.Passwords.Verify(ctx, user.PasswordDigest, password)
+	if errors.Is(err, digests.ErrDigest) { // nobody's password, as if it were wrong: an error would tell the account apart
+		s.Log.ErrorContext(ctx, "a stored password digest cannot be read", "uid", user.UID)
+		return false, nil
+	}
 	if err != nil || !ok {
 		return false, err
 	}
