@@ -84,6 +84,7 @@ func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error 
 		p.o.Log.Info("connected to the message broker", "broker", p.o.URL, "server", l.server())
 	}
 	err = p.link.publish(ctx, exchange, key, p.o.Durable, message)
+	p.o.Log.Debug("event", "exchange", exchange, "key", key, "error", err)
 	if p.link.channel.IsClosed() || ctx.Err() != nil {
 		p.drop()
 	}
