@@ -2,11 +2,13 @@ package management
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +23,8 @@ type Config struct {
 	Keychain jws.Keychain
 	Claims   Claims
 	Scopes   map[string]Scope
+	// Doubts say what in the file lets nobody more in, and still is not what its author meant.
+	Doubts []string
 }
 
 // A Scope lists whose signatures count, and whose must be there.
@@ -88,8 +92,8 @@ func (t *texts) UnmarshalYAML(n *yaml.Node) error {
 var scopes = []string{"otp_sign", "read_labels", "read_users", "tools", "write_documents", "write_labels", "write_users"}
 
 // ParseConfig reads a management_api.yml (gateway.md 17.3, management.md 1.1). What would quietly let more through than its
-// author meant is an error: a misspelt key, a template (the original expanded ERB), a private key, a scope that demands
-// nobody or somebody without a key. legacy allows the switches that the safer rules about claims leave no room for.
+// author meant is an error: a misspelt key, a template (the original expanded ERB), a private key, one key of two signers, a
+// scope that demands nobody. legacy allows the switches that the safer rules about claims leave no room for.
 func ParseConfig(data []byte, legacy bool) (Config, error) {
 	none := Config{}
 	if len(data) > maxFile {
@@ -102,7 +106,7 @@ func ParseConfig(data []byte, legacy bool) (Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return none, err
+		return none, errors.New(goTypes.ReplaceAllString(err.Error(), ""))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return none, errors.New("more than one document")
@@ -120,6 +124,11 @@ func ParseConfig(data []byte, legacy bool) (Config, error) {
 		if err != nil {
 			return none, fmt.Errorf("keychain.%s: %w", id, err)
 		}
+		for other, have := range c.Keychain {
+			if public, ok := key.Public.(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(have.Public) {
+				return none, fmt.Errorf("keychain.%s: it is the key of %s: who has it could sign for both", id, other)
+			}
+		}
 		c.Keychain[id] = key
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Scopes)) {
@@ -127,18 +136,31 @@ func ParseConfig(data []byte, legacy bool) (Config, error) {
 		if len(s.Mandatory) == 0 {
 			return none, fmt.Errorf("scopes.%s: mandatory_signers is empty", name)
 		}
-		for _, id := range slices.Concat(s.Permitted, s.Mandatory) {
-			if _, ok := c.Keychain[id]; !ok {
-				return none, fmt.Errorf("scopes.%s: %q is not in the keychain", name, id)
+		s.Permitted = slices.DeleteFunc(s.Permitted, func(id string) bool {
+			_, ok := c.Keychain[id]
+			if !ok {
+				c.doubt("scopes.%s: %q has no key in the keychain, so its signatures do not count", name, id)
 			}
-		}
+			return !ok
+		})
 		for _, id := range s.Mandatory {
 			if !slices.Contains(s.Permitted, id) {
-				return none, fmt.Errorf("scopes.%s: the mandatory signer %q is not a permitted one", name, id)
+				c.doubt("scopes.%s: the signature of %q is demanded and does not count, so nobody may call", name, id)
 			}
+		}
+		if !slices.Contains(scopes, name) {
+			c.doubt("scopes.%s: no call has this scope", name)
 		}
 		c.Scopes[name] = s
 	}
+	for name, ignored := range map[string]bool{
+		"iss": len(f.JWT.Issuers) > 0 && !f.JWT.Issuer, "aud": len(f.JWT.Audiences) > 0 && !f.JWT.Audience, "sub": f.JWT.Sub != "" && !f.JWT.Subject,
+	} {
+		if ignored {
+			c.doubt("jwt.%s: it is not looked at without verify_%[1]s", name)
+		}
+	}
+	slices.Sort(c.Doubts)
 	if err := f.JWT.claims(&c.Claims, legacy); err != nil {
 		return none, err
 	}
@@ -149,7 +171,7 @@ func (f *fileClaims) claims(c *Claims, legacy bool) error {
 	c.IgnoreExpiration = f.Expiration != nil && !*f.Expiration
 	c.IgnoreNotBefore = f.NotBefore != nil && !*f.NotBefore
 	if (c.IgnoreExpiration || c.IgnoreNotBefore) && !legacy {
-		return errors.New("jwt: messages without an end are accepted with BARONG_COMPAT=2.4.17 alone")
+		return errors.New("jwt: verify_expiration and verify_not_before can be switched off with BARONG_COMPAT=2.4.17 alone")
 	}
 	c.IssuedAt, c.ID = f.IssuedAt, f.ID
 	if f.Leeway < 0 || f.Leeway > 3600 {
@@ -179,13 +201,9 @@ func (f *fileClaims) claims(c *Claims, legacy bool) error {
 	return nil
 }
 
-// Unused are the scopes of the file that no endpoint has, in order: a misspelt one refuses everybody.
-func (c *Config) Unused() []string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(c.Scopes)) {
-		if !slices.Contains(scopes, name) {
-			out = append(out, name)
-		}
-	}
-	return out
+func (c *Config) doubt(format string, args ...any) {
+	c.Doubts = append(c.Doubts, fmt.Sprintf(format, args...))
 }
+
+// goTypes are what the YAML library says of this program's own types.
+var goTypes = regexp.MustCompile(` (in type|into) management\.\w+`)

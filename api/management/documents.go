@@ -22,7 +22,8 @@ func (m *Module) maxDocument() int {
 		return 0
 	}
 	const around = 256 << 10
-	return min(m.MaxUpload, 512<<20)/9*16 + around
+	file := min(m.MaxUpload, 256<<20)
+	return file/9*16 + file/4 + around // room for a file that is a little too large, so that it is told so
 }
 
 // storeDocument answers POST /management/documents.

@@ -80,8 +80,8 @@ func (m *Module) putLabel(ctx context.Context, c *rest.Call) error {
 		switch {
 		case errors.Is(err, db.ErrNotFound) && c.Bool("replace"):
 			scope := account.Private
-			if c.Has("scope") {
-				scope = strings.ToLower(c.String("scope"))
+			if s := strings.TrimSpace(c.String("scope")); s != "" {
+				scope = strings.ToLower(s)
 			}
 			return u.CreateLabel(ctx, user, c.String("key"), c.String("value"), scope, c.Optional("description"))
 		case errors.Is(err, db.ErrNotFound):

@@ -31,6 +31,7 @@ type Options struct {
 	Signer   func() jws.Signer // the key of the moment
 	Memory   limit.Limiter     // of the messages that were accepted; one that forgets lets them be repeated
 
+	Issuer         string // of session tokens
 	DocumentTypes  []string
 	ExpireRequired bool // documents must not have expired
 	MaxUpload      int  // bytes of a file
@@ -48,8 +49,8 @@ type Module struct {
 // New returns a module.
 func New(o Options) *Module { return &Module{Options: o} }
 
-// parallelDocuments is how many documents are taken in at the same time: each stands in memory, before it is known who
-// sends it.
+// parallelDocuments is how many documents are taken in from an address at the same time: each stands in memory, before it
+// is known who sends it.
 const parallelDocuments = 4
 
 func (m *Module) view() *view.Builder {
@@ -91,10 +92,7 @@ var person = []rest.Param{
 	{Name: "dob", Type: rest.Date, NotBlank: true, Doc: "Date of birth."},
 	optional("address", "Address."), optional("postcode", "Postcode."), optional("city", "City."),
 	optional("country", "Country, as ISO 3166-1 alpha-2 or alpha-3."),
-	{
-		Name: "state", NotBlank: true, Values: []string{"drafted", "submitted", "verified", "rejected"},
-		Doc: "State of the profile (defaults to drafted).",
-	},
+	optional("state", "State of the profile: drafted (the default), submitted, verified or rejected."),
 }
 
 func between(doc string) []rest.Param {
@@ -129,7 +127,7 @@ func (m *Module) Routes() []rest.Route {
 			Path: "/otp/sign", Summary: "Signs a message that a user has approved with their second factor.", Scope: "otp_sign",
 			Params: []rest.Param{
 				userUID, required("otp_code", "Code of the user's second factor."),
-				{Name: "jwt", Type: rest.Any, Required: true, NotBlank: true, BadType: "jwt is invalid", Doc: "The message, as JWS in general JSON form."},
+				{Name: "jwt", Type: rest.Object, Required: true, NotBlank: true, Doc: "The message, as JWS in general JSON form."},
 			},
 			Success: 201, Output: "{payload:string,signatures:any}", Handle: m.signApproved,
 		},
@@ -151,7 +149,8 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "PUT", Path: "/labels", Summary: "Gives a private label of a user another value.", Scope: "write_labels",
 			Params: []rest.Param{
-				userUID, key, value, description, optional("scope", "Scope of a label that is made (defaults to private)."),
+				userUID, key, value, description,
+				{Name: "scope", Doc: "Scope of a label that is made (defaults to private)."},
 				{Name: "replace", Type: rest.Boolean, Default: "true", Doc: "Whether the label is made when there is none."},
 			},
 			Success: 200, Output: "Label", Handle: m.putLabel,
@@ -162,8 +161,8 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Path: "/users/get", Summary: "Shows a user.", Scope: "read_users",
-			Params:  []rest.Param{optional("uid", "Uid."), optional("email", "E-mail."), optional("phone_num", "Phone number.")},
-			Success: 201, Output: "UserWithKYC", Handle: m.showUser,
+			Params: []rest.Param{optional("uid", "Uid."), optional("email", "E-mail."), optional("phone_num", "Phone number.")},
+			OneOf:  []string{"uid", "email", "phone_num"}, Success: 201, Output: "UserWithKYC", Handle: m.showUser,
 		},
 		{
 			Path: "/users/list", Summary: "Lists users.", Scope: "read_users",

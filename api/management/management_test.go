@@ -87,7 +87,7 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*management.Options)) *
 	o := management.Options{
 		Config: config, Accounts: e.Accounts, DB: e.DB, Files: files, Memory: e.Limits,
 		Signer: func() jws.Signer { return e.Keys.Current() }, DocumentTypes: []string{"Passport"}, ExpireRequired: true,
-		MaxUpload: 4096, Now: e.Clock.Now, Log: slog.New(slog.DiscardHandler),
+		Issuer: apitest.Issuer, MaxUpload: 4096, Now: e.Clock.Now, Log: slog.New(slog.DiscardHandler),
 	}
 	for _, change := range changes {
 		change(&o)
@@ -236,7 +236,7 @@ func TestMessages(t *testing.T) {
 
 		list(good(nil)).want(t, 201, "[]")
 		const noRoute = `{"error":"Route is not found"}`
-		for _, method := range []string{"GET", "PUT", "DELETE", "PATCH"} {
+		for _, method := range []string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"} {
 			b.send(t, method, "/labels/list", "application/json", good(nil)).want(t, 404, noRoute)
 		}
 		b.send(t, "POST", "/nothing", "application/json", good(nil)).want(t, 404, noRoute)
@@ -307,6 +307,15 @@ func TestMessages(t *testing.T) {
 				t.Errorf("%s: %d %s", alg, a.status, a.body)
 			}
 		}
+		// What would take much memory is refused by its first part.
+		many := `{"payload":"e30","signatures":[` + strings.Repeat("1,", 100_000) + "1]}"
+		for _, body := range []string{many, strings.Replace(many, "1,1,", `{},{},`, 1), `{"a":{}` + manyMembers() + "}"} {
+			list(body).want(t, 401, failed)
+		}
+		if a := list(`{"payload":"` + strings.Repeat("A", 300<<10) + `","signatures":[]}`); a.status != 413 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+
 		// Nothing of all this has used the message up.
 		list(text(t, b.sign(t, claims, "applogic"))).want(t, 201, "[]")
 
@@ -316,6 +325,14 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	})
+}
+
+func manyMembers() string {
+	var b strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&b, `,"m%d":1`, i)
+	}
+	return b.String()
 }
 
 // A forgetful memory is one that cannot be reached.
@@ -385,13 +402,16 @@ func TestSignApproved(t *testing.T) {
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		b := start(t, e)
 		u := e.NewUser(t, nil)
-		inner := b.sign(t, object{"exp": e.Clock.Now().Unix() + 60, "data": object{"amount": "1.5"}}, "applogic")
+		now := e.Clock.Now().Unix()
+		later := now + 60
+		inner := b.sign(t, object{"exp": now + 3600, "data": object{"amount": "1.5"}}, "applogic")
 		ask := func(user *db.User, code string, message any) answer {
 			return b.post(t, "/otp/sign", object{"user_uid": user.UID, "otp_code": code, "jwt": message})
 		}
 		ask(u, "123456", inner).want(t, 422, `{"error":"Account has not enabled 2FA"}`)
 		secret := e.Enable2FA(t, u)
 		code := e.Code(t, secret, 0)
+		ask(&db.User{UID: "ID0"}, "", "text").want(t, 422, `{"error":"otp_code is empty, jwt is invalid"}`)
 		ask(&db.User{UID: "ID0"}, code, inner).want(t, 404, `{"error":"Record is not found"}`)
 		pending := e.NewUser(t, func(u *db.User) { u.State = "pending" })
 		e.Enable2FA(t, pending)
@@ -400,11 +420,24 @@ func TestSignApproved(t *testing.T) {
 		ask(u, code, "text").want(t, 422, `{"error":"jwt is invalid"}`)
 		ask(u, code, []int{1}).want(t, 422, `{"error":"jwt is invalid"}`)
 		ask(u, code, object{"a": 1}).want(t, 422, `{"error":"JWT is invalid by the reason \"payload is missing\""}`)
-		ask(u, code, b.sign(t, object{"a": 1}, "stranger")).want(t, 422, `{"error":"JWT is invalid by the reason \"nobody whose key is known has signed it\""}`)
-		for _, claim := range []string{"sub", "event", "uid", "email", "role"} { // what a session token or an event has
-			ask(u, code, b.sign(t, object{claim: "x"}, "applogic")).
-				want(t, 422, `{"error":"JWT is invalid by the reason \"the claim `+claim+` is reserved\""}`)
+		ask(u, code, b.sign(t, object{"exp": later}, "stranger")).want(t, 422, `{"error":"JWT is invalid by the reason \"nobody whose key is known has signed it\""}`)
+		// What a session token or an event has, also as receivers take it that do not mind case, and our own issuer.
+		for claim, name := range map[string]string{
+			"sub": "sub", "event": "event", "uid": "uid", "email": "email", "role": "role", "UID": "uid", "\u017fub": "sub", "iss": "iss", "Iss": "iss",
+		} {
+			ask(u, code, b.sign(t, object{claim: apitest.Issuer, "exp": later}, "applogic")).
+				want(t, 422, `{"error":"JWT is invalid by the reason \"the claim `+name+` is reserved\""}`)
 		}
+		for _, exp := range []any{nil, 1, now, now + 2*86400, "soon"} {
+			if a := ask(u, code, b.sign(t, with(object{"iss": "applogic"}, object{"exp": exp}), "applogic")); a.status != 422 || !strings.Contains(a.body, "exp") {
+				t.Errorf("exp %v: %d %s", exp, a.status, a.body)
+			}
+		}
+		full := b.sign(t, object{"exp": later}, "applogic")
+		for len(full.Signatures) < jws.MaxSignatures {
+			full.Signatures = append(full.Signatures, full.Signatures[0])
+		}
+		ask(u, code, full).want(t, 422, `{"error":"JWT is invalid by the reason \"it has no room for a signature\""}`)
 		ask(u, e.WrongCode(t, secret), inner).want(t, 422, `{"error":"OTP code is invalid"}`)
 
 		var signed jws.Message
@@ -474,6 +507,7 @@ func TestLabels(t *testing.T) {
 		if got["scope"] != "private" {
 			t.Errorf("%v", got)
 		}
+		put(object{"key": "other", "scope": ""}).into(t, 200, &got) // it is there
 		put(object{"key": "shown", "scope": "public"}).into(t, 200, &got)
 		if got["scope"] != "public" {
 			t.Errorf("%v", got)
@@ -604,6 +638,7 @@ func TestShowAndListUsers(t *testing.T) {
 		b.post(t, "/users/get", object{}).want(t, 422, `{"error":"uid, email, phone_num are missing, exactly one parameter must be provided"}`)
 		b.post(t, "/users/get", object{"uid": "a", "email": "b"}).want(t, 422, `{"error":"uid, email are mutually exclusive"}`)
 		b.post(t, "/users/get", object{"uid": ""}).want(t, 422, `{"error":"uid is empty"}`)
+		b.post(t, "/users/get", object{"uid": "a", "phone_num": ""}).want(t, 422, `{"error":"phone_num is empty, uid, phone_num are mutually exclusive"}`)
 
 		var list []object
 		b.post(t, "/users/list", object{"email": verified.Email, "extended": true}).into(t, 200, &list)
@@ -656,7 +691,12 @@ func TestImportUsers(t *testing.T) {
 		}
 		ask := func(changes object) answer { return b.post(t, "/users/import", with(all, changes)) }
 		b.post(t, "/users/import", object{}).want(t, 422, `{"error":"email is missing, email is empty, password_digest is missing, password_digest is empty"}`)
-		ask(object{"state": "odd", "dob": "x"}).want(t, 422, `{"error":"dob is invalid, state does not have a valid value"}`)
+		ask(object{"state": "", "dob": "x"}).want(t, 422, `{"error":"dob is invalid, state is empty"}`)
+		ask(object{"state": "odd"}).want(t, 422, `{"error":["State is not included in the list"]}`)
+		for _, email := range []string{"@", "x", "a@b\r\nbcc: c@d", "<a@b>", "a@b,c@d", "A <a@b>", "a\u202e@b.test", "a b@c.test"} {
+			ask(object{"email": email}).want(t, 422, `{"error":["Email is invalid"]}`)
+		}
+		ask(object{"password_digest": strings.Replace(digest, "$04$", "$15$", 1)}).want(t, 422, `{"error":["Password digest is invalid"]}`)
 		ask(object{"password_digest": "x", "phone": "12", "email": "x"}).want(t, 422, `{"error":["Email is invalid","Password digest is invalid","Number is invalid"]}`)
 		ask(object{"country": "XXX"}).want(t, 422, `{"error":["Country must have alpha2 or alpha3 format"]}`)
 		if _, err := e.DB.UserByEmail(t.Context(), "old@barong.test"); err == nil { // all or nothing
@@ -680,7 +720,9 @@ func TestImportUsers(t *testing.T) {
 		if err != nil || len(phones) != 1 || phones[0].Number != "447418084106" || phones[0].ValidatedAt == nil {
 			t.Errorf("%+v %v", phones, err)
 		}
-		ask(nil).want(t, 422, `{"error":"User already exists by this email"}`)
+		ask(object{"referral_uid": "ID0"}).want(t, 422, `{"error":"User already exists by this email"}`)
+		ask(object{"email": "third@barong.test", "referral_uid": "ID0"}).want(t, 422, `{"error":"Referral doesn't exist"}`)
+		ask(object{"email": "fourth@barong.test", "phone": nil, "metadata": "not json"}).into(t, 201, &got) // no parameter of this call
 		ask(object{"email": "other@barong.test"}).want(t, 422, `{"error":["Number has already been taken"]}`)
 		if _, err := e.DB.UserByEmail(t.Context(), "other@barong.test"); err == nil {
 			t.Error("a user of a refused import is there")
@@ -777,13 +819,15 @@ func files(t *testing.T, folder string) (n int) {
 
 // TestRoutes holds that every route is signed, has a scope that can be configured, and stands below /management.
 func TestRoutes(t *testing.T) {
+	key := base64.URLEncoding.EncodeToString(newService(t).pem)
 	routes := management.New(management.Options{}).Routes()
 	if len(routes) != 14 {
 		t.Errorf("%d routes", len(routes))
 	}
 	for _, r := range routes {
-		config := management.Config{Scopes: map[string]management.Scope{r.Scope: {}}}
-		if r.Access != rest.Signed || len(config.Unused()) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
+		config, err := management.ParseConfig([]byte("keychain: {a: {algorithm: EdDSA, value: "+key+"}}\n"+
+			"scopes: {"+r.Scope+": {permitted_signers: [a], mandatory_signers: [a]}}"), false)
+		if err != nil || r.Access != rest.Signed || len(config.Doubts) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -26,6 +26,9 @@ var (
 // maxLife is how far the end of a message may lie ahead: so long its id is remembered.
 const maxLife = 24 * time.Hour
 
+// clockSkew is how far the clocks of replicas may be apart: one that is ahead must not forget what another still accepts.
+const clockSkew = time.Minute
+
 // maxID is the longest jti, in bytes.
 const maxID = 256
 
@@ -55,11 +58,16 @@ func (m *Module) Open(ctx context.Context, r *rest.Route, sent rest.Message) ([]
 	if err != nil {
 		return nil, errVerify.Because(err)
 	}
+	if len(signers) == 0 { // nobody's words are read
+		return nil, errSignatures.Because(errors.New("nobody who may has signed it"))
+	}
 	payload, err := message.Bytes()
 	if err != nil {
 		return nil, errVerify.Because(err)
 	}
-	c, err := readClaims(payload)
+	wanted := m.Config.Claims
+	wanted.ID = wanted.ID || !m.Legacy
+	c, err := readClaims(payload, &wanted)
 	if err != nil {
 		return nil, errVerify.Because(err)
 	}
@@ -87,7 +95,7 @@ func (m *Module) Open(ctx context.Context, r *rest.Route, sent rest.Message) ([]
 // once notes the id of a message, and refuses one that was noted before, whoever has signed it: signatures can be left out
 // of a recorded message.
 func (m *Module) once(ctx context.Context, c *claims, now time.Time) error {
-	life := c.Expires.Sub(now) + m.Config.Claims.Leeway + time.Second
+	life := c.Expires.Sub(now) + m.Config.Claims.Leeway + clockSkew
 	wait, err := m.Memory.Take(ctx, "management.jti:"+*c.ID, 1, life)
 	if err != nil {
 		return fault.New(fault.Unavailable).Because(err)
@@ -122,24 +130,37 @@ func (n *number) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// readClaims reads a payload. Claims that are null count as absent.
-func readClaims(payload []byte) (*claims, error) {
+// readClaims reads a payload: when it ends and begins, what it is for, its data, and of the other claims those that the
+// rules ask for. Claims that are null count as absent.
+func readClaims(payload []byte, rules *Claims) (*claims, error) {
 	members, err := jws.Object(payload)
 	if err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
 	}
 	c := new(claims)
 	var audience json.RawMessage
-	for name, into := range map[string]any{
-		"exp": &c.Expires, "nbf": &c.NotBefore, "iat": &c.IssuedAt, "jti": &c.ID, "iss": &c.Issuer, "sub": &c.Subject,
-		"method": &c.Method, "path": &c.Path, "aud": &audience, "data": &c.Data,
+	for _, claim := range []struct {
+		name   string
+		wanted bool
+		into   any
+	}{
+		{"exp", true, &c.Expires},
+		{"nbf", true, &c.NotBefore},
+		{"method", true, &c.Method},
+		{"path", true, &c.Path},
+		{"data", true, &c.Data},
+		{"iat", rules.IssuedAt, &c.IssuedAt},
+		{"jti", rules.ID, &c.ID},
+		{"iss", rules.Issuers != nil, &c.Issuer},
+		{"sub", rules.Subject != "", &c.Subject},
+		{"aud", rules.Audience != nil, &audience},
 	} {
-		text, ok := members[name]
-		if !ok || string(text) == "null" {
+		text, ok := members[claim.name]
+		if !ok || !claim.wanted || string(text) == "null" {
 			continue
 		}
-		if err := json.Unmarshal(text, into); err != nil {
-			return nil, fmt.Errorf("claim %s: %w", name, err)
+		if err := json.Unmarshal(text, claim.into); err != nil {
+			return nil, fmt.Errorf("claim %s: %w", claim.name, err)
 		}
 	}
 	if audience != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/mail"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -63,30 +65,17 @@ func (m *Module) listUsers(ctx context.Context, c *rest.Call) error {
 
 // showUser answers POST /management/users/get.
 func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
-	var given []string
-	for _, name := range []string{"uid", "email", "phone_num"} {
-		if c.Has(name) {
-			given = append(given, name)
-		}
-	}
-	switch len(given) {
-	case 0:
-		return fault.Plain(422, "uid, email, phone_num are missing, exactly one parameter must be provided")
-	case 1:
-	default:
-		return fault.Plain(422, strings.Join(given, ", ")+" are mutually exclusive")
-	}
 	var user *db.User
 	var err error
-	switch text := c.String(given[0]); given[0] {
-	case "uid":
-		user, err = m.DB.UserByUID(ctx, text)
-	case "email":
-		user, err = m.DB.UserByEmail(ctx, text)
+	switch {
+	case c.Has("uid"):
+		user, err = m.DB.UserByUID(ctx, c.String("uid"))
+	case c.Has("email"):
+		user, err = m.DB.UserByEmail(ctx, c.String("email"))
 	default:
-		number, _, ok := phone.Parse(text)
-		if !ok {
-			return errNoRecord
+		number, _, ok := phone.Parse(c.String("phone_num"))
+		if !ok { // it may stand there from when there was another numbering plan
+			number = digits(c.String("phone_num"))
 		}
 		user, err = m.DB.UserByPhone(ctx, number)
 	}
@@ -98,6 +87,15 @@ func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.Answer(all)
+}
+
+func digits(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // referrer finds who recommended us to a new user.
@@ -156,38 +154,52 @@ func (m *Module) updateUser(ctx context.Context, c *rest.Call) error {
 // createProfile answers POST /management/profiles.
 func (m *Module) createProfile(ctx context.Context, c *rest.Call) error {
 	return m.edit(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		return u.CreateProfile(ctx, user, sentProfile(c))
+		p, err := sentProfile(c)
+		if err != nil {
+			return err
+		}
+		return u.CreateProfile(ctx, user, p)
 	})
 }
 
 // sentProfile is the profile of a call.
-func sentProfile(c *rest.Call) *db.Profile {
+func sentProfile(c *rest.Call) (*db.Profile, error) {
 	p := new(db.Profile)
 	account.FillProfile(p, c)
-	p.State, _ = db.ProfileState(c.String("state")) // absent: drafted
-	return p
+	if c.Has("state") { // else it is drafted
+		var ok bool
+		if p.State, ok = db.ProfileState(c.String("state")); !ok {
+			return nil, fault.Invalid("state.inclusion")
+		}
+	}
+	return p, nil
 }
 
-// bcryptDigest is the form of the digests that the original made.
-var bcryptDigest = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-9]|20)\$[./A-Za-z0-9]{53}$`)
+// bcryptDigest is the form of the digests that the original made. A cost beyond 14 takes seconds to check.
+var bcryptDigest = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}$`)
 
-// maxImportedEmail is the longest address, in bytes: the rules for addresses are not asked for people who are taken over.
-const maxImportedEmail = 255
+// importable reports whether an address, which other rules may have let in than those for people who sign up, can be
+// written to and stored.
+func importable(email string) bool {
+	parsed, err := mail.ParseAddress(email)
+	return err == nil && parsed.Name == "" && parsed.Address == email && len(email) <= 255 &&
+		strings.IndexFunc(email, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) < 0
+}
 
 // importUser answers POST /management/users/import: the user with their phone and profile, or nothing.
 func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
-	referrer, err := m.referrer(ctx, c)
-	if err != nil {
-		return err
-	}
 	email := db.NormalEmail(c.String("email"))
 	if _, err := m.DB.UserByEmail(ctx, email); err == nil {
 		return errImported
 	} else if !errors.Is(err, db.ErrNotFound) {
 		return err
 	}
+	referrer, err := m.referrer(ctx, c)
+	if err != nil {
+		return err
+	}
 	var wrong []string
-	if len(email) > maxImportedEmail || !strings.Contains(email, "@") {
+	if !importable(email) {
 		wrong = append(wrong, sentence("email.invalid"))
 	}
 	if !bcryptDigest.MatchString(c.String("password_digest")) {
@@ -229,7 +241,12 @@ func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
 				return err
 			}
 		}
-		return u.CreateProfile(ctx, user, sentProfile(c))
+		p, err := sentProfile(c)
+		if err != nil {
+			return err
+		}
+		p.Metadata = nil // it is none of this call's parameters
+		return u.CreateProfile(ctx, user, p)
 	})
 	return m.answerEdit(ctx, c, user, err)
 }

@@ -217,6 +217,8 @@ func parameterSchema(p *rest.Param) object {
 		s["type"], s["format"], s["items"] = []string{"array", "string"}, "binary", one
 	case rest.Any:
 		s["type"] = []string{"string", "object"}
+	case rest.Object:
+		s["type"] = "object"
 	case rest.JSON: // any value
 	}
 	if p.Type == rest.String && p.NotBlank && len(p.Values) == 0 {
@@ -240,7 +242,7 @@ func literal(p *rest.Param) any {
 		}
 	case rest.Boolean:
 		return p.Default == "true"
-	case rest.String, rest.Date, rest.Files, rest.Any, rest.JSON:
+	case rest.String, rest.Date, rest.Files, rest.Any, rest.JSON, rest.Object:
 	}
 	return p.Default
 }

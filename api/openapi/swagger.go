@@ -29,7 +29,10 @@ func Swagger(o Options) ([]byte, error) {
 			}
 			params = append(params, describe(param, p.Doc))
 		}
-		if len(params) > 0 {
+		switch {
+		case r.Access == rest.Signed:
+			op["parameters"], op["consumes"], op["security"] = []object{message(r, params)}, []string{"application/json"}, []object{}
+		case len(params) > 0:
 			op["parameters"] = params
 			if r.Method != http.MethodGet && r.Method != http.MethodDelete {
 				op["consumes"] = []string{"application/x-www-form-urlencoded", "multipart/form-data", "application/json"}
@@ -72,4 +75,38 @@ func Swagger(o Options) ([]byte, error) {
 		},
 		"security": []object{{"BearerToken": []string{}}},
 	})
+}
+
+// message is the body of a Signed route, with the parameters that its payload carries as an extension.
+func message(r *rest.Route, params []object) object {
+	properties := object{}
+	var required []string
+	for _, p := range params {
+		name := p["name"].(string)
+		if p["required"] == true {
+			required = append(required, name)
+		}
+		delete(p, "name")
+		delete(p, "in")
+		delete(p, "required")
+		properties[name] = p
+	}
+	data := object{"type": "object", "properties": properties}
+	if required != nil {
+		data["required"] = required
+	}
+	text := object{"type": "string"}
+	signature := object{"type": "object", "properties": object{
+		"protected": text, "signature": text, "header": object{"type": "object", "properties": object{"kid": text}},
+	}}
+	return object{
+		"name": "message", "in": "body", "required": true,
+		"description": "A JSON Web Signature in general JSON form (RFC 7515, section 7.2.1) by the signers of the scope " + r.Scope +
+			". Its payload has the claims exp and jti, and the parameters as the claim data.",
+		"schema": object{
+			"type": "object", "required": []string{"payload", "signatures"},
+			"properties": object{"payload": text, "signatures": object{"type": "array", "items": signature}},
+			"x-data":     data,
+		},
+	}
 }

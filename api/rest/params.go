@@ -352,15 +352,15 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 		}
 	}
 	if len(r.OneOf) > 0 {
-		n := 0
+		var given []string
 		for _, name := range r.OneOf {
 			if a[name].kind != absent {
-				n++
+				given = append(given, name)
 			}
 		}
-		if n != 1 {
-			codes = append(codes, r.OneOfCode)
-			required = required || n == 0
+		if len(given) != 1 {
+			codes = append(codes, r.oneOfCode(given))
+			required = required || len(given) == 0
 		}
 	}
 	return codes, required
@@ -377,6 +377,8 @@ func (p *Param) fits(v value) bool {
 		return v.kind == files || v.kind == list || v.kind == text
 	case JSON:
 		return v.kind != files
+	case Object:
+		return v.kind == object
 	case String, Integer, Boolean, Date:
 	}
 	if v.kind != text {
@@ -394,7 +396,7 @@ func (p *Param) fits(v value) bool {
 		return ok
 	case Date:
 		return validDate(v.text)
-	case String, Files, Any, JSON:
+	case String, Files, Any, JSON, Object:
 	}
 	return true
 }

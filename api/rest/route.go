@@ -4,6 +4,8 @@
 package rest
 
 import (
+	"strings"
+
 	"barong/internal/fault"
 )
 
@@ -44,6 +46,7 @@ const (
 	Files        // uploaded files, or one
 	Any          // a string or an object: what captcha widgets send
 	JSON         // any JSON value, in a form its text; see Call.Decode
+	Object       // a JSON object
 )
 
 // A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order
@@ -79,7 +82,7 @@ type Route struct {
 	Scope   string // of a Signed route: its name in the list of who may sign for what
 	Prefix  string // first part of the codes of Params: "identity.session"
 	Params  []Param
-	// Exactly one of these parameters must be present, else the code is added last.
+	// Exactly one of these parameters must be present, else the code is added last; that of a Signed route is a sentence.
 	OneOf     []string
 	OneOfCode fault.Code
 	// Success is the status of the API reference, Legacy the one that release 2.4.17 sent (0: the same).
@@ -93,7 +96,7 @@ type Route struct {
 	Errors       []fault.Code // codes that the handler may answer besides those of Params
 	Listed       []int        // further statuses that the API reference lists, for the API document
 	MaxBody      int          // bytes; 0 means DefaultMaxBody
-	// Parallel is how many calls of one user, or of all services to a Signed route, may run at the same time; a few more
+	// Parallel is how many calls of one user, or of one address to a Signed route, may run at the same time; a few more
 	// wait, further ones are request.rate_limited. 0 is any number.
 	Parallel int
 	Added    bool // not part of the 2.4.0 reference
@@ -131,6 +134,17 @@ func (r *Route) MissingCode(p *Param) fault.Code { return r.code(p, p.Missing, "
 
 // EmptyCode is the code for a blank parameter.
 func (r *Route) EmptyCode(p *Param) fault.Code { return r.code(p, p.Empty, "empty") }
+
+// oneOfCode is the code for what there is of the parameters of OneOf: none, or more than one.
+func (r *Route) oneOfCode(given []string) fault.Code {
+	switch {
+	case r.Access != Signed:
+		return r.OneOfCode
+	case len(given) == 0:
+		return fault.Code(strings.Join(r.OneOf, ", ") + " are missing, exactly one parameter must be provided")
+	}
+	return fault.Code(strings.Join(given, ", ") + " are mutually exclusive")
+}
 
 // TypeCode is the code for a parameter of the wrong type.
 func (r *Route) TypeCode(p *Param) fault.Code {

@@ -69,11 +69,12 @@ type Server struct {
 	router     *router.Router
 	gated      []byte // "/api/v2/barong/"
 	turnstiles map[*Route]*turnstile
+	unknown    *turnstile // for all large calls to Signed routes
 }
 
 // New returns a server for the routes.
 func New(o Options) *Server {
-	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{}}
+	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{}, unknown: newTurnstile(unknownCalls)}
 	if s.Base == nil {
 		s.Base = context.Background()
 	}
@@ -95,7 +96,9 @@ func New(o Options) *Server {
 		if r.Method == fasthttp.MethodGet {
 			s.router.Handle(fasthttp.MethodHead, r.Path, h)
 		}
-		verbs[r.Path] = append(verbs[r.Path], r)
+		if r.Access != Signed { // services know what they may ask
+			verbs[r.Path] = append(verbs[r.Path], r)
+		}
 	}
 	for path, routes := range verbs {
 		s.router.Handle(fasthttp.MethodOptions, path, func(rc *fasthttp.RequestCtx) { s.options(rc, routes) })
@@ -259,8 +262,13 @@ func (s *Server) guard(ctx context.Context, c *Call) (err error) {
 
 // run takes a call through its steps: who, what, and whether it fits; then the handler.
 func (s *Server) run(ctx context.Context, c *Call) error {
-	if c.Route.Access == Signed { // who calls stands in the body
-		leave, err := s.enter(ctx, c, 0)
+	if c.Route.Access == Signed {
+		// Such routes are for services in the same network: what came by the self-gated API, which is for everybody, does
+		// not reach them.
+		if _, gated := c.rc.UserValue(userCaller).(caller); gated {
+			return errNoRoute
+		}
+		leave, err := s.enterUnknown(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -270,7 +278,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		return err
 	}
 	if c.User != nil {
-		leave, err := s.enter(ctx, c, c.User.ID)
+		leave, err := s.enter(ctx, c, c.User.ID, bodyTime)
 		if err != nil {
 			return err
 		}
@@ -292,18 +300,44 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 	return c.Route.Handle(ctx, c)
 }
 
-// enter waits for a place among the calls of a user, where the route has few; leave must follow it. The body is unread.
-func (s *Server) enter(ctx context.Context, c *Call, user int64) (leave func(), err error) {
+// enter waits for a place among the calls of a caller, where the route has few; leave must follow it. The body is unread,
+// and has so long from then on: the wait was not the client's.
+func (s *Server) enter(ctx context.Context, c *Call, who any, body time.Duration) (leave func(), err error) {
 	gate := s.turnstiles[c.Route]
 	if gate == nil {
 		return func() {}, nil
 	}
-	if leave, err = gate.enter(ctx, user); err != nil {
+	if leave, err = gate.enter(ctx, who); err != nil {
 		unread(c.rc)
 		return nil, err
 	}
-	_ = c.rc.SetReadDeadline(time.Now().Add(bodyTime)) // the wait was not the client's; one that is gone fails when read
+	_ = c.rc.SetReadDeadline(time.Now().Add(body)) // one that is gone fails when read
 	return leave, nil
+}
+
+// Bounds of calls to Signed routes with large bodies, which stand in memory before it is known who sends them.
+const (
+	unknownCalls    = 16 // at the same time, of all addresses
+	unknownBodyTime = 15 * time.Second
+)
+
+// enterUnknown is enter for a call whose caller stands in its body: places are by address, and few in all.
+func (s *Server) enterUnknown(ctx context.Context, c *Call) (leave func(), err error) {
+	one, err := s.enter(ctx, c, c.Client, unknownBodyTime)
+	if err != nil || s.turnstiles[c.Route] == nil {
+		return one, err
+	}
+	all, err := s.unknown.enter(ctx, nil)
+	if err != nil {
+		one()
+		unread(c.rc)
+		return nil, err
+	}
+	_ = c.rc.SetReadDeadline(time.Now().Add(unknownBodyTime)) // as in enter
+	return func() {
+		all()
+		one()
+	}, nil
 }
 
 // authenticate finds the caller of a route that is not public, from the token that a gateway has injected; see the
@@ -348,12 +382,8 @@ func (s *Server) authenticate(ctx context.Context, c *Call) error {
 	return s.permit(ctx, c)
 }
 
-// open puts the parameters that a signed message carries in the place of the request's body. Such routes are for services
-// in the same network: what came by the self-gated API, which is for everybody, does not reach them.
+// open puts the parameters that a signed message carries in the place of the request's body.
 func (s *Server) open(ctx context.Context, c *Call) error {
-	if _, gated := c.rc.UserValue(userCaller).(caller); gated {
-		return errNoRoute
-	}
 	if err := readLimited(c.rc, c.Route.maxBody()); err != nil {
 		return err
 	}

@@ -9,18 +9,18 @@ import (
 )
 
 const (
-	waiting  = 3                // calls of a user that may wait for each one that may run
+	waiting  = 3                // calls of a caller that may wait for each one that may run
 	patience = 30 * time.Second // the longest wait
 	bodyTime = time.Minute      // for the body of a call that has waited, from then on
 )
 
-// A turnstile bounds how many calls of one user run at the same time, where a call is dear: others wait outside, with
+// A turnstile bounds how many calls of one caller run at the same time, where a call is dear: others wait outside, with
 // their bodies unread. It is safe for concurrent use.
 type turnstile struct {
 	parallel int
 
 	mu    sync.Mutex
-	lines map[int64]*line // by user
+	lines map[any]*line // by who calls: an id, an address
 }
 
 type line struct {
@@ -29,13 +29,13 @@ type line struct {
 }
 
 func newTurnstile(parallel int) *turnstile {
-	return &turnstile{parallel: parallel, lines: map[int64]*line{}}
+	return &turnstile{parallel: parallel, lines: map[any]*line{}}
 }
 
-// enter waits until a call of the user may run; leave must follow it. The error is request.rate_limited when too many
+// enter waits until a call of the caller may run; leave must follow it. The error is request.rate_limited when too many
 // wait already, or when it takes too long.
-func (t *turnstile) enter(ctx context.Context, user int64) (leave func(), err error) {
-	l := t.join(user)
+func (t *turnstile) enter(ctx context.Context, who any) (leave func(), err error) {
+	l := t.join(who)
 	if l == nil {
 		return nil, fault.RateLimited(time.Second)
 	}
@@ -45,23 +45,23 @@ func (t *turnstile) enter(ctx context.Context, user int64) (leave func(), err er
 	case l.running <- struct{}{}:
 		return func() {
 			<-l.running
-			t.quit(user, l)
+			t.quit(who, l)
 		}, nil
 	case <-ctx.Done():
-		t.quit(user, l)
+		t.quit(who, l)
 		return nil, fault.RateLimited(time.Second).Because(ctx.Err())
 	}
 }
 
-// join is a place in the user's line, or nil when that is long enough.
-func (t *turnstile) join(user int64) *line {
+// join is a place in the caller's line, or nil when that is long enough.
+func (t *turnstile) join(who any) *line {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.lines[user]
+	l := t.lines[who]
 	switch {
 	case l == nil:
 		l = &line{running: make(chan struct{}, t.parallel)}
-		t.lines[user] = l
+		t.lines[who] = l
 	case l.calls >= t.parallel*(1+waiting):
 		return nil
 	}
@@ -69,10 +69,10 @@ func (t *turnstile) join(user int64) *line {
 	return l
 }
 
-func (t *turnstile) quit(user int64, l *line) {
+func (t *turnstile) quit(who any, l *line) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l.calls--; l.calls == 0 {
-		delete(t.lines, user)
+		delete(t.lines, who)
 	}
 }

@@ -12,7 +12,7 @@ import (
 func TestTurnstile(t *testing.T) {
 	const parallel = 2
 	gate := newTurnstile(parallel)
-	waits := func(user int64, n int) {
+	waits := func(user any, n int) {
 		t.Helper()
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 			gate.mu.Lock()
@@ -27,7 +27,7 @@ func TestTurnstile(t *testing.T) {
 			}
 		}
 	}
-	refused := func(ctx context.Context, user int64) {
+	refused := func(ctx context.Context, user any) {
 		t.Helper()
 		leave, err := gate.enter(ctx, user)
 		if f := fault.As(err); leave != nil || f == nil || f.Status != 429 || f.RetryAfter <= 0 {

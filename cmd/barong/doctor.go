@@ -81,6 +81,15 @@ func (d doctorCommand) Run(p *program) error {
 	for _, folder := range folders(c) {
 		line("folder "+folder, "writable", writable(folder))
 	}
+	if c.ManagementFile != "" {
+		look("management API", func(context.Context) (string, error) {
+			services, err := openServices(c)
+			if err == nil && len(services.Doubts) > 0 {
+				err = doubt(strings.Join(services.Doubts, "; "))
+			}
+			return fmt.Sprintf("%s: %d signers, %d scopes", c.ManagementFile, len(services.Keychain), len(services.Scopes)), err
+		})
+	}
 	look("secret key", func(context.Context) (string, error) { return lookAtSecretKey(c) })
 	look("signing keys", func(context.Context) (string, error) { return lookAtKeys(c) })
 	p.lookAtDatabase(c, look)

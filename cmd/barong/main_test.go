@@ -494,7 +494,7 @@ func TestDoctor(t *testing.T) {
 	)
 }
 
-func TestDoctorLooksAtGateways(t *testing.T) {
+func TestDoctorLooksAtOtherFiles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"open.yaml": "http_filters:\n- failure_mode_allow: true\n", "doubtful.toml": "trustForwardHeader = true\n", "good.json": "{}",
@@ -509,6 +509,15 @@ func TestDoctorLooksAtGateways(t *testing.T) {
 		step{
 			call: "doctor --gateway-file good.json --gateway-file open.yaml", status: 1,
 			out: `gateway good\.json +ok .*^gateway open\.yaml +FAILED +line 2: failure_mode_allow: true: every request passes`,
+		},
+		step{call: "doctor", env: []string{"BARONG_MANAGEMENT_API_FILE=good.json"}, out: `management API +ok +good\.json: 0 signers, 0 scopes`},
+		step{
+			call: "doctor", env: []string{"BARONG_MANAGEMENT_API_FILE=open.yaml"}, status: 1,
+			out: `management API +FAILED +BARONG_MANAGEMENT_API_FILE="open\.yaml" is not allowed: .*field http_filters not found`,
+		},
+		step{
+			call: "serve", env: []string{"BARONG_MANAGEMENT_API_FILE=missing.yml"}, status: 2,
+			errs: `BARONG_MANAGEMENT_API_FILE="missing\.yml" is not allowed: the path of a file that exists`,
 		},
 		step{call: "doctor --gateway-file missing.yaml", status: 1, out: `gateway missing\.yaml +FAILED +open missing\.yaml: no such file`},
 	)

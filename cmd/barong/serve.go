@@ -80,7 +80,14 @@ func (s serveCommand) Run(p *program) error {
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
 	}
-	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics()}
+	services, err := openServices(c)
+	if err != nil {
+		return err
+	}
+	for _, doubt := range services.Doubts {
+		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", doubt)
+	}
+	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics(), services: services}
 	v.ops = obs.NewOps(v.metrics, log)
 	defer v.close()
 	if err := v.open(s.Migrate); err != nil {
@@ -92,10 +99,11 @@ func (s serveCommand) Run(p *program) error {
 // A server is a running program: what open has made, in the order in which close takes it apart again.
 type server struct {
 	*program
-	config  *config.Config
-	log     *slog.Logger
-	metrics *obs.Metrics
-	ops     *obs.Ops
+	config   *config.Config
+	services management.Config
+	log      *slog.Logger
+	metrics  *obs.Metrics
+	ops      *obs.Ops
 
 	box      *secret.Box
 	keys     *keys.Ring
@@ -644,13 +652,6 @@ func (v *server) openAPI() error {
 	if c.RateLimits == "off" {
 		limits = limit.Off
 	}
-	services, err := openServices(c)
-	if err != nil {
-		return err
-	}
-	for _, name := range services.Unused() {
-		v.log.Warn("no call of the management API has this scope", "file", c.ManagementFile, "scope", name)
-	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -717,8 +718,8 @@ func (v *server) openAPI() error {
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
 		},
 		Management: management.Options{
-			Config: services, Accounts: accounts, DB: v.db, Files: files, Memory: counters,
-			Signer: func() jws.Signer { return v.keys.Current() }, DocumentTypes: c.DocumentTypes,
+			Config: v.services, Accounts: accounts, DB: v.db, Files: files, Memory: counters,
+			Signer: func() jws.Signer { return v.keys.Current() }, Issuer: c.JWTIssuer, DocumentTypes: c.DocumentTypes,
 			ExpireRequired: c.RequiredDocsExpire, MaxUpload: c.UploadSizeMax << 20, Legacy: c.Original(), Now: time.Now, Log: v.log,
 		},
 		Files: files, Version: build.Version,
