@@ -116,9 +116,11 @@ func TestSignInTellsNothing(t *testing.T) {
 		active, banned, deleted, locked, pending := inState("active"), inState("banned"), inState("deleted"), inState("locked"), inState("pending")
 		factor := e.NewUser(t, nil)
 		e.Enable2FA(t, factor)
+		unreadable := e.NewUser(t, func(u *db.User) { u.PasswordDigest = "x" })
 		var first *apitest.Answer
 		for _, email := range []string{
 			"nobody@barong.test", "no address", "", active.Email, banned.Email, deleted.Email, locked.Email, pending.Email, factor.Email,
+			unreadable.Email,
 		} {
 			begin := time.Now()
 			a := s.Post(t, "/identity/sessions", apitest.Form("email", email, "password", "wrong", "otp_code", "123456")).
@@ -135,7 +137,7 @@ func TestSignInTellsNothing(t *testing.T) {
 			}
 		}
 		wrong := `session login failed {"reason":"Invalid Email or Password"}`
-		wantActivities(t, e, wrong, wrong, wrong, wrong, wrong, wrong)
+		wantActivities(t, e, wrong, wrong, wrong, wrong, wrong, wrong, wrong)
 		wantEvents(t, e)
 
 		for u, code := range map[*db.User]string{
@@ -146,7 +148,7 @@ func TestSignInTellsNothing(t *testing.T) {
 				t.Error("a refused sign-in sets a cookie")
 			}
 		}
-		rows := activities(t, e)[6:]
+		rows := activities(t, e)[7:]
 		slices.Sort(rows)
 		if want := []string{
 			`session login failed {"reason":"Your account is banned"}`, `session login failed {"reason":"Your account is deleted"}`,
