@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-func connect(t *testing.T, url string) redis.UniversalClient {
+func connect(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
 	client, err := redisstore.Connect(url)
 	if err != nil {
@@ -26,7 +26,7 @@ func connect(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
-func join(t *testing.T, url string) *bus.Shared {
+func join(t testing.TB, url string) *bus.Shared {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -44,6 +44,11 @@ func TestBus(t *testing.T) {
 		url := testkit.Valkey(t) + "?read_timeout=5s&write_timeout=5s&dial_timeout=5s"
 		return func() *bus.Shared { return join(t, url) }
 	})
+}
+
+func BenchmarkNotice(b *testing.B) {
+	url := testkit.Valkey(b)
+	bustest.Benchmark(b, func() *bus.Shared { return join(b, url) })
 }
 
 // Databases of one server are installations of their own.

@@ -14,7 +14,7 @@ import (
 	"barong/internal/testkit"
 )
 
-func open(t *testing.T, url string) *db.DB {
+func open(t testing.TB, url string) *db.DB {
 	t.Helper()
 	d, err := db.Open(t.Context(), db.Options{URL: url})
 	if err != nil {
@@ -27,7 +27,7 @@ func open(t *testing.T, url string) *db.DB {
 	return d
 }
 
-func join(t *testing.T, d *db.DB) *bus.Shared {
+func join(t testing.TB, d *db.DB) *bus.Shared {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -54,6 +54,14 @@ func TestPostgres(t *testing.T) {
 		url := testkit.Postgres(t)
 		return func() *bus.Shared { return join(t, open(t, url)) }
 	})
+}
+
+func BenchmarkNotice(b *testing.B) {
+	for name, url := range map[string]string{
+		"SQLite": "sqlite://" + b.TempDir() + "/barong.db", "Postgres": testkit.Postgres(b),
+	} {
+		b.Run(name, func(b *testing.B) { bustest.Benchmark(b, func() *bus.Shared { return join(b, open(b, url)) }) })
+	}
 }
 
 // The notices of a transaction reach the other process's handlers.
