@@ -228,15 +228,23 @@ func (p *Process) tail() string {
 	return s
 }
 
-// signalTree signals the program's group and its children elsewhere: Postgres gives each of its processes a group.
+// signalTree signals the program's group and its children elsewhere: Postgres gives each of its processes a group. It looks
+// again until it finds no more: one that was forked meanwhile must not go on when the others are stopped.
 func (p *Process) signalTree(s syscall.Signal) {
 	if !p.Running() {
 		return
 	}
-	children := descendants(p.Pid)
+	children := descendants(p.Pid) // before the parent may be gone
 	_ = syscall.Kill(-p.Pid, s)
-	for _, pid := range children {
-		_ = syscall.Kill(pid, s)
+	done := map[int]bool{}
+	for more := true; more; children = descendants(p.Pid) {
+		more = false
+		for _, pid := range children {
+			if !done[pid] {
+				_ = syscall.Kill(pid, s)
+				done[pid], more = true, true
+			}
+		}
 	}
 }
 
