@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"barong/api/rest"
+	"barong/internal/fault"
 )
 
 // Swagger is the Swagger 2.0 document that clients of the original read, as JSON. It has the original's title and
@@ -48,11 +49,7 @@ func Swagger(o Options) ([]byte, error) {
 		}
 		responses := object{strconv.Itoa(success): answer}
 		for status, codes := range failures(&o, r) {
-			words := make([]string, len(codes))
-			for k, c := range codes {
-				words[k] = string(c)
-			}
-			text := strings.Join(words, ", ")
+			text := fault.Join(codes)
 			if text == "" {
 				text = http.StatusText(status)
 			}

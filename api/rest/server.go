@@ -278,7 +278,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		return err
 	}
 	if c.User != nil {
-		leave, err := s.enter(ctx, c, c.User.ID, bodyTime)
+		leave, err := enter(ctx, c, s.turnstiles[c.Route], c.User.ID, bodyTime)
 		if err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 			f = f.WithStatus(fasthttp.StatusBadRequest)
 		}
 		if c.Route.Access == Signed {
-			return fault.Plain(f.Status, sentences(codes))
+			return fault.Plain(f.Status, fault.Join(codes))
 		}
 		return f
 	}
@@ -302,8 +302,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 
 // enter waits for a place among the calls of a caller, where the route has few; leave must follow it. The body is unread,
 // and has so long from then on: the wait was not the client's.
-func (s *Server) enter(ctx context.Context, c *Call, who any, body time.Duration) (leave func(), err error) {
-	gate := s.turnstiles[c.Route]
+func enter(ctx context.Context, c *Call, gate *turnstile, who any, body time.Duration) (leave func(), err error) {
 	if gate == nil {
 		return func() {}, nil
 	}
@@ -323,17 +322,16 @@ const (
 
 // enterUnknown is enter for a call whose caller stands in its body: places are by address, and few in all.
 func (s *Server) enterUnknown(ctx context.Context, c *Call) (leave func(), err error) {
-	one, err := s.enter(ctx, c, c.Client, unknownBodyTime)
-	if err != nil || s.turnstiles[c.Route] == nil {
+	gate := s.turnstiles[c.Route]
+	one, err := enter(ctx, c, gate, c.Client, unknownBodyTime)
+	if err != nil || gate == nil {
 		return one, err
 	}
-	all, err := s.unknown.enter(ctx, nil)
+	all, err := enter(ctx, c, s.unknown, nil, unknownBodyTime)
 	if err != nil {
 		one()
-		unread(c.rc)
 		return nil, err
 	}
-	_ = c.rc.SetReadDeadline(time.Now().Add(unknownBodyTime)) // as in enter
 	return func() {
 		all()
 		one()
@@ -395,15 +393,6 @@ func (s *Server) open(ctx context.Context, c *Call) error {
 	}
 	c.rc.Request.SetBodyRaw(data)
 	return nil
-}
-
-// sentences are the faults of a Signed route's parameters as one text.
-func sentences(codes []fault.Code) string {
-	words := make([]string, len(codes))
-	for i, code := range codes {
-		words[i] = string(code)
-	}
-	return strings.Join(words, ", ")
 }
 
 // permit asks the rules that the gateway asks, with the path that the gateway sees, so that a direct call of this

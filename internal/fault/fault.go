@@ -80,16 +80,21 @@ func internal(cause error) *Error {
 func (e *Error) Error() string {
 	public := e.Text
 	if public == "" {
-		codes := make([]string, len(e.Codes))
-		for i, c := range e.Codes {
-			codes[i] = string(c)
-		}
-		public = strings.Join(codes, ", ")
+		public = Join(e.Codes)
 	}
 	if e.Err == nil {
 		return public
 	}
 	return public + ": " + e.Err.Error()
+}
+
+// Join lists codes in one line.
+func Join(codes []Code) string {
+	words := make([]string, len(codes))
+	for i, c := range codes {
+		words[i] = string(c)
+	}
+	return strings.Join(words, ", ")
 }
 
 // Unwrap returns the private cause.
