@@ -111,9 +111,14 @@ func (s *Service) NewUser(ctx context.Context, user db.User, password string) (*
 		return nil, err
 	}
 	if user.UID == "" {
-		user.UID, err = s.DB.NewUID(ctx, s.UIDPrefix, func(b []byte) { rand.Read(b) })
+		user.UID, err = s.NewUID(ctx)
 	}
 	return &user, err
+}
+
+// NewUID draws a uid that nobody has.
+func (s *Service) NewUID(ctx context.Context) (string, error) {
+	return s.DB.NewUID(ctx, s.UIDPrefix, func(b []byte) { rand.Read(b) })
 }
 
 func (s *Service) checkEmail(ctx context.Context, email string) ([]fault.Code, error) {

@@ -84,7 +84,7 @@ func (m *Module) storeDocument(ctx context.Context, c *rest.Call) error {
 
 // checkDocument lists the rules that a document breaks, in the order of the original.
 func (m *Module) checkDocument(c *rest.Call, name string, content []byte) []fault.Code {
-	_, codes := m.Files.Inspect(name, int64(len(content)), content[:min(len(content), 3072)])
+	_, codes := m.Files.Inspect(name, int64(len(content)), content[:min(len(content), blob.HeadSize)])
 	codes = append(codes, account.CheckDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...)
 	switch expire := c.String("doc_expire"); {
 	case !m.ExpireRequired:

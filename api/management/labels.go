@@ -34,11 +34,7 @@ func (m *Module) listLabels(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	list := make([]view.AdminLabelView, len(rows))
-	for i := range rows {
-		list[i] = view.NewAdminLabel(&rows[i])
-	}
-	return c.Answer(list)
+	return c.Answer(view.AdminLabels(rows))
 }
 
 // label runs f for the user of a call in one transaction, and shows the label that it returns.

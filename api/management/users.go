@@ -2,7 +2,6 @@ package management
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/mail"
 	"regexp"
@@ -75,7 +74,7 @@ func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
 	default:
 		number, _, ok := phone.Parse(c.String("phone_num"))
 		if !ok { // it may stand there from when there was another numbering plan
-			number = digits(c.String("phone_num"))
+			number = phone.Digits(c.String("phone_num"))
 		}
 		user, err = m.DB.UserByPhone(ctx, number)
 	}
@@ -87,15 +86,6 @@ func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.Answer(all)
-}
-
-func digits(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < '0' || r > '9' {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // referrer finds who recommended us to a new user.
@@ -215,7 +205,7 @@ func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
 	if wrong != nil {
 		return refuseList(c, wrong)
 	}
-	uid, err := m.DB.NewUID(ctx, m.Accounts.UIDPrefix, func(b []byte) { rand.Read(b) })
+	uid, err := m.Accounts.NewUID(ctx)
 	if err != nil {
 		return err
 	}

@@ -172,7 +172,7 @@ func (m *Module) roomFor(stored, more int) error {
 
 // inspect lists what is wrong with the first file that is refused.
 func (m *Module) inspect(uploads []*multipart.FileHeader) ([]fault.Code, error) {
-	head := make([]byte, 3072)
+	head := make([]byte, blob.HeadSize)
 	for _, file := range uploads {
 		content, err := file.Open()
 		if err != nil {

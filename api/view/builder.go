@@ -127,7 +127,7 @@ func (b *Builder) UsersWithKYC(ctx context.Context, rows []db.User) ([]UserWithK
 	return each(rows, func(u *db.User) UserWithKYC {
 		return UserWithKYC{
 			Email: u.Email, UID: u.UID, Role: u.Role, Level: u.Level, OTP: u.OTP, State: u.State, Data: u.Data,
-			Profiles: b.Profiles(profilesOf[u.ID]), Labels: each(labelsOf[u.ID], NewAdminLabel),
+			Profiles: b.Profiles(profilesOf[u.ID]), Labels: AdminLabels(labelsOf[u.ID]),
 			Phones: Phones(phonesOf[u.ID]), Documents: each(documentsOf[u.ID], b.NewDocument),
 			DataStorages: each(storagesOf[u.ID], NewDataStorage), ReferralUID: referrers.of(u),
 			CreatedAt: Sec(u.CreatedAt), UpdatedAt: Sec(u.UpdatedAt),

@@ -335,6 +335,9 @@ func Restrictions(rows []db.Restriction) []Restriction {
 	})
 }
 
+// AdminLabels shows labels to staff.
+func AdminLabels(rows []db.Label) []AdminLabelView { return each(rows, NewAdminLabel) }
+
 // Labels shows labels to their owner.
 func Labels(rows []db.Label) []Label { return each(rows, NewLabel) }
 

@@ -149,8 +149,8 @@ const (
 	wrongContent fault.Code = "upload.invalid_extension"
 )
 
-// sniffed is how much of a file its type is judged by.
-const sniffed = 3072
+// HeadSize is how much of a file its type is judged by, in bytes.
+const HeadSize = 3072
 
 // Inspect judges a file by its client's name, its size and its beginning (3,072 bytes, or all of it), before anything is
 // stored. It returns the type, or the codes of a refusal.
@@ -187,7 +187,7 @@ func (s *Store) Put(ctx context.Context, documentID int64, name string, r io.Rea
 	if documentID <= 0 {
 		return File{}, fmt.Errorf("store file: document %d", documentID)
 	}
-	head := make([]byte, sniffed)
+	head := make([]byte, HeadSize)
 	n, err := io.ReadFull(r, head)
 	whole := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	if err != nil && !whole {

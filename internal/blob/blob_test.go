@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 			if !errors.As(err, &f) || f.Status != 422 || !slices.Equal(f.Codes, []fault.Code{c.want, "upload.blank"}) {
 				t.Errorf("%s: %v", c.name, err)
 			}
-			if _, codes := s.Inspect(c.name, int64(len(c.content)), c.content[:min(len(c.content), sniffed)]); !slices.Equal(codes, f.Codes) {
+			if _, codes := s.Inspect(c.name, int64(len(c.content)), c.content[:min(len(c.content), HeadSize)]); !slices.Equal(codes, f.Codes) {
 				t.Errorf("%s: inspected as %v", c.name, codes)
 			}
 		}

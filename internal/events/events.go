@@ -9,13 +9,13 @@ package events
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"barong/db"
 	"barong/internal/jws"
@@ -70,21 +70,12 @@ func Enqueue(ctx context.Context, tx *db.Tx, e Event) error {
 		return err
 	}
 	payload, err := json.Marshal(queued{
-		ID: newID(), At: tx.Now().Unix(), Event: body{Record: e.Record, Changes: e.Changes, Name: e.Name},
+		ID: uuid.NewString(), At: tx.Now().Unix(), Event: body{Record: e.Record, Changes: e.Changes, Name: e.Name},
 	})
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
 	return tx.Enqueue(ctx, OutboxKind, e.Name, payload)
-}
-
-// newID is a random UUID (RFC 9562, version 4).
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
 // split parts the name of an event into its exchange and its routing key.

@@ -17,13 +17,7 @@ func Parse(text string) (number, country string, ok bool) {
 	if len(text) > 4*maxDigits {
 		return "", "", false
 	}
-	digits := strings.Map(func(r rune) rune {
-		if r < '0' || r > '9' {
-			return -1
-		}
-		return r
-	}, text)
-	digits = strings.TrimPrefix(digits, "00") // the most common international prefix
+	digits := strings.TrimPrefix(Digits(text), "00") // the most common international prefix
 	if digits == "" || len(digits) > maxDigits {
 		return "", "", false
 	}
@@ -36,4 +30,14 @@ func Parse(text string) (number, country string, ok bool) {
 		return "", "", false
 	}
 	return strings.TrimPrefix(phonenumbers.Format(n, phonenumbers.E164), "+"), country, true
+}
+
+// Digits is a text without what is no digit.
+func Digits(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, text)
 }
