@@ -35,11 +35,14 @@ var methods = map[string]jwt.SigningMethod{
 
 const algorithms = "RS256, RS384, RS512, ES256, ES384, ES512, EdDSA"
 
-// The sizes of RSA keys, in bits. The upper one bounds what one verification may cost.
-const (
-	minRSABits = 2048
-	maxRSABits = 8192
-)
+// CheckRSA refuses RSA keys that are too short to be safe, or so long that one verification may cost too much.
+func CheckRSA(k *rsa.PublicKey) error {
+	const least, most = 2048, 8192
+	if bits := k.N.BitLen(); bits < least || bits > most {
+		return fmt.Errorf("RSA key of %d bits: %d to %d are needed", bits, least, most)
+	}
+	return nil
+}
 
 // NewKey reads the PEM text of one public key, which must fit the algorithm. A private key is an error: whoever has it
 // could sign in its owner's name.
@@ -80,8 +83,8 @@ func (k Key) check() error {
 	fits := false
 	switch p := k.Public.(type) {
 	case *rsa.PublicKey:
-		if bits := p.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return fmt.Errorf("RSA key of %d bits: %d to %d are needed", bits, minRSABits, maxRSABits)
+		if err := CheckRSA(p); err != nil {
+			return err
 		}
 		fits = strings.HasPrefix(k.Algorithm, "RS")
 	case *ecdsa.PublicKey:

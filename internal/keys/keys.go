@@ -1,7 +1,7 @@
 // Package keys owns the signing keys of the service: it reads them from PEM files, signs JSON Web Tokens with the active
 // one, verifies tokens with all that are still live, publishes the public halves as a JWK set, and rotates them on disk.
 //
-// It knows nothing of HTTP, of sessions or of what the claims mean to the callers; it depends on golang-jwt and the
+// It knows nothing of HTTP, of sessions or of what the claims mean to the callers; it depends on golang-jwt, package jws and the
 // standard library alone. Time is always passed in.
 //
 // # Files
@@ -29,6 +29,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"barong/internal/jws"
 )
 
 // The signature algorithms (RFC 7518, RFC 8037) that keys may be made for.
@@ -52,11 +54,7 @@ func (e *AlgorithmError) Error() string {
 		AlgorithmVariable, e.Want, e.Have, e.File, e.Have)
 }
 
-const (
-	newRSABits = 2048
-	minRSABits = 2048
-	maxRSABits = 8192 // a bound on what one verification may cost
-)
+const newRSABits = 2048
 
 // A key is one signing or verifying key. It does not change after it was read.
 type key struct {
@@ -265,8 +263,8 @@ func newKey(private crypto.Signer, public crypto.PublicKey) (*key, error) {
 	var thumbprint string // the required members in lexical order, without white space: RFC 7638, section 3.2
 	switch p := public.(type) {
 	case *rsa.PublicKey:
-		if bits := p.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return nil, fmt.Errorf("RSA key of %d bits: %d to %d are needed", bits, minRSABits, maxRSABits)
+		if err := jws.CheckRSA(p); err != nil {
+			return nil, err
 		}
 		k.algorithm, k.method = RS256, jwt.SigningMethodRS256
 		k.jwk = jwk{Kty: "RSA", N: b64(p.N.Bytes()), E: b64(big.NewInt(int64(p.E)).Bytes())}
