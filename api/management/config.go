@@ -153,21 +153,15 @@ func ParseConfig(data []byte, legacy bool) (Config, error) {
 		}
 		c.Scopes[name] = s
 	}
-	for name, ignored := range map[string]bool{
-		"iss": len(f.JWT.Issuers) > 0 && !f.JWT.Issuer, "aud": len(f.JWT.Audiences) > 0 && !f.JWT.Audience, "sub": f.JWT.Sub != "" && !f.JWT.Subject,
-	} {
-		if ignored {
-			c.doubt("jwt.%s: it is not looked at without verify_%[1]s", name)
-		}
-	}
-	slices.Sort(c.Doubts)
-	if err := f.JWT.claims(&c.Claims, legacy); err != nil {
+	if err := c.setClaims(&f.JWT, legacy); err != nil {
 		return none, err
 	}
+	slices.Sort(c.Doubts)
 	return c, nil
 }
 
-func (f *fileClaims) claims(c *Claims, legacy bool) error {
+func (config *Config) setClaims(f *fileClaims, legacy bool) error {
+	c := &config.Claims
 	c.IgnoreExpiration = f.Expiration != nil && !*f.Expiration
 	c.IgnoreNotBefore = f.NotBefore != nil && !*f.NotBefore
 	if (c.IgnoreExpiration || c.IgnoreNotBefore) && !legacy {
@@ -185,8 +179,11 @@ func (f *fileClaims) claims(c *Claims, legacy bool) error {
 	}{
 		{"iss", f.Issuer, len(f.Issuers) > 0}, {"aud", f.Audience, len(f.Audiences) > 0}, {"sub", f.Subject, f.Sub != ""},
 	} {
-		if need.asked && !need.have {
-			return fmt.Errorf("jwt.%s: needed with verify_%s", need.name, need.name)
+		switch {
+		case need.asked && !need.have:
+			return fmt.Errorf("jwt.%s: needed with verify_%[1]s", need.name)
+		case need.have && !need.asked:
+			config.doubt("jwt.%s: it is not looked at without verify_%[1]s", need.name)
 		}
 	}
 	if f.Issuer {
