@@ -237,17 +237,7 @@ func startProgram(t *testing.T, env ...string) *testkit.Process {
 	ops := local(testkit.FreePort(t))
 	env = append(env, "BARONG_OPS_ADDR="+ops, "BARONG_TRUSTED_PROXIES=127.0.0.1/32",
 		"ADMIN_EMAIL="+adminEmail, "ADMIN_PASSWORD="+adminPassword)
-	return testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
-		res, err := http.Get("http://" + ops + "/readyz")
-		if err != nil {
-			return err
-		}
-		res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("got %d", res.StatusCode)
-		}
-		return nil
-	})
+	return testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, testkit.Answers("http://"+ops+"/readyz"))
 }
 
 // arrived checks that a call reached the service, once and with a token that verifies, and returns the token's claims.

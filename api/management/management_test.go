@@ -3,13 +3,10 @@ package management_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -31,46 +28,23 @@ import (
 	"barong/internal/apitest"
 	"barong/internal/blob"
 	"barong/internal/jws"
+	"barong/internal/jws/jwstest"
 	"barong/internal/limit"
 )
-
-// A service signs messages.
-type service struct {
-	private ed25519.PrivateKey
-	pem     []byte // of the public key
-}
-
-func newService(t testing.TB) *service {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &service{private, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})}
-}
-
-func (s *service) Algorithm() string { return "EdDSA" }
-func (s *service) Signature(signed []byte) ([]byte, error) {
-	return ed25519.Sign(s.private, signed), nil
-}
 
 // A bench is the module on a started server, and the services that know it.
 type bench struct {
 	*apitest.Server
 	env      *apitest.Env
 	folder   string // of the files
-	services map[string]*service
+	services map[string]*jwstest.Service
 }
 
 // start serves the module on the stores of e. The scopes want applogic's signature, and write_users also peatio's.
 func start(t *testing.T, e *apitest.Env, changes ...func(*management.Options)) *bench {
 	t.Helper()
-	b := &bench{env: e, folder: filepath.Join(e.Folder, "files"), services: map[string]*service{
-		"applogic": newService(t), "peatio": newService(t), "stranger": newService(t),
+	b := &bench{env: e, folder: filepath.Join(e.Folder, "files"), services: map[string]*jwstest.Service{
+		"applogic": jwstest.New(t), "peatio": jwstest.New(t), "stranger": jwstest.New(t),
 	}}
 	config, err := management.ParseConfig(b.file(""), false)
 	if err != nil {
@@ -102,7 +76,7 @@ func (b *bench) file(jwt string) []byte {
 	var f strings.Builder
 	f.WriteString("keychain:\n")
 	for _, name := range []string{"applogic", "peatio"} {
-		fmt.Fprintf(&f, "  %s: {algorithm: EdDSA, value: %s}\n", name, base64.URLEncoding.EncodeToString(b.services[name].pem))
+		fmt.Fprintf(&f, "  %s: %s\n", name, b.services[name].Entry())
 	}
 	f.WriteString("jwt: {" + jwt + "}\nscopes:\n")
 	for _, scope := range []string{"read_users", "read_labels", "write_labels", "write_documents", "otp_sign"} {
@@ -296,7 +270,7 @@ func TestMessages(t *testing.T) {
 		for _, alg := range []string{"HS256", "none", "RS256", ""} {
 			m := b.sign(t, claims)
 			protected := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"` + alg + `"}`))
-			mac := hmac.New(sha256.New, b.services["applogic"].pem)
+			mac := hmac.New(sha256.New, b.services["applogic"].PEM)
 			mac.Write([]byte(protected + "." + m.Payload))
 			value := base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 			if alg == "none" {
@@ -819,13 +793,13 @@ func files(t *testing.T, folder string) (n int) {
 
 // TestRoutes holds that every route is signed, has a scope that can be configured, and stands below /management.
 func TestRoutes(t *testing.T) {
-	key := base64.URLEncoding.EncodeToString(newService(t).pem)
+	entry := jwstest.New(t).Entry()
 	routes := management.New(management.Options{}).Routes()
 	if len(routes) != 14 {
 		t.Errorf("%d routes", len(routes))
 	}
 	for _, r := range routes {
-		config, err := management.ParseConfig([]byte("keychain: {a: {algorithm: EdDSA, value: "+key+"}}\n"+
+		config, err := management.ParseConfig([]byte("keychain: {a: "+entry+"}\n"+
 			"scopes: {"+r.Scope+": {permitted_signers: [a], mandatory_signers: [a]}}"), false)
 		if err != nil || r.Access != rest.Signed || len(config.Doubts) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
 			t.Errorf("%+v", r)

@@ -32,17 +32,7 @@ func TestEvents(t *testing.T) {
 				fmt.Sprintf("BARONG_EVENT_API_RABBITMQ_PORT=%d", broker), "BARONG_EVENT_API_RABBITMQ_HOST=127.0.0.1",
 				"BARONG_EVENT_API_RABBITMQ_PASSWORD=hunter2hunter2",
 			}
-			p := testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
-				resp, err := http.Get("http://" + ops + "/readyz")
-				if err != nil {
-					return err
-				}
-				defer resp.Body.Close()
-				if resp.StatusCode != http.StatusOK {
-					return fmt.Errorf("readyz: %d", resp.StatusCode)
-				}
-				return nil
-			})
+			p := testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, testkit.Answers("http://"+ops+"/readyz"))
 			for _, name := range []string{"a", "b"} {
 				resp, err := http.Post("http://"+api+"/api/v2/identity/users", "application/json",
 					strings.NewReader(`{"email":"`+name+`@b.test","password":"Tecohvi0-Xuq"}`))

@@ -102,17 +102,7 @@ func TestPublishedElsewhere(t *testing.T) {
 				"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz",
 				"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"),
 			}
-			testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, func() error {
-				resp, err := http.Get("http://" + ops + "/readyz")
-				if err != nil {
-					return err
-				}
-				defer resp.Body.Close()
-				if resp.StatusCode != http.StatusOK {
-					return fmt.Errorf("readyz: %d", resp.StatusCode)
-				}
-				return nil
-			})
+			testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, testkit.Answers("http://"+ops+"/readyz"))
 			resp, err := http.Post("http://"+api+"/"+prefix+"/identity/sessions", "application/json",
 				strings.NewReader(`{"email":"root@b.test","password":"Tr0ub4dor&3xyz"}`))
 			if err != nil {

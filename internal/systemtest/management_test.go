@@ -1,13 +1,8 @@
 package systemtest
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,30 +10,15 @@ import (
 	"time"
 
 	"barong/internal/jws"
+	"barong/internal/jws/jwstest"
 )
-
-// An ed25519Signer is another service.
-type ed25519Signer struct{ key ed25519.PrivateKey }
-
-func (s ed25519Signer) Algorithm() string { return "EdDSA" }
-func (s ed25519Signer) Signature(signed []byte) ([]byte, error) {
-	return ed25519.Sign(s.key, signed), nil
-}
 
 // TestManagement has another service call two replicas: one alone accepts a message, also where limits are lifted, and
 // the API is not to be had the way that everybody takes.
 func TestManagement(t *testing.T) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
+	applogic := jwstest.New(t)
 	file := filepath.Join(t.TempDir(), "management_api.yml")
-	text := fmt.Sprintf("keychain: {applogic: {algorithm: EdDSA, value: %s}}\nscopes:\n",
-		base64.URLEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	text := "keychain: {applogic: " + applogic.Entry() + "}\nscopes:\n"
 	for _, scope := range []string{"read_users", "write_users", "write_labels", "otp_sign"} {
 		text += "  " + scope + ": {permitted_signers: [applogic], mandatory_signers: [applogic]}\n"
 	}
@@ -52,7 +32,7 @@ func TestManagement(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := jws.New(payload)
-		if err := m.Sign("applogic", ed25519Signer{private}); err != nil {
+		if err := m.Sign("applogic", applogic); err != nil {
 			t.Fatal(err)
 		}
 		return m

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -159,6 +160,21 @@ func Start(t testing.TB, name string, args, env []string, ready func() error) *P
 		t.Fatalf("testkit: %v", err)
 	}
 	return p
+}
+
+// Answers returns a check whether a URL answers 200, for Start.
+func Answers(url string) func() error {
+	return func() error {
+		r, err := http.Get(url)
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		if r.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: %d", url, r.StatusCode)
+		}
+		return nil
+	}
 }
 
 // Stop asks the program to end, waits, and returns its exit status (negative: the signal that ended it). What is left
