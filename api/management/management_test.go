@@ -559,8 +559,7 @@ func TestUsersOfLabels(t *testing.T) {
 		}
 		a := b.post(t, "/labels/filter/users", object{"key": "colour", "limit": 1, "page": 2, "extended": true})
 		h := a.header
-		base := b.URL + rest.Base + "/management/labels/filter/users?page="
-		if want := fmt.Sprintf(`<%s1>; rel="first", <%[1]s1>; rel="prev", <%[1]s4>; rel="last", <%[1]s3>; rel="next"`, base); h.Get("Link") != want {
+		if want := `<?page=1>; rel="first", <?page=1>; rel="prev", <?page=4>; rel="last", <?page=3>; rel="next"`; h.Get("Link") != want {
 			t.Errorf("%s, want %s", h.Get("Link"), want)
 		}
 		if h.Get("Total") != "4" || h.Get("Per-Page") != "1" || h.Get("Page") != "2" || !strings.Contains(a.body, `"profiles":[]`) {

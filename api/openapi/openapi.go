@@ -142,7 +142,7 @@ func (s *schemas) operation(o *Options, r *rest.Route) (object, error) {
 		answer["headers"] = object{
 			"Total": integerHeader("rows in all"), "Page": integerHeader("number of this page"),
 			"Per-Page": integerHeader("rows a page"),
-			"Link":     object{"description": "first, prev, last and next page (RFC 8288)", "schema": object{"type": "string"}},
+			"Link":     object{"description": "first, prev, last and next page (RFC 8288), each the query of its address", "schema": object{"type": "string"}},
 		}
 	}
 	responses[strconv.Itoa(success)] = answer

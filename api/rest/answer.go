@@ -42,7 +42,8 @@ func (c *Call) Answer(v any) error {
 // or nothing with a 204.
 func (c *Call) Done() error { return c.Answer(c.status()) }
 
-// AnswerPage sends one page of a list and describes it in the headers Total, Per-Page, Page and Link (RFC 8288).
+// AnswerPage sends one page of a list and describes it in the headers Total, Per-Page, Page and Link (RFC 8288). Links are
+// references of a query alone: what they are relative to is the address that the client used, which gateways rewrite.
 func (c *Call) AnswerPage(rows any, total int64) error {
 	page := c.Page()
 	h := &c.rc.Response.Header
@@ -61,15 +62,10 @@ func (c *Call) links(page db.Page, total int64) string {
 	if err != nil {
 		return "" // readArgs has refused such a query already
 	}
-	scheme := "http://"
-	if c.HTTPS {
-		scheme = "https://"
-	}
-	base := scheme + string(c.rc.Host()) + c.path
 	var out []string
 	link := func(number int, rel string) {
 		query.Set("page", strconv.Itoa(number))
-		out = append(out, fmt.Sprintf(`<%s?%s>; rel=%q`, base, query.Encode(), rel))
+		out = append(out, fmt.Sprintf(`<?%s>; rel=%q`, query.Encode(), rel))
 	}
 	if page.Number > 1 {
 		link(1, "first")

@@ -32,7 +32,6 @@ type Call struct {
 	Legacy bool
 
 	rc   *fasthttp.RequestCtx
-	path string // path of the request as the caller sent it, for links
 	args args
 	form *multipart.Form
 }

@@ -141,7 +141,6 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 			WriteFault(rc, err)
 			return
 		}
-		rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
 		judged := withoutSuffix(string(raw))
 		if len(judged) != len(raw) { // the path that is judged must be the one that is served
 			target := judged
@@ -155,7 +154,6 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 		}
 		path = slashes(judged[len(s.gated)-1:])
 	case bytes.HasPrefix(raw, []byte(Base+"/")):
-		rc.SetUserValue(userPath, string(rc.Request.URI().PathOriginal()))
 		path = tidy(string(raw[len(Base):]))
 	default:
 		rc.SetStatusCode(fasthttp.StatusNotFound)
@@ -173,9 +171,6 @@ type caller struct {
 	addr  netip.Addr
 	https bool
 }
-
-// userPath is the key of the path that the caller sent.
-const userPath = "path"
 
 func query(rc *fasthttp.RequestCtx) string {
 	if q := rc.Request.URI().QueryString(); len(q) > 0 {
@@ -217,7 +212,6 @@ func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
 	} else {
 		c.Client, c.HTTPS = s.Client(rc)
 	}
-	c.path, _ = rc.UserValue(userPath).(string)
 	return c
 }
 

@@ -478,12 +478,12 @@ func TestPages(t *testing.T) {
 	for _, c := range []struct{ query, page, size, link string }{
 		{"total=0", "1", "100", ""},
 		{"total=100", "1", "100", ""},
-		{"total=101", "1", "100", `<http://a.test/api/v2/identity/list?page=2&total=101>; rel="last", <http://a.test/api/v2/identity/list?page=2&total=101>; rel="next"`},
-		{"total=25&limit=10&page=2", "2", "10", `<http://a.test/api/v2/identity/list?limit=10&page=1&total=25>; rel="first", ` +
-			`<http://a.test/api/v2/identity/list?limit=10&page=1&total=25>; rel="prev", <http://a.test/api/v2/identity/list?limit=10&page=3&total=25>; rel="last", ` +
-			`<http://a.test/api/v2/identity/list?limit=10&page=3&total=25>; rel="next"`},
-		{"total=25&limit=10&page=9", "9", "10", `<http://a.test/api/v2/identity/list?limit=10&page=1&total=25>; rel="first", ` +
-			`<http://a.test/api/v2/identity/list?limit=10&page=8&total=25>; rel="prev"`},
+		{"total=101", "1", "100", `<?page=2&total=101>; rel="last", <?page=2&total=101>; rel="next"`},
+		{"total=25&limit=10&page=2", "2", "10", `<?limit=10&page=1&total=25>; rel="first", ` +
+			`<?limit=10&page=1&total=25>; rel="prev", <?limit=10&page=3&total=25>; rel="last", ` +
+			`<?limit=10&page=3&total=25>; rel="next"`},
+		{"total=25&limit=10&page=9", "9", "10", `<?limit=10&page=1&total=25>; rel="first", ` +
+			`<?limit=10&page=8&total=25>; rel="prev"`},
 	} {
 		total, _, _ := strings.Cut(strings.TrimPrefix(c.query, "total="), "&")
 		a := s.Get(t, "/identity/list?"+c.query, apitest.Header("Host", "a.test")).WantBody(t, 200, "[1,2]")
@@ -494,8 +494,8 @@ func TestPages(t *testing.T) {
 		}
 	}
 	if a := s.Get(t, "/api/v2/barong/identity/list?total=101", apitest.Header("Host", "a.test"), apitest.HTTPS()); !strings.HasPrefix(
-		a.Header.Get("Link"), "<https://a.test/api/v2/barong/identity/list?page=2&total=101>") {
-		t.Errorf("as the caller came: %q", a.Header.Get("Link"))
+		a.Header.Get("Link"), "<?page=2&total=101>") {
+		t.Errorf("below the published path: %q", a.Header.Get("Link"))
 	}
 	for query, codes := range map[string][]string{
 		"page=abc": {"non_integer_page", "non_positive_page"}, "page=": {"non_positive_page"}, "page=0": {"non_positive_page"},
