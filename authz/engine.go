@@ -164,7 +164,7 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 	}
 	d.Path = path
 	id, sent, ok := e.cookies.SessionID(h.cookie[:h.cookies]...)
-	if !ok || h.malformed || !knownMethod(r.Method) {
+	if !ok || h.malformed || !policy.Method(r.Method) {
 		d.refuse(malformedRequest)
 		return
 	}

@@ -129,21 +129,12 @@ func unhex(c byte) byte {
 	return 0xff
 }
 
-// A method is one that can be granted. Any other, in lower case too, is odd (RFC 9110 section 9.1: methods are
-// case-sensitive), and CONNECT asks for a tunnel, not for a path.
-func knownMethod(method string) bool {
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE":
-		return true
-	}
-	return false
-}
-
-// changesState reports whether a cookie's request needs the CSRF token.
+// changesState reports whether a cookie's request needs the CSRF token: whether its method is none of those that are
+// registered as safe.
 func changesState(method string) bool {
 	switch method {
-	case "POST", "PUT", "PATCH", "DELETE", "TRACE":
-		return true
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH":
+		return false
 	}
-	return false
+	return true
 }

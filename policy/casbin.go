@@ -57,8 +57,8 @@ func policyRow(p *Permission) [4]string {
 }
 
 // newEnforcer makes a Casbin enforcer for checked permissions. The model's request must be three values (role, verb,
-// path) and its policy four, the last of them the effect, named eft; pathMatch(path, prefix, effect) is registered
-// beside Casbin's own functions.
+// path) and its policy four, the last of them the effect, named eft; pathMatch(path, prefix, effect) and method(verb) are
+// registered beside Casbin's own functions.
 func newEnforcer(text string, permissions []Permission) (e *casbin.Enforcer, err error) {
 	defer func() { // casbin's model parser indexes into what it expects to find
 		if r := recover(); r != nil {
@@ -91,7 +91,20 @@ func newEnforcer(text string, permissions []Permission) (e *casbin.Enforcer, err
 	}
 	e.EnableAutoSave(false)
 	e.AddFunction("pathMatch", pathMatch)
+	e.AddFunction("method", method)
 	return e, nil
+}
+
+// method is Method for Casbin's matchers.
+func method(args ...any) (any, error) {
+	if len(args) != 1 {
+		return false, fmt.Errorf("method takes a verb, got %d values", len(args))
+	}
+	verb, ok := args[0].(string)
+	if !ok {
+		return false, errors.New("method: the verb is no text")
+	}
+	return Method(verb), nil
 }
 
 // pathMatch is pathMatches for Casbin's matchers.

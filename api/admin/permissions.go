@@ -206,13 +206,10 @@ func (m *Module) deletePermission(ctx context.Context, c *rest.Call) error {
 	})
 }
 
-// methods are the methods that a request can have.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
-
 // checkPermission answers POST /admin/permissions/check.
 func (m *Module) checkPermission(ctx context.Context, c *rest.Call) error {
 	verb := strings.ToUpper(c.String("verb"))
-	if !slices.Contains(methods, verb) {
+	if !policy.Method(verb) {
 		return errVerb
 	}
 	var answer *rules.Check

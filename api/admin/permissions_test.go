@@ -313,10 +313,16 @@ func TestCheckPermission(t *testing.T) {
 		do("uid", " ", "verb", "get", "path", "x").Want(t, 422, "admin.permission.empty_uid")
 		do("uid", "ID0000000000", "verb", "get", "path", "x").Want(t, 404, "admin.user.doesnt_exist")
 		do("role[]", "x", "verb", "get", "path", "x").Want(t, 422, "invalid")
-		do("role", "support", "verb", "all", "path", "x").Want(t, 422, "admin.permissions.invalid_verb")
+		for _, verb := range []string{"all", "connect", "pri", "purge"} {
+			do("role", "support", "verb", verb, "path", "x").Want(t, 422, "admin.permissions.invalid_verb")
+		}
 		do("role", "support", "verb", "get", "path", "a/../b").Want(t, 400, "authz.ambiguous_path")
 		a := do("role", "support", "verb", "get", "path", "/api/v2/barong/admin/metrics").Want(t, 200)
 		if o := a.Object(t); o["allowed"] != true || o["path"] != "api/v2/barong/admin/metrics" || len(o["matches"].([]any)) != 1 {
+			t.Errorf("got %s", a.Body)
+		}
+		a = do("role", "support", "verb", "propfind", "path", "api/v2/barong/admin/permissions").Want(t, 200)
+		if o := a.Object(t); o["allowed"] != false || len(o["matches"].([]any)) != 1 {
 			t.Errorf("got %s", a.Body)
 		}
 		a = do("role", "support", "verb", "GET", "path", "api/v2/barong/admin/permissions").Want(t, 200)

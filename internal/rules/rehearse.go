@@ -222,7 +222,7 @@ func Explain(s *policy.Snapshot, role, verb, path string) (*Check, error) {
 	c.Pass, passed = s.Passed(canonical)
 	v := s.Permit(role, c.Verb, canonical)
 	c.Permit, c.Audit, c.Topic = v.Allow, v.Audit, v.Topic
-	c.Allowed = !blocked && (passed || v.Allow)
+	c.Allowed = policy.Method(c.Verb) && !blocked && (passed || v.Allow)
 	for _, m := range s.Explain(role, c.Verb, canonical) {
 		c.Matches = append(c.Matches, CheckMatch{
 			ID: m.Rule.ID, Action: m.Rule.Action, Role: m.Rule.Role, Verb: m.Rule.Verb, Path: m.Rule.Path, Topic: m.Rule.Topic,
