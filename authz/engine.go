@@ -277,7 +277,7 @@ func (c *check) byCookie(ctx context.Context, id session.ID, key session.Key, se
 	d.Session, d.Principal = found.Session, found.Principal
 	if !e.fits(found.Session, h.single[userAgent], d.Client) {
 		if e.compat {
-			e.cache.End(ctx, key)
+			e.cache.End(ctx, found.Session)
 		}
 		d.refuse(sessionMismatch)
 		return

@@ -172,7 +172,7 @@ func (t *tokens) current(
 // usable reports whether a token says what a new one would say, and may still be handed out.
 func usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
 	return token != nil && now.UnixNano() < token.Until && token.KeyID == signer.KeyID() &&
-		(token.Principal == p || *token.Principal == *p)
+		(token.Principal == p || token.Principal.SameUser(p))
 }
 
 // begin claims the slot's signature. first is false when somebody else is at it until done.

@@ -22,9 +22,13 @@ type User struct {
 	// StateManual marks a state that an admin has set: labels and activation do not move it any more.
 	StateManual  bool
 	ReferralID   *int64
-	SessionEpoch int64
+	SessionEpoch int64 // of this user alone; see Epoch
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
+
+	// What other tables say about the user's sessions. Who is read as one of a list comes without it.
+	SessionEra int64   `bun:"session_era,scanonly"`
+	Ended      *string `bun:"ended,scanonly"` // see session.Principal
 }
 
 // Open reports whether the account may be used.

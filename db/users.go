@@ -34,7 +34,7 @@ func (q queries) user(ctx context.Context, where string, args ...any) (*User, er
 		}
 	}
 	u := new(User)
-	if err := q.idb.NewSelect().Model(u).Where(where, args...).Limit(1).Scan(ctx); err != nil {
+	if err := withSessions(q.idb.NewSelect().Model(u)).Where(where, args...).Limit(1).Scan(ctx); err != nil {
 		return nil, Translate(err)
 	}
 	return u, nil
@@ -58,9 +58,9 @@ func (q queries) UserByEmail(ctx context.Context, email string) (*User, error) {
 // LockUser reads a user row and keeps it to this transaction, so that two writers of one account take turns.
 func (tx *Tx) LockUser(ctx context.Context, id int64) (*User, error) {
 	u := new(User)
-	sel := tx.NewSelect().Model(u).Where("id = ?", id)
+	sel := withSessions(tx.NewSelect().Model(u)).Where("id = ?", id)
 	if !tx.db.sqlite {
-		sel = sel.For("UPDATE")
+		sel = sel.For("UPDATE OF u")
 	}
 	if err := sel.Scan(ctx); err != nil {
 		return nil, Translate(err)
@@ -179,7 +179,10 @@ func (q queries) Principal(ctx context.Context, uid string) (*session.Principal,
 func (u *User) Principal() *session.Principal {
 	p := &session.Principal{
 		UserID: u.ID, UID: u.UID, Email: u.Email, Role: u.Role, State: u.State, Level: u.Level, OTP: u.OTP,
-		Epoch: u.SessionEpoch,
+		Epoch: u.Epoch(),
+	}
+	if u.Ended != nil {
+		p.Ended = *u.Ended
 	}
 	if u.ReferralID != nil {
 		p.ReferralID = *u.ReferralID

@@ -34,6 +34,8 @@ type CacheOptions struct {
 	MaxSessions int // most sessions, and most users, kept in memory; 0 is DefaultMaxSessions
 	MaxAPIKeys  int // most API keys kept in memory; 0 is DefaultMaxAPIKeys
 
+	// Record makes the end of a session outlive what happens to the store. nil leaves it to the store alone.
+	Record func(context.Context, *Session) error
 	// Ended is called when the cache itself ended a session in the store, so that other replicas can be told
 	// (bus.SessionGone). nil tells nobody.
 	Ended func(Key)
@@ -53,7 +55,7 @@ const (
 // asks no store. It reads through to the stores, once per key however many ask for it, and believes what it read as
 // long as Fresh allows. An invalidation also defeats a reading that is under way: what was read before it is not kept.
 //
-// A session is found by its key alone, and only if its user exists and has its epoch. Keys that the store does not have
+// A session is found by its key alone, and only if its user exists, has its epoch and does not list it as ended. Keys that the store does not have
 // are remembered a few at a time, for a second; so strangers can neither fill the memory nor hide a new session for
 // long. Memory per session is below 700 bytes, its user included, as long as it has no token.
 //
@@ -66,6 +68,7 @@ type Cache struct {
 	fresh      func(loaded, now time.Time) bool
 	ttl        time.Duration
 	life       time.Duration
+	record     func(context.Context, *Session) error
 	ended      func(Key)
 	now        func() time.Time
 	log        *slog.Logger
@@ -102,7 +105,7 @@ type keyState struct {
 func NewCache(o CacheOptions) *Cache {
 	c := &Cache{
 		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, life: o.Life,
-		ended: o.Ended, now: o.Now, log: o.Log,
+		record: o.Record, ended: o.Ended, now: o.Now, log: o.Log,
 		touches: make(chan touch, maxTouches), quit: make(chan struct{}),
 	}
 	if c.ttl <= 0 {
@@ -221,7 +224,7 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 	n, st, value, err := c.sessions.current(ctx, key, n, now)
 	for range maxReads {
 		if errors.Is(err, errOrphan) {
-			c.End(ctx, key)
+			c.drop(ctx, key)
 			return Found{Session: &value.session}, ErrNotFound
 		}
 		if err != nil {
@@ -255,6 +258,8 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 		case u != st.value.user:
 			n, st, value, err = c.sessions.fetch(ctx, key, now)
 			continue
+		case p.value.HasEnded(key):
+			return Found{Session: s}, ErrNotFound
 		case s.Epoch == p.value.Epoch:
 			return found(n, st, p), nil
 		}
@@ -345,6 +350,8 @@ func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessio
 			return sessionState{}, err
 		case try < maxReads && c.users.forgotSince(s.UID, forgets):
 			continue // a last doubt is left to the epoch, which the user's state decides
+		case p.value.HasEnded(key):
+			return sessionState{}, ErrNotFound
 		}
 		s.UID = p.value.UID
 		return stateOf(&s, u), nil
@@ -383,14 +390,25 @@ func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (Pri
 		return Principal{}, err
 	}
 	p := *read
-	p.UID, p.Email = strings.Clone(p.UID), strings.Clone(p.Email)
+	p.UID, p.Email, p.Ended = strings.Clone(p.UID), strings.Clone(p.Email), strings.Clone(p.Ended)
 	p.Role, p.State = c.texts.of(p.Role), c.texts.of(p.State)
 	return p, nil
 }
 
-// End ends a session in the store, forgets it and has the other replicas told. When the store does not answer, the
+// End ends a live session: it has that recorded, deletes it from the store, forgets it and has the other replicas told. It
+// logs what fails.
+func (c *Cache) End(ctx context.Context, s *Session) {
+	if c.record != nil {
+		if err := c.record(ctx, s); err != nil {
+			c.log.LogAttrs(ctx, slog.LevelWarn, "the end of a session could not be recorded", slog.Any("error", err))
+		}
+	}
+	c.drop(ctx, s.Key)
+}
+
+// drop deletes a session from the store, forgets it and has the other replicas told. When the store does not answer, the
 // session is forgotten and stays in the store.
-func (c *Cache) End(ctx context.Context, key Key) {
+func (c *Cache) drop(ctx context.Context, key Key) {
 	err := c.store.Delete(ctx, key)
 	c.sessions.forget(key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -412,13 +430,15 @@ func (c *Cache) ForgetSession(key Key) { c.sessions.forget(key) }
 // ForgetKey forgets one API key (bus.KeyChanged), or that there was none.
 func (c *Cache) ForgetKey(kid string) { c.apiKeys.forget(kid) }
 
-// ForgetSessions forgets the sessions of everybody (bus.SessionsGone).
-func (c *Cache) ForgetSessions() { c.sessions.forgetAll() }
+// ForgetSessions forgets the sessions of everybody (bus.SessionsGone), and with the users the epochs that they must have.
+func (c *Cache) ForgetSessions() {
+	c.users.forgetAll()
+	c.sessions.forgetAll()
+}
 
 // ForgetAll forgets everything (bus.Everything).
 func (c *Cache) ForgetAll() {
-	c.users.forgetAll()
-	c.sessions.forgetAll()
+	c.ForgetSessions()
 	c.apiKeys.forgetAll()
 }
 

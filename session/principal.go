@@ -16,6 +16,31 @@ type Principal struct {
 	Level      int
 	ReferralID int64 // users.id of the referrer, 0 for none
 	OTP        bool  // second factor on
+
+	// Ended are the tags, one after the other, of the sessions that ended one by one and might live otherwise: a session
+	// store that comes back with older data still has them.
+	Ended string
+}
+
+// HasEnded reports whether a session of the user is one of those that have ended.
+func (p *Principal) HasEnded(key Key) bool {
+	if p.Ended == "" {
+		return false
+	}
+	tag := key.String()[:TagLen]
+	for rest := p.Ended; len(rest) >= TagLen; rest = rest[TagLen:] {
+		if rest[:TagLen] == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// SameUser reports whether a token for one says what a token for the other says.
+func (p *Principal) SameUser(other *Principal) bool {
+	a, b := *p, *other
+	a.Ended, b.Ended = "", ""
+	return a == b
 }
 
 // Open reports whether the account may be used: state active or pending.

@@ -75,6 +75,9 @@ type Key [32]byte
 // String is the key in lower-case hexadecimal.
 func (k Key) String() string { return hex.EncodeToString(k[:]) }
 
+// TagLen is the length of a tag: the first digits of a key, enough to tell the sessions of one user apart.
+const TagLen = 16
+
 // ParseKey reads what Key.String printed.
 func ParseKey(s string) (Key, bool) {
 	id, ok := ParseID([]byte(s))

@@ -194,7 +194,7 @@ func (b *bench) stored(u *db.User) *db.User {
 func (b *bench) open(u *db.User) *session.Session {
 	b.t.Helper()
 	now := b.stored(u)
-	_, opened, err := b.OpenSession(b.t.Context(), browser, nil, now.UID, now.SessionEpoch,
+	_, opened, err := b.OpenSession(b.t.Context(), browser, nil, now.UID, now.Epoch(),
 		func(context.Context, *account.Unit) error { return nil })
 	must(b.t, err)
 	return opened
@@ -210,7 +210,7 @@ func (b *bench) live(s *session.Session) bool {
 	must(b.t, err)
 	u, err := b.DB.UserByUID(b.t.Context(), s.UID)
 	must(b.t, err)
-	return found.Epoch == u.SessionEpoch
+	return found.Epoch == u.Epoch()
 }
 
 func names(events []account.Event) []string {

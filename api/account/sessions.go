@@ -41,12 +41,26 @@ func (s *Service) OpenSession(
 			s.drop(ctx, opened.Key)
 		}
 	}()
-	if err := s.Update(ctx, work); err != nil {
+	replaced, err := s.named(ctx, oldCookie)
+	if err != nil {
+		return session.ID{}, nil, err
+	}
+	err = s.Update(ctx, func(ctx context.Context, u *Unit) error {
+		if err := work(ctx, u); err != nil || replaced == nil {
+			return err
+		}
+		if err := u.EndSession(ctx, replaced); !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
 		return session.ID{}, nil, err
 	}
 	committed = true
-	if old, ok := session.ParseID(oldCookie); ok {
-		s.drop(ctx, old.Key())
+	if replaced != nil {
+		s.drop(ctx, replaced.Key)
+		s.fold(ctx, replaced.UID, opened)
 	}
 	return id, opened, nil
 }
@@ -57,7 +71,7 @@ func (s *Service) OpenSession(
 func (s *Service) SignIn(
 	ctx context.Context, c Client, oldCookie []byte, user *db.User,
 ) (session.ID, *session.Session, error) {
-	proved, action := user.SessionEpoch, "login"
+	proved, action := user.Epoch(), "login"
 	if user.OTP {
 		action = "login::2fa"
 	}
@@ -65,7 +79,7 @@ func (s *Service) SignIn(
 		if err := u.Lock(ctx, user); err != nil {
 			return err
 		}
-		if user.SessionEpoch != proved || !user.Open() {
+		if user.Epoch() != proved || !user.Open() {
 			return fault.New("identity.session.not_active").Because(errMoved)
 		}
 		if err := u.Record(ctx, user, c, "session", action, Succeed, ""); err != nil {
@@ -75,22 +89,34 @@ func (s *Service) SignIn(
 	})
 }
 
-// Current finds the live session that a cookie's value names, and its user. session.ErrNotFound stands for every way of
-// not having one: no cookie, a malformed or unknown one, a session that expired or was ended, a user who is gone.
-func (s *Service) Current(ctx context.Context, cookie []byte) (*session.Session, *db.User, error) {
+// named is the session that a cookie names in the store, or nil. Whether it still passes is not looked at.
+func (s *Service) named(ctx context.Context, cookie []byte) (*session.Session, error) {
 	id, ok := session.ParseID(cookie)
 	if !ok {
-		return nil, nil, session.ErrNotFound
+		return nil, nil
 	}
 	found, err := s.Sessions.Get(ctx, id.Key(), s.Now())
 	if errors.Is(err, session.ErrNotFound) {
-		return nil, nil, session.ErrNotFound
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, outage(err)
+		return nil, outage(err)
+	}
+	return found, nil
+}
+
+// Current finds the live session that a cookie's value names, and its user. session.ErrNotFound stands for every way of
+// not having one: no cookie, a malformed or unknown one, a session that expired or was ended, a user who is gone.
+func (s *Service) Current(ctx context.Context, cookie []byte) (*session.Session, *db.User, error) {
+	found, err := s.named(ctx, cookie)
+	if err != nil {
+		return nil, nil, err
+	}
+	if found == nil {
+		return nil, nil, session.ErrNotFound
 	}
 	user, err := s.DB.UserByUID(ctx, found.UID)
-	if errors.Is(err, db.ErrNotFound) || err == nil && user.SessionEpoch != found.Epoch {
+	if errors.Is(err, db.ErrNotFound) || err == nil && !passes(found, user) {
 		return nil, nil, session.ErrNotFound
 	}
 	if err != nil {
@@ -99,38 +125,85 @@ func (s *Service) Current(ctx context.Context, cookie []byte) (*session.Session,
 	return found, user, nil
 }
 
-// SignOut ends a session of a user and records the logout.
-func (s *Service) SignOut(ctx context.Context, c Client, user *db.User, key session.Key) error {
-	if err := s.End(ctx, key); err != nil {
-		return err
-	}
-	return s.Update(ctx, func(ctx context.Context, u *Unit) error {
+// passes reports whether a session that the store has is alive for its user.
+func passes(found *session.Session, user *db.User) bool {
+	p := user.Principal()
+	return found.UID == p.UID && found.Epoch == p.Epoch && !p.HasEnded(found.Key)
+}
+
+// SignOut ends a session of a user and records the logout; session.ErrNotFound when it has ended already.
+func (s *Service) SignOut(ctx context.Context, c Client, user *db.User, current *session.Session) error {
+	return s.end(ctx, current, func(ctx context.Context, u *Unit) error {
 		return u.Record(ctx, user, c, "session", "logout", Succeed, "")
 	})
 }
 
-// End ends one session on every replica; session.ErrNotFound when there is none.
-func (s *Service) End(ctx context.Context, key session.Key) error {
-	err := s.Sessions.Delete(ctx, key)
-	s.gone(ctx, key) // also when it is not known whether it was there: no cache is to keep what may have ended
-	if errors.Is(err, session.ErrNotFound) {
+// end ends one session on every replica, in one unit with work. When the unit fails, the session store still can end it:
+// nobody is kept from leaving by a database that takes no writes; only the log tells of it then. When the session store
+// fails, the unit has ended the session.
+func (s *Service) end(ctx context.Context, found *session.Session, work func(context.Context, *Unit) error) error {
+	recorded := s.Update(ctx, func(ctx context.Context, u *Unit) error {
+		if err := u.EndSession(ctx, found); err != nil {
+			return err
+		}
+		return work(ctx, u)
+	})
+	if errors.Is(recorded, db.ErrNotFound) {
 		return session.ErrNotFound
 	}
-	if err != nil {
-		return outage(err)
+	if recorded == nil {
+		s.drop(ctx, found.Key)
+		s.fold(ctx, found.UID, nil)
+		return nil
 	}
+	if err := s.remove(ctx, found.Key); err != nil {
+		if errors.Is(err, session.ErrNotFound) {
+			return session.ErrNotFound
+		}
+		return recorded
+	}
+	s.Log.ErrorContext(ctx, "the end of a session stands in the session store alone", "uid", found.UID, "error", recorded)
 	return nil
+}
+
+// maxEnded is how many ended sessions a user may have on record. The record is read with the user.
+const maxEnded = 1000
+
+// fold ends all sessions of a user who has too many ended ones on record, but keep, which may be nil: the epoch of the
+// user then says what the record said.
+func (s *Service) fold(ctx context.Context, uid string, keep *session.Session) {
+	ctx = context.WithoutCancel(ctx)
+	user, err := s.DB.UserByUID(ctx, uid)
+	if err == nil && len(user.Principal().Ended) > maxEnded*session.TagLen {
+		err = s.Update(ctx, func(ctx context.Context, u *Unit) error {
+			if err := u.EndSessions(ctx, user, keep); err != nil {
+				return err
+			}
+			return u.DropEndedSessions(ctx, user.UID)
+		})
+	}
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		s.Log.WarnContext(ctx, "fold the record of ended sessions", "uid", uid, "error", err)
+	}
+}
+
+// remove deletes one session from the store and tells all caches; session.ErrNotFound when there is none.
+func (s *Service) remove(ctx context.Context, key session.Key) error {
+	err := s.Sessions.Delete(ctx, key)
+	s.gone(ctx, key) // also when it is not known whether it was there: no cache is to keep what may have ended
+	return err
 }
 
 // EndEverybody ends every session of everybody, on every replica.
 func (s *Service) EndEverybody(ctx context.Context) error {
-	if _, err := s.Sessions.DeleteAll(ctx); err != nil {
-		return outage(err)
-	}
-	if err := s.Notices(ctx, bus.Notice{Kind: bus.SessionsGone}); err != nil {
-		s.Log.WarnContext(ctx, "announce that all sessions have ended", "error", err)
-	}
-	return nil
+	return s.Update(ctx, func(ctx context.Context, u *Unit) error {
+		u.AfterCommit(func(ctx context.Context) {
+			if _, err := s.Sessions.DeleteAll(ctx); err != nil { // they have ended all the same
+				s.Log.WarnContext(ctx, "delete all sessions", "error", err)
+			}
+		})
+		return u.EndEverybody(ctx)
+	})
 }
 
 // ListSessions are the user's live sessions, newest first.
@@ -141,7 +214,7 @@ func (s *Service) ListSessions(ctx context.Context, user *db.User) ([]*session.S
 	}
 	live := make([]*session.Session, 0, len(all))
 	for _, one := range all {
-		if one.Epoch == user.SessionEpoch {
+		if passes(one, user) {
 			live = append(live, one)
 		}
 	}
@@ -151,20 +224,20 @@ func (s *Service) ListSessions(ctx context.Context, user *db.User) ([]*session.S
 // EndOwn ends one session if it is the user's; session.ErrNotFound otherwise.
 func (s *Service) EndOwn(ctx context.Context, user *db.User, key session.Key) error {
 	found, err := s.Sessions.Get(ctx, key, s.Now())
-	if errors.Is(err, session.ErrNotFound) || err == nil && (found.UID != user.UID || found.Epoch != user.SessionEpoch) {
+	if errors.Is(err, session.ErrNotFound) || err == nil && !passes(found, user) {
 		return session.ErrNotFound
 	}
 	if err != nil {
 		return outage(err)
 	}
-	return s.End(ctx, key)
+	return s.end(ctx, found, func(context.Context, *Unit) error { return nil })
 }
 
-// drop ends a session that must not stay, even when the caller has gone. There is nobody to tell a failure but the log.
+// drop deletes a session that must not stay, even when the caller has gone. There is nobody to tell a failure but the log.
 func (s *Service) drop(ctx context.Context, key session.Key) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := s.End(ctx, key); err != nil && !errors.Is(err, session.ErrNotFound) {
+	if err := s.remove(ctx, key); err != nil && !errors.Is(err, session.ErrNotFound) {
 		s.Log.ErrorContext(ctx, "delete session", "error", err)
 	}
 }

@@ -35,7 +35,7 @@ func (s *Service) SignUp(
 	if err != nil {
 		return nil, session.ID{}, nil, err
 	}
-	id, opened, err := s.OpenSession(ctx, c, oldCookie, user.UID, user.SessionEpoch, func(ctx context.Context, u *Unit) error {
+	id, opened, err := s.OpenSession(ctx, c, oldCookie, user.UID, user.Epoch(), func(ctx context.Context, u *Unit) error {
 		if err := u.CreateUser(ctx, user); err != nil {
 			return err
 		}
@@ -111,8 +111,11 @@ func (s *Service) NewUser(ctx context.Context, user db.User, password string) (*
 		return nil, err
 	}
 	if user.UID == "" {
-		user.UID, err = s.NewUID(ctx)
+		if user.UID, err = s.NewUID(ctx); err != nil {
+			return nil, err
+		}
 	}
+	user.SessionEra, err = s.DB.SessionEra(ctx)
 	return &user, err
 }
 

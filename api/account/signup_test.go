@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -272,13 +273,13 @@ func TestSignInAndOut(t *testing.T) {
 		if b.live(opened) || !b.live(first) || !b.live(third) {
 			t.Errorf("after a second sign-in: old %v, other %v, new %v", b.live(opened), b.live(first), b.live(third))
 		}
-		must(t, b.SignOut(t.Context(), browser, u, third.Key))
+		must(t, b.SignOut(t.Context(), browser, u, third))
 		for _, cookie := range []string{"", "x", again.String(), strings.Repeat("0", 64)} {
 			if _, _, err := b.Current(t.Context(), []byte(cookie)); !errors.Is(err, session.ErrNotFound) {
 				t.Errorf("Current(%.8q): %v", cookie, err)
 			}
 		}
-		if err := b.SignOut(t.Context(), browser, u, third.Key); !errors.Is(err, session.ErrNotFound) {
+		if err := b.SignOut(t.Context(), browser, u, third); !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("signed out twice: %v", err)
 		}
 		var got []string
@@ -352,6 +353,139 @@ func TestEndOwn(t *testing.T) {
 		must(t, b.EndOwn(t.Context(), u, mine.Key))
 		if b.live(mine) {
 			t.Error("the session lives")
+		}
+	})
+}
+
+// A store that comes back with older data revives nothing: what ended, alone or with others, stays ended. What did not
+// end lives on.
+func TestWhatWasEndedStaysEnded(t *testing.T) {
+	nothing := func(context.Context, *account.Unit) error { return nil }
+	for _, c := range []struct {
+		how  string
+		end  func(b *bench, u *db.User, s *session.Session, cookie []byte) error
+		keep bool // the user's other session lives on
+	}{
+		{"signed out", func(b *bench, u *db.User, s *session.Session, _ []byte) error {
+			return b.SignOut(b.t.Context(), browser, u, s)
+		}, true},
+		{"ended from another", func(b *bench, u *db.User, s *session.Session, _ []byte) error {
+			return b.EndOwn(b.t.Context(), u, s.Key)
+		}, true},
+		{"replaced", func(b *bench, u *db.User, _ *session.Session, cookie []byte) error {
+			_, _, err := b.OpenSession(b.t.Context(), browser, cookie, u.UID, b.stored(u).Epoch(), nothing)
+			return err
+		}, true},
+		{"replaced by another user's", func(b *bench, u *db.User, _ *session.Session, cookie []byte) error {
+			otto := b.user("otto@example.com")
+			_, _, err := b.OpenSession(b.t.Context(), browser, cookie, otto.UID, b.stored(otto).Epoch(), nothing)
+			return err
+		}, true},
+		{"with all of the user", func(b *bench, u *db.User, _ *session.Session, _ []byte) error {
+			return b.try(func(ctx context.Context, w *account.Unit) error { return w.EndSessions(ctx, u, nil) })
+		}, false},
+		{"with everybody's", func(b *bench, _ *db.User, _ *session.Session, _ []byte) error {
+			return b.EndEverybody(b.t.Context())
+		}, false},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			engines(t, func(t *testing.T, b *bench) {
+				u := b.user("anna@example.com")
+				id, ended, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+				must(t, err)
+				other := b.open(u)
+				must(t, c.end(b, u, ended, []byte(id.String())))
+				for _, s := range []*session.Session{ended, other} {
+					if err := b.store.Create(t.Context(), s); err != nil && !errors.As(err, new(*db.ErrTaken)) {
+						t.Fatal(err)
+					}
+				}
+				now := b.stored(u)
+				if _, _, err := b.Current(t.Context(), []byte(id.String())); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("the ended session: %v", err)
+				}
+				if err := b.EndOwn(t.Context(), now, ended.Key); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("ended twice: %v", err)
+				}
+				cache := session.NewCache(session.CacheOptions{Store: b.store, Principals: b.DB, APIKeys: b.DB, Now: b.clock})
+				defer cache.Close()
+				if _, err := cache.Session(t.Context(), ended.Key, b.clock()); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("the ended session passes: %v", err)
+				}
+				list, err := b.ListSessions(t.Context(), now)
+				must(t, err)
+				_, err = cache.Session(t.Context(), other.Key, b.clock())
+				lives := err == nil && slices.ContainsFunc(list, func(s *session.Session) bool { return s.Key == other.Key })
+				if lives != c.keep || slices.ContainsFunc(list, func(s *session.Session) bool { return s.Key == ended.Key }) {
+					t.Errorf("the other session lives: %v (%v), %d listed", lives, err, len(list))
+				}
+				// The record goes when the session could not live any longer.
+				must(t, b.DB.PurgeEndedSessions(t.Context(), b.clock().Add(b.SessionMaxAge), 100))
+				if got := b.stored(u).Principal(); got.HasEnded(ended.Key) != c.keep {
+					t.Errorf("at the end of its life: %+v", got)
+				}
+				must(t, b.DB.PurgeEndedSessions(t.Context(), b.clock().Add(b.SessionMaxAge+2*time.Hour), 100))
+				if got := b.stored(u).Principal(); got.Ended != "" {
+					t.Errorf("long after: %+v", got)
+				}
+				b.open(u)
+			})
+		})
+	}
+}
+
+// failing is a session store that does not delete.
+type failing struct{ session.Store }
+
+func (failing) Delete(context.Context, session.Key) error {
+	return errors.New("OOM command not allowed")
+}
+
+// Signing out works as long as the database or the session store takes it.
+func TestSignOutOfStoresThatFail(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		one, two := b.open(u), b.open(u)
+		b.Sessions = failing{b.store}
+		must(t, b.SignOut(t.Context(), browser, u, one))
+		if list, err := b.ListSessions(t.Context(), b.stored(u)); err != nil || len(list) != 1 || list[0].Key != two.Key {
+			t.Errorf("sessions left: %v, %v", list, err)
+		}
+		b.Sessions = b.store
+		_, err := b.DB.Bun().ExecContext(t.Context(), "ALTER TABLE ended_sessions RENAME TO ended_elsewhere")
+		must(t, err)
+		must(t, b.SignOut(t.Context(), browser, u, two))
+		if _, err := b.store.Get(t.Context(), two.Key, b.clock()); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("the session: %v", err)
+		}
+		if err := b.SignOut(t.Context(), browser, u, two); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("once more: %v", err)
+		}
+	})
+}
+
+// A user who has ended very many sessions one by one starts anew: the record does not grow without bound.
+func TestEndedSessionsFold(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u := b.user("anna@example.com")
+		must(t, b.DB.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			for range 1000 {
+				s := &session.Session{Key: session.NewID().Key(), UID: u.UID, EndsAt: b.clock().Add(time.Hour)}
+				if err := tx.EndSession(ctx, s); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		nothing := func(context.Context, *account.Unit) error { return nil }
+		id, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+		must(t, err)
+		_, next, err := b.OpenSession(t.Context(), browser, []byte(id.String()), u.UID, b.stored(u).Epoch(), nothing)
+		must(t, err)
+		list, err := b.ListSessions(t.Context(), b.stored(u))
+		must(t, err)
+		if len(list) != 1 || list[0].Key != next.Key || b.stored(u).Principal().Ended != "" {
+			t.Errorf("%d sessions, %d digits on record", len(list), len(b.stored(u).Principal().Ended))
 		}
 	})
 }

@@ -321,15 +321,15 @@ func (u *Unit) endSessions(user *db.User, keep *session.Session) (column string)
 		if e, again := u.rebased[keep.Key]; again {
 			epoch = e
 		}
-		if epoch == user.SessionEpoch { // a session that was dead before must not come back to life
+		if epoch == user.Epoch() { // a session that was dead before must not come back to life
 			key := keep.Key
 			kept = &key
-			u.rebased[key] = user.SessionEpoch + 1
+			u.rebased[key] = user.Epoch() + 1
 			u.Notify(bus.SessionGone, key.String()) // caches must read its new epoch
 		}
 	}
 	user.SessionEpoch++
-	s, uid, epoch := u.s, user.UID, user.SessionEpoch
+	s, uid, epoch := u.s, user.UID, user.Epoch()
 	u.AfterCommit(func(ctx context.Context) {
 		if kept != nil {
 			if err := s.Sessions.Rebase(ctx, *kept, epoch); err != nil && !errors.Is(err, session.ErrNotFound) {

@@ -116,7 +116,7 @@ func (m *Module) recordFailure(ctx context.Context, c *rest.Call, user *db.User,
 func (m *Module) signOut(ctx context.Context, c *rest.Call) error {
 	current, user, err := m.Accounts.Current(ctx, m.cookie(c))
 	if err == nil {
-		err = m.Accounts.SignOut(ctx, m.client(c), user, current.Key)
+		err = m.Accounts.SignOut(ctx, m.client(c), user, current)
 	}
 	if errors.Is(err, session.ErrNotFound) { // never there, or ended by a parallel call
 		return fault.New("identity.session.not_found").Because(err)

@@ -124,7 +124,7 @@ func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	epoch := user.SessionEpoch
+	epoch := user.Epoch()
 	confirm := func(ctx context.Context, u *account.Unit) error {
 		if err := u.Lock(ctx, user); err != nil {
 			return err
@@ -132,7 +132,7 @@ func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 		if !confirmable(user, claims.UID) {
 			return errNothingToConfirm
 		}
-		if user.SessionEpoch != epoch { // the session would be born dead
+		if user.Epoch() != epoch { // the session would be born dead
 			return fault.New(fault.Unavailable).Because(errors.New("the user's sessions were ended meanwhile"))
 		}
 		latest, err := u.UseMailToken(ctx, claims.ID, user.ID, string(account.Confirmation))

@@ -312,6 +312,9 @@ func (v *server) openShared() error {
 		if _, err := v.sessions.Purge(ctx, time.Now(), 10_000); err != nil {
 			v.log.Warn("expired sessions were not purged", "error", err)
 		}
+		if err := v.db.PurgeEndedSessions(ctx, time.Now(), 10_000); err != nil {
+			v.log.Warn("records of ended sessions were not purged", "error", err)
+		}
 	})
 
 	answers, err := v.databaseAnswers()
@@ -322,6 +325,9 @@ func (v *server) openShared() error {
 		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
 		Fresh: func(loaded, now time.Time) bool {
 			return v.bus.Fresh(loaded, now, c.SessionCacheTTL) && (now.Sub(loaded) <= c.SessionCacheTTL || answers(now))
+		},
+		Record: func(ctx context.Context, s *session.Session) error {
+			return v.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, s) })
 		},
 		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
 		Log:   v.log,

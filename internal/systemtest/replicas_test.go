@@ -129,6 +129,15 @@ func (c *cluster) person(secondFactor bool) *person {
 // random32 is a random secret in base32.
 func random32() string { return strings.ToUpper(rand.Text()) + "234567" }
 
+// epoch is the epoch that a session of a person must have.
+func (c *cluster) epoch(p *person) int64 {
+	now, err := c.db.UserByUID(c.t.Context(), p.UID)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return now.Epoch()
+}
+
 // open opens a session of a person, at replica A.
 func (c *cluster) open(p *person) *client {
 	c.t.Helper()
@@ -139,7 +148,7 @@ func (c *cluster) open(p *person) *client {
 	cl.csrf = c.vault.keep("CSRF token", hex.EncodeToString(b))
 	cl.cookie = "_barong_session=" + c.vault.keep("cookie", id.String())
 	err := c.sessions.Create(c.t.Context(), &session.Session{
-		Key: id.Key(), UID: p.UID, Epoch: p.SessionEpoch, CSRF: cl.csrf, IP: netip.MustParseAddr(cl.ip), UserAgent: browser,
+		Key: id.Key(), UID: p.UID, Epoch: c.epoch(p), CSRF: cl.csrf, IP: netip.MustParseAddr(cl.ip), UserAgent: browser,
 		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(30 * time.Minute), EndsAt: now.Add(24 * time.Hour),
 	})
 	if err != nil {
@@ -414,11 +423,86 @@ func (c *cluster) cutBus(withValkey bool) func() error {
 	}
 }
 
+// olderValkey has Valkey come back with what it held before sessions were ended: none of them passes again, and those that
+// were not ended do. Then its memory is full: whoever is signed in can still leave.
+func (c *cluster) olderValkey() {
+	t, ctx := c.t, c.t.Context()
+	o, err := redis.ParseURL(c.vk.URL + patientRedis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vk := redis.NewClient(o)
+	defer vk.Close()
+	snapshot := map[string]string{}
+	take := func() {
+		keys, err := vk.Keys(ctx, "barong:session*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			if snapshot[k], err = vk.Dump(ctx, k).Result(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	restore := func() {
+		for k, v := range snapshot {
+			if err := vk.RestoreReplace(ctx, k, 0, v).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	p, other := c.person(false), c.person(false)
+	out, ended, replaced, stays, others := c.open(p), c.open(p), c.open(p), c.open(p), c.open(other)
+	id := session.ID{}
+	if b, err := hex.DecodeString(strings.TrimPrefix(ended.cookie, "_barong_session=")); err == nil {
+		copy(id[:], b)
+	}
+	cookie := replaced.cookie
+	take()
+	out.call("DELETE", "/identity/sessions", nil).wants(t, "logout", 204)
+	stays.call("DELETE", "/resource/sessions/"+id.Key().String(), nil).wants(t, "end of another session", 204)
+	replaced.signIn(p.Email, memberPassword).wants(t, "sign-in over an old session", 201)
+	old := *replaced
+	old.cookie = cookie
+	restore()
+	for _, s := range []*server{c.a, c.b} {
+		for what, one := range map[string]*client{"signed out": out, "ended": ended, "replaced": &old} {
+			one.at(s).check(account).wants(t, "a session that was "+what, 401, "authz.invalid_session")
+		}
+		stays.at(s).check(account).wants(t, "a session that was not ended", 200)
+		others.at(s).check(account).wants(t, "another's session", 200)
+	}
+
+	take()
+	c.admin.call("POST", "/admin/restrictions", params{"scope": "ip", "value": "198.51.100.254", "category": "blocklogin"}).
+		wants(t, "the end of all sessions", 201)
+	restore()
+	for _, s := range []*server{c.a, c.b} {
+		for what, one := range map[string]*client{"a member's session": stays, "the admin's session": c.admin} {
+			one.at(s).check(account).wants(t, what, 401, "authz.invalid_session")
+		}
+	}
+	c.admin = c.a.admin()
+
+	last := c.open(c.person(false))
+	if err := vk.ConfigSet(ctx, "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	last.at(c.b).check(account).wants(t, "a session while Valkey has no memory", 200)
+	last.call("DELETE", "/identity/sessions", nil).wants(t, "logout while Valkey has no memory", 204)
+	last.at(c.b).check(account).wants(t, "the session that was signed out", 401, "authz.invalid_session")
+	if err := vk.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // While Valkey hangs, what was changed in the meantime is not passed for longer than the cache's lifetime; and once it
 // answers again, not a single time.
 func TestChangeDuringOutage(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, true, "BARONG_SESSION_CACHE_TTL="+cacheTTL.String())
+	c.olderValkey()
 	type subject struct {
 		p  *person
 		at *client

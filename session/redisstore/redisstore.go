@@ -101,7 +101,7 @@ return v`)
 	// deleteScript deletes a session and answers its record as far as the UID; nil when there was none, or when it is not
 	// of the user named by the second argument, the UID as a record has it, if there is one. In its place it leaves for a
 	// minute what it answered and the random word of the call, the first argument, so that the same call sent again gets
-	// the same answer.
+	// the same answer; nothing when Redis has no memory left for it.
 	deleteScript = script(`
 local mark = '$ended' .. ARGV[1]
 if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) == mark then return redis.call('GETRANGE', KEYS[1], #mark, -1) end` +
@@ -109,7 +109,7 @@ if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) == mark then return redis.call(
 if ARGV[2] and redis.call('GETRANGE', KEYS[1], $texts, $texts + #ARGV[2] - 1) ~= ARGV[2] then return false end
 local high, low = redis.call('GETRANGE', KEYS[1], $texts, $texts + 1):byte(1, 2)
 v = redis.call('GETRANGE', KEYS[1], 0, $texts + 1 + high * 256 + low)
-redis.call('SET', KEYS[1], mark .. v, 'PX', 60000)
+if redis.pcall('SET', KEYS[1], mark .. v, 'PX', 60000).err then redis.call('DEL', KEYS[1]) end
 return v`)
 )
 
