@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"mime"
 	"slices"
 	"strings"
@@ -135,17 +133,15 @@ func fileRoutes(d *db.DB, files *blob.Store) []rest.Route {
 }
 
 func sendFile(ctx context.Context, c *rest.Call, d *db.DB, files *blob.Store, key string) error {
-	file, content, err := files.Open(ctx, key)
-	if errors.Is(err, blob.ErrNotFound) {
-		return fault.New(fault.NotFound).Because(err)
-	}
+	err := c.Stream(ctx, key, func() (rest.Stream, error) {
+		file, content, err := files.Open(context.WithoutCancel(ctx), key) // it is read when this call has ended
+		if errors.Is(err, blob.ErrNotFound) {
+			return rest.Stream{}, fault.New(fault.NotFound).Because(err)
+		}
+		return rest.Stream{ContentType: file.ContentType, Size: file.Size, Body: content}, err
+	})
 	if err != nil {
 		return err
-	}
-	defer content.Close()
-	body, err := io.ReadAll(content)
-	if err != nil {
-		return fmt.Errorf("read file %s: %w", key, err)
 	}
 	// Nothing in a file may run in the API's origin, whatever a browser makes of its type.
 	c.SetHeader("X-Content-Type-Options", "nosniff")
@@ -156,6 +152,5 @@ func sendFile(ctx context.Context, c *rest.Call, d *db.DB, files *blob.Store, ke
 		disposition = mime.FormatMediaType("attachment", map[string]string{"filename": *row.UploadName})
 	}
 	c.SetHeader("Content-Disposition", disposition)
-	c.Bytes(file.ContentType, body)
 	return nil
 }

@@ -3,8 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +22,8 @@ import (
 func local(t *testing.T, e *apitest.Env) *blob.Store {
 	t.Helper()
 	s, err := blob.Open(t.Context(), blob.Options{
-		Provider: blob.Local, Folder: filepath.Join(e.Folder, "files"), Key: bytes.Repeat([]byte("k"), 32),
-		Extensions: []string{"png", "pdf"}, MinSize: 1, MaxSize: 1 << 20, URLLife: time.Minute, Now: e.Clock.Now,
+		Provider: blob.Local, Folder: filepath.Join(e.Folder, "files"), Key: bytes.Repeat([]byte("k"), 32), Path: "/" + apitest.Prefix + "/files/",
+		Extensions: []string{"png", "pdf"}, MinSize: 1, MaxSize: 11 << 20, URLLife: time.Minute, Now: e.Clock.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,26 +69,30 @@ func TestFiles(t *testing.T) {
 					t.Errorf("%s: %q, want %q", name, got, want)
 				}
 			}
-			if a := s.Do(t, "HEAD", files.URL(c.key)); a.Status != 200 || a.Body != "" {
-				t.Errorf("HEAD: %d %q", a.Status, a.Body)
+			if a := s.Do(t, "HEAD", files.URL(c.key)); a.Status != 200 || a.Body != "" || a.Header.Get("Content-Length") != strconv.Itoa(len(pdf)) {
+				t.Errorf("HEAD: %d %v", a.Status, a.Header)
 			}
+			s.Get(t, plain(files.URL(c.key))).WantBody(t, 200, pdf) // as gateways rewrite it
 		}
 
 		good := files.URL(key)
 		path, query, _ := strings.Cut(good, "?")
 		expires, signature, _ := strings.Cut(query, "&")
 		_, foreign, _ := strings.Cut(files.URL(nameless), "&")
-		other := blob.PathPrefix + strings.Replace(key, "7/", "9/", 1)
+		folder := strings.TrimSuffix(path, key)
+		other := folder + strings.Replace(key, "7/", "9/", 1)
 		for _, address := range []string{
 			path, path + "?" + expires, path + "?" + signature, path + "?expires=&signature=",
 			path + "?" + expires + "&" + foreign,                                  // of another file
 			path + "?" + strings.Replace(expires, "=", "=9", 1) + "&" + signature, // that lives longer
 			path + "?" + expires + "&" + strings.ToUpper(signature[:12]) + signature[12:],
 			path + "?expires=x&" + signature, other + "?" + query, path + "x?" + query,
-			blob.PathPrefix + "7/..%2f..%2fbarong.db?" + query, blob.PathPrefix + "7/%2e%2e?" + query, blob.PathPrefix + "..%2f7/" + path[len(blob.PathPrefix)+2:] + "?" + query,
+			folder + "7/..%2f..%2fbarong.db?" + query, folder + "7/%2e%2e?" + query, folder + "..%2f7/" + path[len(folder)+2:] + "?" + query,
 		} {
-			if a := s.Get(t, address); a.Status != 404 || strings.Contains(a.Body, "PDF") {
-				t.Errorf("%s: %d %s", address, a.Status, a.Body)
+			for _, address := range []string{address, plain(address)} {
+				if a := s.Get(t, address); a.Status != 404 || strings.Contains(a.Body, "PDF") {
+					t.Errorf("%s: %d %s", address, a.Status, a.Body)
+				}
 			}
 		}
 		s.Get(t, path, apitest.Query("expires[]", "1", "signature[a]", "1")).Want(t, 422, "invalid", "invalid")
@@ -103,8 +111,78 @@ func TestFiles(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(e.Folder, "files", "index.html"), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.Get(t, blob.PathPrefix+"index.html").WantBody(t, 404, `{"error":"Route is not found"}`)
+		s.Get(t, folder+"index.html").WantBody(t, 404, `{"error":"Route is not found"}`)
 	})
+}
+
+// plain is a published address as gateways rewrite it for this process.
+func plain(address string) string {
+	return "/api/v2/" + strings.TrimPrefix(address, "/"+apitest.Prefix+"/")
+}
+
+// TestStalledDownloads holds that who asks for files and reads none of them takes neither memory nor, for long, a place.
+func TestStalledDownloads(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	files := local(t, e)
+	s := e.Serve(t, fileRoutes(e.DB, files))
+	large := pdf + strings.Repeat("%", 10<<20)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var addresses []string
+	for id := range 4 {
+		f, err := files.Put(t.Context(), int64(id+1), "a.pdf", strings.NewReader(large))
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, files.URL(f.Key))
+	}
+	before := heap()
+	var stalled []*http.Response
+	for range 4 {
+		for _, address := range addresses {
+			res, err := http.Get(s.URL + address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { res.Body.Close() })
+			if res.StatusCode != 200 || res.ContentLength != int64(len(large)) {
+				t.Fatalf("%v", res)
+			}
+			stalled = append(stalled, res)
+		}
+	}
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("%d downloads that wait take %d MB", len(stalled), grown>>20)
+	}
+	// A fifth of the same file waits for a place, which the first that goes on makes.
+	done := make(chan int, 1)
+	go func() {
+		res, err := http.Get(s.URL + addresses[0])
+		if err != nil {
+			done <- -1
+			return
+		}
+		defer res.Body.Close()
+		n, _ := io.Copy(io.Discard, res.Body)
+		done <- int(n)
+	}()
+	if n, err := io.Copy(io.Discard, stalled[0].Body); n != int64(len(large)) || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	stalled[4].Body.Close() // and one who leaves gives up a place as well
+	if n := <-done; n != len(large) {
+		t.Errorf("the fifth read %d bytes", n)
+	}
+	for _, res := range stalled {
+		res.Body.Close()
+	}
+	for range 8 {
+		s.Get(t, addresses[0]).Want(t, 200)
+	}
 }
 
 // TestFilesElsewhere holds that nothing is served of a store that serves by itself.

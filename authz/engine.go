@@ -190,7 +190,7 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		d.Rule = rule
 		return
 	}
-	if rule, ok := rules.Passed(path); ok {
+	if rule, ok := rules.Passed(r.Method, path); ok {
 		d.Rule = rule
 		d.Status, d.Code, d.Effect = 200, "", Pass
 		return

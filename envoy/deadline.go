@@ -96,6 +96,7 @@ type timedConn struct {
 	l           *timedListener
 	peer        netip.Addr // the zero Addr when it is no IP address
 	phase       phase
+	own         bool // the handler has set how long the answer may take
 	read, write deadline
 }
 
@@ -142,8 +143,10 @@ func (c *timedConn) Write(p []byte) (int, error) {
 		if string(p) != continues {
 			c.phase = answering
 		}
-		if err := c.write.limit(c.l, c.l.timeouts.write); err != nil {
-			return 0, err
+		if !c.own {
+			if err := c.write.limit(c.l, c.l.timeouts.write); err != nil {
+				return 0, err
+			}
 		}
 	}
 	return c.Conn.Write(p)
@@ -165,8 +168,10 @@ func (c *timedConn) SetReadDeadline(t time.Time) error {
 	return c.read.set(c.l, t)
 }
 
-// SetWriteDeadline implements net.Conn. It holds until the next answer.
+// SetWriteDeadline implements net.Conn. It holds until it is lifted, which fasthttp does when an answer is sent whose
+// handler set it.
 func (c *timedConn) SetWriteDeadline(t time.Time) error {
+	c.own = !t.IsZero()
 	return c.write.set(c.l, t)
 }
 

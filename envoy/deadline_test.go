@@ -59,15 +59,28 @@ func TestDeadlinesStrike(t *testing.T) {
 }
 
 func TestDeadlinesOfWrites(t *testing.T) {
-	c, _ := timedPair(t, timeouts{write: 600 * time.Millisecond})
-	block := make([]byte, 1<<20)
-	for {
-		if _, err := c.Write(block); err != nil { // the other end reads nothing
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("write: %v, want the deadline's error", err)
+	for name, c := range map[string]struct{ write, own time.Duration }{
+		"the listener's": {write: 600 * time.Millisecond},
+		"the handler's":  {write: time.Hour, own: 600 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, _ := timedPair(t, timeouts{write: c.write})
+			if c.own > 0 {
+				if err := conn.SetWriteDeadline(time.Now().Add(c.own)); err != nil {
+					t.Fatal(err)
+				}
 			}
-			return
-		}
+			block := make([]byte, 1<<20)
+			for {
+				if _, err := conn.Write(block); err != nil { // the other end reads nothing
+					if !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("write: %v, want the deadline's error", err)
+					}
+					return
+				}
+			}
+		})
 	}
 }
 

@@ -81,10 +81,32 @@ func TestLists(t *testing.T) {
 		{"a/bc", "a", "a/b"},
 		{"", "", ""},
 	} {
-		pass, passed := s.Passed(tc.path)
+		pass, passed := s.Passed("POST", tc.path)
 		block, blocked := s.Blocked(tc.path)
 		if pass != tc.pass || passed != (tc.pass != "") || block != tc.block || blocked != (tc.block != "") {
 			t.Errorf("%q: got pass %q, block %q, want %q, %q", tc.path, pass, block, tc.pass, tc.block)
+		}
+	}
+	files := compile(t, Source{Lists: Lists{Block: []string{"api/v2/kyc/files/7"}}, Prefix: "api/v2/kyc"})
+	for _, tc := range []struct {
+		method, path    string
+		passed, blocked bool
+	}{
+		{"GET", "api/v2/kyc/files/8/a.png", true, false},
+		{"HEAD", "api/v2/kyc/files/8/a.png", true, false},
+		{"GET", "api/v2/kyc/files/7/a.png", true, true}, // the block list is asked first
+		{"GET", "api/v2/kyc/files", false, false},
+		{"GET", "api/v2/kyc/files.json", false, false},
+		{"GET", "api/v2/kyc/filesX/8/a.png", false, false},
+		{"GET", "api/v2/barong/files/8/a.png", false, false},
+		{"GET", "x/api/v2/kyc/files/8/a.png", false, false},
+		{"POST", "api/v2/kyc/files/8/a.png", false, false},
+		{"DELETE", "api/v2/kyc/files/8/a.png", false, false},
+		{"OPTIONS", "api/v2/kyc/files/8/a.png", false, false},
+	} {
+		rule, passed := files.Passed(tc.method, tc.path)
+		if _, blocked := files.Blocked(tc.path); passed != tc.passed || blocked != tc.blocked || passed && rule != "api/v2/kyc/files/" {
+			t.Errorf("%s %s: passed %v by %q, blocked %v", tc.method, tc.path, passed, rule, blocked)
 		}
 	}
 	for _, src := range []Source{{Lists: Lists{Pass: []string{""}}}, {Lists: Lists{Block: []string{"/x"}}}, {Prefix: "/api"}} {
@@ -118,7 +140,7 @@ func FuzzParseLists(f *testing.F) {
 		again.WriteString("rules:\n  pass:\n")
 		for _, e := range lists.Pass {
 			fmt.Fprintf(&again, "    - %q\n", e)
-			if _, ok := s.Passed(e); !ok {
+			if _, ok := s.Passed("POST", e); !ok {
 				t.Fatalf("pass entry %q does not match itself", e)
 			}
 		}

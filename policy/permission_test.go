@@ -234,7 +234,7 @@ func TestNilSnapshotRefuses(t *testing.T) {
 	if _, ok := s.Blocked("a"); !ok {
 		t.Error("Blocked: got false")
 	}
-	if _, ok := s.Passed("a"); ok {
+	if _, ok := s.Passed("GET", "a"); ok {
 		t.Error("Passed: got true")
 	}
 	if o := s.Restrict(unknownClient, "a"); !o.Refused || o.Status != 503 || o.Code != "authz.unavailable" {

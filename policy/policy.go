@@ -51,6 +51,7 @@ type Source struct {
 type Snapshot struct {
 	version     int64
 	prefix      string       // without trailing slash
+	files       string       // below which this API hands out files
 	permissions []Permission // by id, then as given
 	roles       map[string]*verbTrees
 	roleNames   []string
@@ -73,6 +74,7 @@ func Compile(src Source) (*Snapshot, error) {
 	s := &Snapshot{
 		version: src.Version,
 		prefix:  strings.TrimSuffix(prefix, "/"),
+		files:   strings.TrimSuffix(prefix, "/") + "/files/",
 		lists:   Lists{Pass: slices.Clone(src.Lists.Pass), Block: slices.Clone(src.Lists.Block)},
 		block:   new(node),
 		pass:    new(node),
@@ -155,7 +157,10 @@ func (s *Snapshot) Blocked(path string) (rule string, ok bool) {
 }
 
 // Passed reports whether path is at or below an entry of the pass list, and which. The block list is asked first.
-func (s *Snapshot) Passed(path string) (rule string, ok bool) {
+//
+// GET and HEAD of the files that this API hands out pass whatever the list says: the browser that follows a link to one
+// sends no token, and the signature in the link is what opens it. Their rule is the path below which they are.
+func (s *Snapshot) Passed(method, path string) (rule string, ok bool) {
 	if s == nil {
 		return "", false
 	}
@@ -163,6 +168,9 @@ func (s *Snapshot) Passed(path string) (rule string, ok bool) {
 	s.pass.walk(path, &h, nil)
 	if i, ok := h.get(accept); ok {
 		return s.lists.Pass[i], true
+	}
+	if (method == "GET" || method == "HEAD") && strings.HasPrefix(path, s.files) {
+		return s.files, true
 	}
 	return "", false
 }

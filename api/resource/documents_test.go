@@ -147,7 +147,7 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("item %s", items[0])
 		}
 		first := a.List(t)[0]
-		if address, _ := first["upload"].(string); !strings.HasPrefix(address, blob.PathPrefix+*rows[0].Upload+"?expires=") ||
+		if address, _ := first["upload"].(string); !strings.HasPrefix(address, "/"+apitest.Prefix+"/files/"+*rows[0].Upload+"?expires=") ||
 			first["doc_number"] != "AA-12 34" || first["doc_expire"] != today || first["metadata"] != `{"a":1}` {
 			t.Errorf("item %v", first)
 		}

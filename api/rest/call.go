@@ -31,9 +31,10 @@ type Call struct {
 	// Legacy asks for the statuses and bodies of release 2.4.17.
 	Legacy bool
 
-	rc   *fasthttp.RequestCtx
-	args args
-	form *multipart.Form
+	rc     *fasthttp.RequestCtx
+	server *Server
+	args   args
+	form   *multipart.Form
 }
 
 // Has reports whether the parameter is there, blank and null ones included.

@@ -70,11 +70,16 @@ type Server struct {
 	gated      []byte // "/api/v2/barong/"
 	turnstiles map[*Route]*turnstile
 	unknown    *turnstile // for all large calls to Signed routes
+
+	streams, streamsOne *turnstile // see Call.Stream
 }
 
 // New returns a server for the routes.
 func New(o Options) *Server {
-	s := &Server{Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{}, unknown: newTurnstile(unknownCalls)}
+	s := &Server{
+		Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{},
+		unknown: newTurnstile(unknownCalls), streams: newTurnstile(streams), streamsOne: newTurnstile(streamsOne),
+	}
 	if s.Base == nil {
 		s.Base = context.Background()
 	}
@@ -206,7 +211,7 @@ func withoutSuffix(path string) string {
 }
 
 func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
-	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, UserAgent: string(rc.UserAgent())}
+	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, server: s, UserAgent: string(rc.UserAgent())}
 	if from, ok := rc.UserValue(userCaller).(caller); ok {
 		c.Client, c.HTTPS = from.addr, from.https
 	} else {

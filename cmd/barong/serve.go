@@ -738,7 +738,8 @@ func (v *server) openFiles() (*blob.Store, error) {
 	files, err := blob.Open(v.ctx, blob.Options{
 		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
 		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
-		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Log: v.log,
+		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Path: "/" + c.APIPrefix + "/files/",
+		Log:        v.log,
 		Extensions: c.UploadExtensions, MinSize: int64(c.UploadSizeMin), MaxSize: int64(c.UploadSizeMax) << 20,
 		URLLife: c.UploadURLExpiration, Key: v.box.Derive("files"),
 	})

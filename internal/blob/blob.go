@@ -48,15 +48,13 @@ const (
 // ErrNotFound says that there is no such file.
 var ErrNotFound = errors.New("blob: not found")
 
-// PathPrefix is where local files are served; what follows is the key.
-const PathPrefix = "/api/v2/files/"
-
 // Options are what Open needs.
 type Options struct {
 	Provider string // in any case
 
 	Folder string // Local: where files lie; made if it is absent
 	Key    []byte // Local: signs addresses; at least 32 bytes
+	Path   string // Local: where clients find the files, with a slash at both ends; the key follows
 
 	// Cloud providers. Google and AliCloud are reached by their S3 interfaces, so their keys are those of that interface
 	// (HMAC keys at Google). With AWS, empty keys mean those of the environment or the machine. Azure takes the name of
@@ -128,6 +126,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 func openFolder(o Options) (*blob.Bucket, error) {
 	if len(o.Key) < sha256.Size {
 		return nil, errors.New("no key to sign addresses with")
+	}
+	if !strings.HasPrefix(o.Path, "/") || !strings.HasSuffix(o.Path, "/") {
+		return nil, fmt.Errorf("%q is no path for addresses", o.Path)
 	}
 	if err := os.MkdirAll(o.Folder, 0o700); err != nil {
 		return nil, err
@@ -291,7 +292,7 @@ func (s *Store) Open(ctx context.Context, key string) (File, io.ReadCloser, erro
 	return File{Key: key, ContentType: contentTypes(extensionOf(key)), Size: r.Size()}, r, nil
 }
 
-// URL is an address that hands the file out until its life is over: the provider's own, or a path below PathPrefix that
+// URL is an address that hands the file out until its life is over: the provider's own, or a path below Options.Path that
 // Verify checks. It is empty for a key that is none.
 func (s *Store) URL(key string) string {
 	if !validKey.MatchString(key) {
@@ -299,7 +300,7 @@ func (s *Store) URL(key string) string {
 	}
 	if s.Local() {
 		expires := s.o.Now().Add(s.o.URLLife).Unix()
-		return fmt.Sprintf("%s%s?expires=%d&signature=%s", PathPrefix, key, expires, s.sign(key, expires))
+		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, key, expires, s.sign(key, expires))
 	}
 	address, err := s.bucket.SignedURL(context.Background(), key, &blob.SignedURLOptions{Expiry: s.o.URLLife})
 	if err != nil { // signing calls nobody: only a broken key can be the reason
@@ -320,7 +321,7 @@ func (s *Store) Verify(key, expires, signature string) bool {
 
 func (s *Store) sign(key string, expires int64) string {
 	mac := hmac.New(sha256.New, s.o.Key)
-	fmt.Fprintf(mac, "GET %s%s\n%d", PathPrefix, key, expires)
+	fmt.Fprintf(mac, "GET /api/v2/files/%s\n%d", key, expires) // wherever it is published
 	return hex.EncodeToString(mac.Sum(nil))
 }
 

@@ -46,7 +46,7 @@ var (
 
 func options(t testing.TB) Options {
 	return Options{
-		Provider: "Local", Folder: filepath.Join(t.TempDir(), "files"), Key: bytes.Repeat([]byte{7}, 32),
+		Provider: "Local", Folder: filepath.Join(t.TempDir(), "files"), Key: bytes.Repeat([]byte{7}, 32), Path: "/api/files/",
 		Extensions: []string{"jpg", "jpeg", " PNG", ".pdf"}, MinSize: 1, MaxSize: 10 << 20, URLLife: time.Minute,
 	}
 }
@@ -319,7 +319,7 @@ func TestLocalAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, expires, signature := strings.TrimPrefix(u.Path, PathPrefix), u.Query().Get("expires"), u.Query().Get("signature")
+	key, expires, signature := strings.TrimPrefix(u.Path, o.Path), u.Query().Get("expires"), u.Query().Get("signature")
 	if key != f.Key || expires != "1700000060" || len(signature) != 64 {
 		t.Errorf("%s", u)
 	}
@@ -407,6 +407,7 @@ func TestOpenRefuses(t *testing.T) {
 		"odd":       func(o *Options) { o.Extensions = []string{"a/b"} },
 		"sizes":     func(o *Options) { o.MinSize = o.MaxSize + 1 },
 		"no life":   func(o *Options) { o.URLLife = 0 },
+		"no path":   func(o *Options) { o.Path = "api/files" },
 		"google":    func(o *Options) { o.Provider = Google; o.Bucket = "kyc" },
 		"half a key": func(o *Options) {
 			o.Provider, o.Bucket, o.AccessKey = AWS, "kyc", "AK"

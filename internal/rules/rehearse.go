@@ -219,7 +219,7 @@ func Explain(s *policy.Snapshot, role, verb, path string) (*Check, error) {
 	c := &Check{Role: role, Verb: strings.ToUpper(verb), Path: canonical, Matches: []CheckMatch{}, Version: s.Version()}
 	blocked, passed := false, false
 	c.Block, blocked = s.Blocked(canonical)
-	c.Pass, passed = s.Passed(canonical)
+	c.Pass, passed = s.Passed(c.Verb, canonical)
 	v := s.Permit(role, c.Verb, canonical)
 	c.Permit, c.Audit, c.Topic = v.Allow, v.Audit, v.Topic
 	c.Allowed = policy.Method(c.Verb) && !blocked && (passed || v.Allow)
