@@ -23,12 +23,11 @@ import (
 	"barong/internal/bus"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
-	"modernc.org/sqlite"
+	_ "modernc.org/sqlite" // the driver
 )
 
 // ErrNotFound says that no row answers the question.
@@ -262,59 +261,4 @@ func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error
 	}
 	done = true
 	return tx, nil
-}
-
-// retryable reports a lost race that a second run can win.
-func retryable(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
-}
-
-// Translate turns a driver's error into one of this package's: ErrNotFound, *ErrTaken, or the same error.
-func Translate(err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNotFound
-	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "23505" {
-		return &ErrTaken{Index: pg.ConstraintName}
-	}
-	var lite *sqlite.Error
-	if errors.As(err, &lite) && lite.Code()&0xff == 19 && strings.Contains(lite.Error(), "UNIQUE constraint failed") {
-		return &ErrTaken{Index: liteIndex(lite.Error())}
-	}
-	return err
-}
-
-// liteIndex finds the index behind SQLite's message, which names an index only when it is one of expressions and the
-// columns otherwise: "UNIQUE constraint failed: index 'users_email'", "…: labels.user_id, labels.key, labels.scope".
-func liteIndex(message string) string {
-	_, rest, _ := strings.Cut(message, "UNIQUE constraint failed: ")
-	rest, _, _ = strings.Cut(rest, " (")
-	if name, ok := strings.CutPrefix(rest, "index '"); ok {
-		return strings.TrimSuffix(name, "'")
-	}
-	if name, ok := liteIndexes[rest]; ok {
-		return name
-	}
-	return rest
-}
-
-// liteIndexes maps the columns of SQLite's message to the index's name, as Postgres reports it.
-var liteIndexes = map[string]string{
-	"users.uid": "users_uid",
-	"recovery_codes.user_id, recovery_codes.digest": "recovery_codes_user_id",
-	"profiles.user_id":                         "profiles_open",
-	"phones.user_id, phones.number_index":      "phones_user_id",
-	"phones.number_index":                      "phones_verified",
-	"labels.user_id, labels.key, labels.scope": "labels_user_id",
-	"levels.key, levels.value":                 "levels_key",
-	"apikeys.kid":                              "apikeys_kid",
-	"restrictions.scope, restrictions.category, restrictions.value": "restrictions_value",
-	"mail_tokens.jti":   "mail_tokens_pkey",
-	"whitelinks.digest": "whitelinks_pkey",
-	"sessions.key":      "sessions_pkey",
 }

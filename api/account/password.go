@@ -112,13 +112,13 @@ func (t *Tries) Begin(ctx context.Context) error {
 // Wrong counts a wrong password against the client too.
 func (t *Tries) Wrong(ctx context.Context) error {
 	_, err := limit.WrongPasswordAddress.Take(ctx, t.s.Limits, t.address)
-	return unlimited(err)
+	return err
 }
 
 // Right forgets the account's wrong tries: its owner is back. The client's stay, or guessing other accounts could be
 // washed clean by signing in to one's own.
 func (t *Tries) Right(ctx context.Context) error {
-	return unlimited(limit.WrongPassword.Reset(ctx, t.s.Limits, t.account))
+	return limit.WrongPassword.Reset(ctx, t.s.Limits, t.account)
 }
 
 // Undecided takes the try back: the password could not be looked at.
@@ -130,18 +130,10 @@ func (t *Tries) Undecided(ctx context.Context) {
 
 func (s *Service) limited(wait time.Duration, err error) error {
 	if err != nil {
-		return unlimited(err)
+		return err
 	}
 	if wait > 0 {
 		return fault.RateLimited(wait)
 	}
 	return nil
-}
-
-// unlimited refuses when the counters cannot be reached: guessing without a limit would be the alternative.
-func unlimited(err error) error {
-	if err == nil {
-		return nil
-	}
-	return outage(err)
 }

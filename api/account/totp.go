@@ -104,7 +104,7 @@ func (s *Service) checkCode(ctx context.Context, user *db.User, code string, rec
 	if err != nil {
 		return err
 	}
-	return unlimited(limit.WrongTOTP.Reset(ctx, s.Limits, user.UID))
+	return limit.WrongTOTP.Reset(ctx, s.Limits, user.UID)
 }
 
 func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error {
@@ -131,13 +131,21 @@ func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error
 	})
 	switch {
 	case err != nil:
-		return fault.New(fault.TOTP).Because(err)
+		return unreadable(err)
 	case !right:
 		return ErrWrongCode
 	case !fresh:
 		return fault.New(fault.TOTP)
 	}
 	return nil
+}
+
+// unreadable is totp.error for a second factor that cannot be looked at; an outage stays one.
+func unreadable(err error) error {
+	if f := (*fault.Error)(nil); errors.As(err, &f) {
+		return err
+	}
+	return fault.New(fault.TOTP).Because(err)
 }
 
 // matchingStep finds the time step, of the current one and its neighbours, whose code this is.
@@ -192,7 +200,7 @@ func (s *Service) useRecoveryCode(ctx context.Context, user *db.User, code strin
 		return err
 	})
 	if err != nil {
-		return fault.New(fault.TOTP).Because(err)
+		return unreadable(err)
 	}
 	if !used {
 		return ErrWrongCode

@@ -1,19 +1,13 @@
 package rest
 
 import (
-	"context"
-	"database/sql"
-	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/valyala/fasthttp"
 
 	"barong/db"
@@ -129,42 +123,11 @@ func WriteFault(rc *fasthttp.RequestCtx, err error) *fault.Error {
 	return f
 }
 
-// toFault is fault.As, and tells an outage of a store from a defect: the former is 503 and may be tried again.
+// toFault is fault.As, and tells an outage of the database from a defect: the former is 503 and may be tried again.
 func toFault(err error) *fault.Error {
-	var f *fault.Error
-	if errors.As(err, &f) {
-		return fault.As(err)
-	}
+	err = db.Translate(err)
 	if errors.Is(err, db.ErrNotFound) {
 		return fault.New(fault.NotFound).Because(err)
 	}
-	if unavailable(err) {
-		return fault.New(fault.Unavailable).Because(err)
-	}
 	return fault.As(err)
-}
-
-// unavailable reports errors of stores that do not answer.
-func unavailable(err error) bool {
-	for _, outage := range []error{
-		context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone,
-	} {
-		if errors.Is(err, outage) {
-			return true
-		}
-	}
-	var network net.Error
-	if errors.As(err, &network) {
-		return true
-	}
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
-		return true
-	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		// Class 08: connection, 53: resources, 57: operator intervention (shutdown).
-		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
-	}
-	return false
 }

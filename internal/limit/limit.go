@@ -17,13 +17,14 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/internal/fault"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/uptrace/bun"
 )
 
 // A Limiter counts attempts by key. Its methods are safe for concurrent use. A wait above zero means that the limit is
-// reached, and for how long. An error means that the counter cannot be reached: whoever guards a secret with it must
+// reached, and for how long. An error is the fault of an outage: the counter cannot be reached. Whoever guards a secret with it must
 // refuse then (503), or cutting the store off would lift the limit. Never call it within a db.Update, which on SQLite
 // holds the one writer that the counter needs.
 //
@@ -42,6 +43,9 @@ type Limiter interface {
 	// Purge drops at most limit counters whose window is over, and returns how many; it is housekeeping alone.
 	Purge(ctx context.Context, limit int) (int64, error)
 }
+
+// outage is the error of a counter that cannot be reached, whatever the store said.
+func outage(what string, err error) error { return fault.New(fault.Unavailable).Because(fmt.Errorf("%s: %w", what, err)) }
 
 // A Rule is a limit with its name, which keeps its counters apart from those of other rules.
 type Rule struct {
@@ -164,7 +168,7 @@ func (l *inSQL) Take(ctx context.Context, key string, max int, window time.Durat
 			RETURNING expires_at`, l.hash(key), now, now+window.Milliseconds(), max).Scan(ctx, &end)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count an attempt: %w", err)
+		return 0, outage("count an attempt", err)
 	}
 	if len(end) > 0 {
 		return 0, nil
@@ -185,7 +189,7 @@ func (l *inSQL) Peek(ctx context.Context, key string, max int, window time.Durat
 	err := l.db.Bun().NewRaw("SELECT expires_at FROM rate_counters WHERE key = ? AND expires_at > ? AND count >= ?",
 		l.hash(key), now, max).Scan(ctx, &end)
 	if err != nil {
-		return 0, fmt.Errorf("look at a counter: %w", err)
+		return 0, outage("look at a counter", err)
 	}
 	if len(end) == 0 {
 		return 0, nil
@@ -195,14 +199,14 @@ func (l *inSQL) Peek(ctx context.Context, key string, max int, window time.Durat
 
 func (l *inSQL) Refund(ctx context.Context, key string) error {
 	if _, err := l.exec(ctx, "UPDATE rate_counters SET count = count - 1 WHERE key = ? AND count > 0", l.hash(key)); err != nil {
-		return fmt.Errorf("refund an attempt: %w", err)
+		return outage("refund an attempt", err)
 	}
 	return nil
 }
 
 func (l *inSQL) Reset(ctx context.Context, key string) error {
 	if _, err := l.exec(ctx, "DELETE FROM rate_counters WHERE key = ?", l.hash(key)); err != nil {
-		return fmt.Errorf("reset a counter: %w", err)
+		return outage("reset a counter", err)
 	}
 	return nil
 }
@@ -215,7 +219,7 @@ func (l *inSQL) Purge(ctx context.Context, limit int) (int64, error) {
 	n, err := l.exec(ctx, `DELETE FROM rate_counters WHERE expires_at <= ? AND key IN
 		(SELECT key FROM rate_counters WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, now, now, limit)
 	if err != nil {
-		return 0, fmt.Errorf("purge counters: %w", err)
+		return 0, outage("purge counters", err)
 	}
 	return n, nil
 }
@@ -298,7 +302,7 @@ func (l *inRedis) ask(ctx context.Context, key string, max int, window time.Dura
 func (l *inRedis) Take(ctx context.Context, key string, max int, window time.Duration) (time.Duration, error) {
 	wait, err := l.ask(ctx, key, max, window, rand.Text())
 	if err != nil {
-		return 0, fmt.Errorf("count an attempt: %w", err)
+		return 0, outage("count an attempt", err)
 	}
 	return wait, nil
 }
@@ -306,21 +310,21 @@ func (l *inRedis) Take(ctx context.Context, key string, max int, window time.Dur
 func (l *inRedis) Peek(ctx context.Context, key string, max int, window time.Duration) (time.Duration, error) {
 	wait, err := l.ask(ctx, key, max, window, "")
 	if err != nil {
-		return 0, fmt.Errorf("look at a counter: %w", err)
+		return 0, outage("look at a counter", err)
 	}
 	return wait, nil
 }
 
 func (l *inRedis) Refund(ctx context.Context, key string) error {
 	if err := refundScript.Run(ctx, l.client, []string{redisPrefix + l.hash(key)}, rand.Text()).Err(); err != nil {
-		return fmt.Errorf("refund an attempt: %w", err)
+		return outage("refund an attempt", err)
 	}
 	return nil
 }
 
 func (l *inRedis) Reset(ctx context.Context, key string) error {
 	if err := l.client.Del(ctx, redisPrefix+l.hash(key)).Err(); err != nil {
-		return fmt.Errorf("reset a counter: %w", err)
+		return outage("reset a counter", err)
 	}
 	return nil
 }

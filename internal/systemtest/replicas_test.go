@@ -567,4 +567,45 @@ func TestChangeDuringOutage(t *testing.T) {
 		})
 	}
 	testkit.Eventually(t, patience, func() bool { return c.admin.call("GET", "/admin/levels", nil).status == 200 })
+	c.readOnly()
+}
+
+// readOnly has Postgres take no writes, as a standby or one whose disk is full: what must be written is refused as an
+// outage, and people can still leave.
+func (c *cluster) readOnly() {
+	t := c.t
+	p := c.person(true)
+	s, leaver, plain := c.open(p), c.open(p), c.person(false)
+	label := params{"key": "colour", "value": "blue"}
+	set := func(how string) {
+		conn, err := pgx.Connect(t.Context(), c.pg.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		for _, statement := range []string{
+			"SET default_transaction_read_only = off", "ALTER SYSTEM SET default_transaction_read_only = " + how,
+			"SELECT pg_reload_conf()",
+		} {
+			if _, err := conn.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set("on")
+	testkit.Eventually(t, patience, func() bool { return s.call("POST", "/resource/labels", label).code(503, "authz.unavailable") })
+	for what, r := range map[string]reply{
+		"sign-in":         c.a.client().signIn(plain.Email, memberPassword),
+		"API keys":        s.call("POST", "/resource/api_keys", params{"algorithm": "HS256", "totp_code": p.code(t)}),
+		"a second factor": s.call("POST", "/resource/otp/disable", params{"code": p.code(t)}),
+	} {
+		if !r.code(503, "authz.unavailable") {
+			t.Errorf("%s while Postgres is read-only: got %s", what, r)
+		}
+	}
+	s.check(account).wants(t, "a session while Postgres is read-only", 200)
+	leaver.call("DELETE", "/identity/sessions", nil).wants(t, "logout while Postgres is read-only", 204)
+	leaver.at(c.b).check(account).wants(t, "the session that was signed out", 401, "authz.invalid_session")
+	set("off")
+	testkit.Eventually(t, patience, func() bool { return s.call("POST", "/resource/labels", label).status == 201 })
 }
