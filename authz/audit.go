@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"barong/internal/header"
 	"barong/session"
 )
 
@@ -65,7 +66,7 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 	*e = AuditEntry{
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
-		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: view(r.headers.single[userAgent]),
+		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: view(header.UTF8(r.headers.single[userAgent])),
 	}
 	return c.engine.auditor.Audit(ctx, e)
 }

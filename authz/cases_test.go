@@ -2,8 +2,10 @@ package authz
 
 import (
 	"context"
+	"encoding/hex"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +30,7 @@ type caseFile struct {
 		Sessions map[string]struct {
 			User      string
 			IP, Agent *string
+			Age       int
 		}
 		Keys map[string]struct {
 			User   string
@@ -52,10 +55,10 @@ type checkCase struct {
 	Offset                int64
 	Once, Twice           bool
 	Agent, Forwarded      *string
-	Headers               []string
+	Headers, Cookies      []string
 	Want                  struct {
-		Effect, Code, Client string
-		Status               int
+		Effect, Code, Client, Session string
+		Status                        int
 	}
 }
 
@@ -130,6 +133,8 @@ func (f *caseFile) build(t *testing.T, tc *checkCase) (*world, map[string]sessio
 			Key: id.Key(), UID: s.User, CSRF: testCSRF, IP: netip.MustParseAddr("203.0.113.7"), UserAgent: testAgent,
 			CreatedAt: w.now(), SeenAt: w.now(), ExpiresAt: w.now().Add(30 * time.Minute), EndsAt: w.now().Add(24 * time.Hour),
 		}
+		age := time.Duration(s.Age) * time.Second
+		kept.CreatedAt, kept.EndsAt = kept.CreatedAt.Add(-age), kept.EndsAt.Add(-age)
 		if s.IP != nil {
 			kept.IP, _ = netip.ParseAddr(*s.IP)
 		}
@@ -144,17 +149,29 @@ func (f *caseFile) build(t *testing.T, tc *checkCase) (*world, map[string]sessio
 	return w, ids
 }
 
+var oddBytes = regexp.MustCompile(`<[0-9a-f]{2}>`)
+
+// bytesIn is a text of the file, with the bytes that YAML cannot hold.
+func bytesIn(text string) string {
+	return oddBytes.ReplaceAllStringFunc(text, func(hexadecimal string) string {
+		b, _ := hex.DecodeString(strings.Trim(hexadecimal, "<>"))
+		return string(b)
+	})
+}
+
+var sessionNames = regexp.MustCompile(`\{[a-z]+\}`)
+
 // fill makes the request of a case.
 func (tc *checkCase) fill(t *testing.T, r *Request, w *world, ids map[string]session.ID) {
 	t.Helper()
-	r.Method, r.Target, r.Peer = "GET", tc.Target, netip.MustParseAddr("10.0.0.2")
+	r.Method, r.Target, r.Peer = "GET", bytesIn(tc.Target), netip.MustParseAddr("10.0.0.2")
 	if tc.Method != "" {
 		r.Method = tc.Method
 	}
 	if tc.Peer != "" {
 		r.Peer = netip.MustParseAddr(tc.Peer)
 	}
-	add := func(name, value string) { r.AddHeader([]byte(name), []byte(value)) }
+	add := func(name, value string) { r.AddHeader([]byte(name), []byte(bytesIn(value))) }
 	agent, forwarded := testAgent, "203.0.113.7"
 	if tc.Agent != nil {
 		agent = *tc.Agent
@@ -174,6 +191,15 @@ func (tc *checkCase) fill(t *testing.T, r *Request, w *world, ids map[string]ses
 			t.Fatalf("no session %q", tc.Session)
 		}
 		add("Cookie", "a=b; _barong_session="+id.String())
+	}
+	for _, line := range tc.Cookies {
+		add("Cookie", sessionNames.ReplaceAllStringFunc(line, func(name string) string {
+			id, ok := ids[strings.Trim(name, "{}")]
+			if !ok {
+				id = testID(len(name)) // unknown
+			}
+			return "_barong_session=" + id.String()
+		}))
 	}
 	if tc.CSRF != nil {
 		token := *tc.CSRF
@@ -220,13 +246,13 @@ func TestCases(t *testing.T) {
 				if tc.Twice && round == 0 {
 					continue
 				}
-				tc.check(t, w, &r, &d)
+				tc.check(t, ids, &d)
 			}
 		})
 	}
 }
 
-func (tc *checkCase) check(t *testing.T, w *world, r *Request, d *Decision) {
+func (tc *checkCase) check(t *testing.T, ids map[string]session.ID, d *Decision) {
 	t.Helper()
 	want, status := Deny, tc.Want.Status
 	switch tc.Want.Effect {
@@ -251,6 +277,9 @@ func (tc *checkCase) check(t *testing.T, w *world, r *Request, d *Decision) {
 		if _, ok := fault.Lookup(fault.Code(d.Code)); !ok {
 			t.Errorf("code %q is not in the catalogue", d.Code)
 		}
+	}
+	if tc.Want.Session != "" && (d.Session == nil || d.Session.Key != ids[tc.Want.Session].Key()) {
+		t.Errorf("session %+v, want %s", d.Session, tc.Want.Session)
 	}
 	if d.Effect == Allow && (d.Principal == nil || (d.Session == nil) != (tc.Key != "") || d.KID != tc.Key) {
 		t.Errorf("principal %v, session %v, key %q", d.Principal, d.Session, d.KID)

@@ -4,64 +4,97 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"barong/internal/header"
 	"barong/session"
 )
 
-// maxCookies bounds the cookies of one request. RFC 6265 section 6.1 asks for at least 50 per domain.
-const maxCookies = 512
+// maxSent is how many different values of the session cookie are looked at. A request with more is nobody's.
+const maxSent = 4
 
-// findCookie looks for the cookie of that name in Cookie header lines (RFC 6265 section 4.2.1). ok is false when there
-// are two of that name, or too many of any: which one counts would depend on who reads them.
-func findCookie(lines [][]byte, name string) (value []byte, found, ok bool) {
-	count := 0
+// Sent is what a request carries of the session cookie. There may be several: a changed domain leaves the old cookie
+// behind, and siblings and parent domains may set one of the same name. They are views of the Cookie lines.
+type Sent struct {
+	values [maxSent][]byte // the different ones, in order
+	count  int             // of different ones; maxSent+1 stands for any more
+	pairs  int             // of all
+	odd    bool            // one holds bytes that are no UTF-8
+}
+
+// Sent finds the session cookies in Cookie header lines (RFC 6265 section 4.2.1). Several lines are read as one.
+func (c *Cookies) Sent(lines ...[]byte) (s Sent) {
+	c.find(&s, lines)
+	return s
+}
+
+// find is Sent into an empty s. It looks for the name alone: what other cookies hold is not its business.
+func (c *Cookies) find(s *Sent, lines [][]byte) {
 	for _, line := range lines {
-		for len(line) > 0 {
-			pair := line
-			if end := bytes.IndexByte(line, ';'); end >= 0 {
-				pair, line = line[:end], line[end+1:]
-			} else {
-				line = nil
+		for from := 0; ; {
+			at := bytes.Index(line[from:], c.lookedFor)
+			if at < 0 {
+				break
 			}
-			if count++; count > maxCookies {
-				return nil, false, false
+			at += from
+			from = at + len(c.lookedFor)
+			for at > 0 && isSpace(line[at-1]) {
+				at--
 			}
-			for len(pair) > 0 && (pair[0] == ' ' || pair[0] == '\t') {
+			if at > 0 && line[at-1] != ';' { // within another name, or a value
+				continue
+			}
+			pair := line[from:]
+			if end := bytes.IndexByte(pair, ';'); end >= 0 {
+				pair = pair[:end]
+			}
+			from += len(pair)
+			for len(pair) > 0 && isSpace(pair[0]) { // "name =value": the same cookie for some readers
 				pair = pair[1:]
 			}
-			if len(pair) < len(name) || string(pair[:len(name)]) != name {
-				continue
+			if len(pair) > 0 && pair[0] == '=' {
+				s.add(header.TrimSpace(pair[1:]))
 			}
-			rest := pair[len(name):]
-			for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') { // "name =value": the same cookie for some readers
-				rest = rest[1:]
-			}
-			if len(rest) == 0 || rest[0] != '=' {
-				continue
-			}
-			if found {
-				return nil, false, false
-			}
-			value, found = header.TrimSpace(rest[1:]), true
 		}
 	}
-	return value, found, true
 }
 
-// SessionID finds the session's id among Cookie header lines. sent is false when there is none, or what there is can be
-// no id. ok is false when the lines hold two session cookies or too many of any, which is a malformed request.
-func (c *Cookies) SessionID(lines ...[]byte) (id session.ID, sent, ok bool) {
-	value, found, ok := findCookie(lines, c.name)
-	if !ok || !found {
-		return session.ID{}, false, ok
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
+
+func (s *Sent) add(value []byte) {
+	s.pairs++
+	s.odd = s.odd || !utf8.Valid(value)
+	for _, known := range s.values[:min(s.count, maxSent)] {
+		if bytes.Equal(known, value) {
+			return
+		}
 	}
-	id, sent = session.ParseID(value)
-	return id, sent, true
+	if s.count < maxSent {
+		s.values[s.count] = value
+	}
+	s.count = min(s.count+1, maxSent+1)
 }
+
+// IDs are the sessions that the cookies may name: none where they have too many different values.
+func (s *Sent) IDs() []session.ID {
+	if s.count > maxSent {
+		return nil
+	}
+	var ids []session.ID
+	for _, value := range s.values[:s.count] {
+		if id, ok := session.ParseID(value); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Ambiguous reports that the browser has more than one session cookie, or one that makes checks malformed: Expire them.
+func (s *Sent) Ambiguous() bool { return s.pairs > 1 || s.odd }
 
 // Values of CookieSettings.Secure.
 const (
@@ -81,8 +114,10 @@ type CookieSettings struct {
 // Cookies make and read the session cookie. They are immutable.
 type Cookies struct {
 	name       string
+	lookedFor  []byte // the name
 	secure     string
-	attributes string // what does not change, from "; Path=/" on
+	domain     string
+	attributes string // what does not change, from "; HttpOnly" on
 }
 
 // NewCookies checks the settings, which a browser would otherwise refuse silently.
@@ -95,7 +130,7 @@ func NewCookies(s CookieSettings) (*Cookies, error) {
 	if strings.ContainsFunc(s.Domain, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ';' || r == ',' }) {
 		return nil, fmt.Errorf("session cookie domain %q is no host name", s.Domain)
 	}
-	c := &Cookies{name: s.Name, attributes: "; Path=/"}
+	c := &Cookies{name: s.Name, lookedFor: []byte(s.Name), domain: s.Domain, attributes: "; HttpOnly"}
 	switch strings.ToLower(s.Secure) {
 	case "", SecureAuto:
 		c.secure = SecureAuto
@@ -106,10 +141,6 @@ func NewCookies(s CookieSettings) (*Cookies, error) {
 	default:
 		return nil, fmt.Errorf("session cookie: Secure %q is none of auto, always, never", s.Secure)
 	}
-	if s.Domain != "" {
-		c.attributes += "; Domain=" + s.Domain
-	}
-	c.attributes += "; HttpOnly"
 	switch strings.ToLower(s.SameSite) {
 	case "", "lax":
 		c.attributes += "; SameSite=Lax"
@@ -140,17 +171,65 @@ func (c *Cookies) CrossSite() bool { return strings.HasSuffix(c.attributes, "; S
 // ends, the session's EndsAt: gateways that drop Set-Cookie from a check must not shorten a session, and the sliding
 // expiry is kept by the server.
 func (c *Cookies) Set(id session.ID, ends, now time.Time, https bool) string {
-	return c.value(id.String(), ends, max(0, int64(ends.Sub(now)/time.Second)), https)
+	return c.value(id.String(), c.domain, ends, max(0, int64(ends.Sub(now)/time.Second)), https)
 }
 
 // Clear is the value of the Set-Cookie header that makes the browser drop the cookie.
-func (c *Cookies) Clear(https bool) string { return c.value("", time.Unix(0, 0), 0, https) }
+func (c *Cookies) Clear(https bool) string { return c.clear(c.domain, https) }
 
-func (c *Cookies) value(value string, expires time.Time, maxAge int64, https bool) string {
+func (c *Cookies) clear(domain string, https bool) string {
+	return c.value("", domain, time.Unix(0, 0), 0, https)
+}
+
+// maxDomains bounds the domains for which Expire drops cookies: who asks for a host with more only asks for themselves.
+const maxDomains = 16
+
+// Expire are the values of the Set-Cookie headers that make the browser drop every cookie of that name which it sends to
+// a host: the host's own, and that of each domain above it. host may have a port; one that is no name has no domains.
+func (c *Cookies) Expire(host string, https bool) []string {
+	all := []string{c.clear("", https)}
+	if strings.HasPrefix(c.name, "__Host-") { // such cookies have no domain
+		return all
+	}
+	domains := domainsOf(host)
+	for _, domain := range domains[max(0, len(domains)-maxDomains):] {
+		all = append(all, c.clear(domain, https))
+	}
+	return all
+}
+
+// domainsOf are the domains for which a host may have cookies: itself and those above it, without the topmost, which
+// browsers take from nobody.
+func domainsOf(host string) (domains []string) {
+	if name, port, ok := strings.Cut(host, ":"); ok && !strings.Contains(port, ":") {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if len(host) > 253 || strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	}) {
+		return nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	for strings.Contains(host, ".") {
+		domains = append(domains, host)
+		_, host, _ = strings.Cut(host, ".")
+	}
+	return domains
+}
+
+func (c *Cookies) value(value, domain string, expires time.Time, maxAge int64, https bool) string {
 	b := make([]byte, 0, 256)
 	b = append(b, c.name...)
 	b = append(b, '=')
 	b = append(b, value...)
+	b = append(b, "; Path=/"...)
+	if domain != "" {
+		b = append(b, "; Domain="...)
+		b = append(b, domain...)
+	}
 	b = append(b, c.attributes...)
 	b = append(b, "; Expires="...)
 	b = expires.UTC().AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 GMT")

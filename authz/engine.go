@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barong/internal/header"
 	"barong/policy"
 	"barong/session"
 )
@@ -163,15 +164,17 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		return
 	}
 	d.Path = path
-	id, sent, ok := e.cookies.SessionID(h.cookie[:h.cookies]...)
-	if !ok || h.malformed || !policy.Method(r.Method) {
+	if h.malformed(e.proxies) || !policy.Method(r.Method) {
 		d.refuse(malformedRequest)
 		return
 	}
-	var key session.Key
-	if sent {
-		key = id.Key()
-		e.cache.Expect(key)
+	c := check{engine: e, request: r, decision: d}
+	e.cookies.find(&c.sent, h.cookie.list())
+	if c.sent.count == 1 {
+		if c.id, c.named = session.ParseID(c.sent.values[0]); c.named {
+			c.key = c.id.Key()
+			e.cache.Expect(c.key)
+		}
 	}
 	d.Client = e.client(r)
 	rules := e.policy()
@@ -182,8 +185,8 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		}
 		return
 	}
-	if sent {
-		e.cache.ExpectSoon(key)
+	if c.named {
+		e.cache.ExpectSoon(c.key)
 	}
 	if rule, ok := rules.Blocked(path); ok {
 		d.refuse(permissionDenied)
@@ -195,21 +198,21 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		d.Status, d.Code, d.Effect = 200, "", Pass
 		return
 	}
-	c := check{engine: e, request: r, decision: d, rules: rules, now: e.now()}
+	c.rules, c.now = rules, e.now()
 	if h.present(apiKeyID) || h.present(apiKeyNonce) || h.present(apiKeySignature) {
 		c.byAPIKey(ctx)
 	} else {
-		c.byCookie(ctx, id, key, sent)
+		c.byCookie(ctx)
 	}
 }
 
 // client is the address of the client behind the trusted proxies.
 func (e *Engine) client(r *Request) netip.Addr {
 	h := &r.headers
-	if h.forwards > 0 && !e.proxies.Trusted(r.Peer) {
+	if h.forwarded.count > 0 && !e.proxies.Trusted(r.Peer) {
 		e.reportUntrusted(r.Peer)
 	}
-	return e.proxies.Client(r.Peer, h.single[trueClientIP], h.forwarded[:h.forwards]...)
+	return e.proxies.Client(r.Peer, h.single[trueClientIP], h.forwarded.list()...)
 }
 
 // reportUntrusted warns, at most once a minute, of a peer whose forwarding headers are ignored: either it forges them, or
@@ -229,6 +232,11 @@ type check struct {
 	decision *Decision
 	rules    *policy.Snapshot
 	now      time.Time
+
+	sent  Sent // the session cookies
+	named bool // there is one, and it names the session below
+	id    session.ID
+	key   session.Key
 }
 
 // unavailable refuses because something could not be told, and says in the log what, at most once a second: in an outage
@@ -241,9 +249,16 @@ func (c *check) unavailable(ctx context.Context, what string, err error) {
 	c.engine.log.LogAttrs(ctx, slog.LevelError, "a check could not be decided", slog.String("at", what), slog.Any("error", err))
 }
 
+// errDisputed says that the session cookies are of different users, or too many to be looked up.
+var errDisputed = errors.New("authz: the session cookies are of different users")
+
 // byCookie decides a request that has no API key.
-func (c *check) byCookie(ctx context.Context, id session.ID, key session.Key, sent bool) {
+func (c *check) byCookie(ctx context.Context) {
 	e, d, h := c.engine, c.decision, &c.request.headers
+	if c.sent.odd {
+		d.refuse(malformedRequest)
+		return
+	}
 	csrf := e.csrf && changesState(c.request.Method)
 	if csrf && !h.present(csrfToken) {
 		d.refuse(missingCSRFToken)
@@ -253,13 +268,21 @@ func (c *check) byCookie(ctx context.Context, id session.ID, key session.Key, se
 		found session.Found
 		err   = session.ErrNotFound
 	)
-	if sent {
+	switch {
+	case c.named:
 		d.Credential = Cookie
-		found, err = e.cache.Session(ctx, key, c.now)
-		if err != nil && !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrExpired) {
-			c.unavailable(ctx, "session", err)
-			return
-		}
+		found, err = e.cache.Session(ctx, c.key, c.now)
+	case c.sent.count > 1:
+		found, err = c.among(ctx)
+	}
+	switch {
+	case err == nil, errors.Is(err, session.ErrNotFound), errors.Is(err, session.ErrExpired):
+	case errors.Is(err, errDisputed):
+		d.refuse(invalidSession)
+		return
+	default:
+		c.unavailable(ctx, "session", err)
+		return
 	}
 	if csrf && (found.Session == nil || !sameSecret(h.single[csrfToken], found.Session.CSRF)) {
 		d.refuse(csrfTokenMismatch)
@@ -284,13 +307,47 @@ func (c *check) byCookie(ctx context.Context, id session.ID, key session.Key, se
 	}
 	if e.cache.Slide(found, c.now) {
 		https := e.proxies.HTTPS(c.request.Peer, h.single[forwardedProto])
-		d.SetCookie = e.cookies.Set(id, found.Session.EndsAt, c.now, https)
+		d.SetCookie = e.cookies.Set(c.id, found.Session.EndsAt, c.now, https)
 	}
 	if !found.Principal.Open() {
 		d.refuse(userNotActive)
 		return
 	}
 	c.byRole(ctx, found.Principal, found.Token)
+}
+
+// among finds the session that counts when several session cookies were sent, as Cache.Session does with one, and names it.
+func (c *check) among(ctx context.Context) (session.Found, error) {
+	c.decision.Credential = Cookie
+	if c.sent.count > maxSent {
+		return session.Found{}, errDisputed
+	}
+	var (
+		choice  session.Choice
+		found   session.Found
+		outcome = session.ErrNotFound
+	)
+	for _, value := range c.sent.values[:c.sent.count] {
+		id, ok := session.ParseID(value)
+		if !ok {
+			continue
+		}
+		one, err := c.engine.cache.Session(ctx, id.Key(), c.now)
+		switch {
+		case err == nil:
+			if choice.Add(one.Session) {
+				found, outcome, c.id = one, nil, id
+			}
+		case !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrExpired):
+			return session.Found{}, err // it may be the one that counts
+		case outcome != nil && one.Session != nil: // a dead one, for its CSRF token
+			found, outcome = one, err
+		}
+	}
+	if choice.Disputed() {
+		return session.Found{}, errDisputed
+	}
+	return found, outcome
 }
 
 // sameSecret compares in a time that does not depend on where the two differ. An empty secret equals nothing.
@@ -300,10 +357,7 @@ func sameSecret(sent []byte, secret string) bool {
 
 // fits reports whether the client is the one that the session is tied to.
 func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool {
-	if len(agent) > session.MaxUserAgent {
-		agent = agent[:session.MaxUserAgent]
-	}
-	if e.bind.UserAgent && string(agent) != s.UserAgent {
+	if e.bind.UserAgent && !sameAgent(s.UserAgent, agent) {
 		return false
 	}
 	if !e.bind.IP {
@@ -314,6 +368,15 @@ func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool 
 		bits6 = 96
 	}
 	return sameNetwork(s.IP.Unmap(), client, bits6)
+}
+
+// sameAgent reports whether a User-Agent is the one that was kept: as it came, or with its odd bytes replaced.
+func sameAgent(kept string, agent []byte) bool {
+	if string(agent[:min(len(agent), session.MaxUserAgent)]) == kept {
+		return true
+	}
+	agent = header.UTF8(agent)
+	return string(agent[:min(len(agent), session.MaxUserAgent)]) == kept
 }
 
 // sameNetwork reports whether two addresses are in one IPv4 /16, or in one IPv6 network of so many bits, which are whole

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -320,67 +321,157 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-func TestSessionID(t *testing.T) {
+func TestSent(t *testing.T) {
 	c, err := NewCookies(CookieSettings{Name: "sid"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := testID(1)
-	v := id.String()
+	v, w := testID(1).String(), testID(2).String()
 	for _, tc := range []struct {
-		lines    string // parted by |
-		sent, ok bool
+		lines     string // parted by |
+		values    string // parted by a comma
+		ids       int
+		ambiguous bool
 	}{
-		{"", false, true},
-		{"sid=" + v, true, true},
-		{"a=b; sid=" + v + "; c=d", true, true},
-		{"a=b;sid=" + v, true, true},
-		{"a=b|sid=" + v, true, true},
-		{"sid = " + v + " ", true, true},
-		{"; ; sid=" + v + ";", true, true},
-		{"xsid=" + v + "; sidx=" + v + "; SID=" + v, false, true},
-		{"sid", false, true},
-		{"sid=", false, true},
-		{`sid="` + v + `"`, false, true},
-		{"sid=" + strings.ToUpper(v), false, true},
-		{"sid=" + v + "0", false, true},
-		{"a=sid=" + v, false, true},
-		{"sid=x; sid=" + v, false, false},
-		{"sid=" + v + "|sid=" + v, false, false},
-		{"sid =x; sid=" + v, false, false},
-		{strings.Repeat("a=b;", maxCookies) + "sid=" + v, false, false},
+		{"", "", 0, false},
+		{"sid=" + v, v, 1, false},
+		{"a=b; sid=" + v + "; c=d", v, 1, false},
+		{"a=b;sid=" + v, v, 1, false},
+		{"a=b|sid=" + v, v, 1, false},
+		{"a=b|c=d|e=f|g=h|i=j|k=l|m=n|o=p|q=r|sid=" + v, v, 1, false},
+		{"sid = " + v + " ", v, 1, false},
+		{"; ; sid=" + v + ";", v, 1, false},
+		{"xsid=" + v + "; sidx=" + v + "; SID=" + v, "", 0, false},
+		{"sidsid=" + v + "; xsidsid=" + v, "", 0, false},
+		{"sid", "", 0, false},
+		{"sid; sid=" + v, v, 1, false},
+		{"sid=", "", 0, false},
+		{`sid="` + v + `"`, `"` + v + `"`, 0, false},
+		{"sid=" + strings.ToUpper(v), strings.ToUpper(v), 0, false},
+		{"sid=" + v + "0", v + "0", 0, false},
+		{"a=sid=" + v, "", 0, false},
+		{"a= sid=" + v, "", 0, false},
+		{"theme=caf\xe9; sid=" + v + "; \xff=\xfe", v, 1, false},
+		{strings.Repeat("a=b;", 1000) + "sid=" + v, v, 1, false},
+		{"sid=" + v + "; theme=x; sid=" + v, v, 1, true},
+		{"sid=" + v + "|sid=" + v, v, 1, true},
+		{"sid=x; sid=" + v, "x," + v, 1, true},
+		{"sid =x; sid=" + v, "x," + v, 1, true},
+		{"sid=" + v + "|a=b; sid=" + w, v + "," + w, 2, true},
+		{"sid=a; sid=b; sid=c; sid=" + v, "a,b,c," + v, 1, true},
+		{"sid=a; sid=b; sid=c; sid=" + v + "; sid=b", "a,b,c," + v, 1, true},
+		{"sid=a; sid=b; sid=c; sid=" + v + "; sid=", "a,b,c," + v, 0, true},
+		{"sid=caf\xe9", "caf\xe9", 0, true},
 	} {
-		got, sent, ok := c.SessionID(bytes.Split([]byte(tc.lines), []byte{'|'})...)
-		if sent != tc.sent || ok != tc.ok || sent && got != id {
-			t.Errorf("cookies %.80q: id %v, sent %v, ok %v; want %v, %v", tc.lines, got, sent, ok, tc.sent, tc.ok)
+		sent := c.Sent(bytes.Split([]byte(tc.lines), []byte{'|'})...)
+		values := string(bytes.Join(sent.values[:min(sent.count, maxSent)], []byte{','}))
+		if values != tc.values || len(sent.IDs()) != tc.ids || sent.Ambiguous() != tc.ambiguous || sent.odd == utf8.ValidString(tc.values) {
+			t.Errorf("cookies %.80q: values %q, ids %v, ambiguous %v; want %q, %d, %v",
+				tc.lines, values, sent.IDs(), sent.Ambiguous(), tc.values, tc.ids, tc.ambiguous)
 		}
 	}
 }
 
-func FuzzSessionID(f *testing.F) {
+// plainSent are the values of the pairs of a name, by splitting the lines.
+func plainSent(name string, lines ...[]byte) (values []string) {
+	for _, pair := range strings.Split(string(bytes.Join(lines, []byte("; "))), ";") {
+		key, value, ok := strings.Cut(pair, "=")
+		if ok && strings.Trim(key, " \t") == name {
+			values = append(values, strings.Trim(value, " \t"))
+		}
+	}
+	return values
+}
+
+// What is found is what splitting the lines finds, however they are split into lines, and no other cookie matters.
+func FuzzSent(f *testing.F) {
 	v := testID(1).String()
-	for _, s := range []string{"", "sid=" + v, "a=b; sid=" + v, "sid=" + v + "; sid=" + v, "=;==", "sid", ";;sid =" + v} {
-		f.Add([]byte(s))
+	for _, s := range []string{
+		"", "sid=" + v, "a=b; sid=" + v, "sid=" + v + "; sid=" + v, "=;==", "sid", ";;sid =" + v, "sidsid=x; \tsid\t=\ty", "a=\xff; sid=\xff",
+		"sid=1;sid=2;sid=3;sid=4;sid=5",
+	} {
+		f.Add([]byte(s), []byte("theme=caf\xe9"))
+		f.Add([]byte("sid=x"), []byte(s))
 	}
 	c, err := NewCookies(CookieSettings{Name: "sid"})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		id, sent, ok := c.SessionID(line)
-		if !sent {
-			return
+	f.Fuzz(func(t *testing.T, line, other []byte) {
+		sent := c.Sent(line, other)
+		values := plainSent("sid", line, other)
+		var distinct []string
+		valid := true
+		for _, value := range values {
+			valid = valid && utf8.ValidString(value)
+			if !slices.Contains(distinct, value) {
+				distinct = append(distinct, value)
+			}
 		}
-		if !ok || !bytes.Contains(line, []byte(id.String())) {
-			t.Errorf("cookies %q: id %v that was not sent, ok %v", line, id, ok)
+		if sent.pairs != len(values) || sent.count != min(len(distinct), maxSent+1) || sent.odd == valid {
+			t.Fatalf("cookies %q and %q: %+v, want the values %q", line, other, sent, values)
 		}
-		if _, _, ok = c.SessionID(line, []byte("sid=x")); ok {
-			t.Errorf("cookies %q: a second session cookie was not noticed", line)
+		for i, value := range sent.values[:min(sent.count, maxSent)] {
+			if string(value) != distinct[i] {
+				t.Fatalf("cookies %q and %q: value %d is %q, want %q", line, other, i, value, distinct[i])
+			}
 		}
-		if again, _, _ := c.SessionID([]byte("sid=" + id.String())); again != id {
-			t.Errorf("cookies %q: id %v reads as %v", line, id, again)
+		joined := c.Sent(append(append(bytes.Clone(line), "; "...), other...))
+		if joined.pairs != sent.pairs || joined.count != sent.count || joined.odd != sent.odd {
+			t.Fatalf("cookies %q and %q: %+v, and %+v in one line", line, other, sent, joined)
+		}
+		for _, id := range sent.IDs() {
+			if !slices.Contains(distinct, id.String()) || sent.count > maxSent {
+				t.Fatalf("cookies %q and %q: id %v was not sent", line, other, id)
+			}
 		}
 	})
+}
+
+func TestExpire(t *testing.T) {
+	for _, tc := range []struct {
+		name, host string
+		want       []string // domains
+	}{
+		{"s", "app.example.test", []string{"", "app.example.test", "example.test"}},
+		{"s", "APP.Example.Test:8443", []string{"", "app.example.test", "example.test"}},
+		{"s", "app.example.test.", []string{"", "app.example.test", "example.test"}},
+		{"s", "example.test", []string{"", "example.test"}},
+		{"s", "localhost", []string{""}},
+		{"s", "localhost:8080", []string{""}},
+		{"s", "", []string{""}},
+		{"s", "127.0.0.1", []string{""}},
+		{"s", "127.0.0.1:80", []string{""}},
+		{"s", "[2001:db8::1]:80", []string{""}},
+		{"s", "2001:db8::1", []string{""}},
+		{"s", "a.example.test; Secure", []string{""}},
+		{"s", "a.example.test\r\nX: y", []string{""}},
+		{"s", "b\xc3\xbccher.example", []string{""}},
+		{"s", strings.Repeat("a.", 200) + "test", []string{""}},
+		{"__Host-s", "app.example.test", []string{""}},
+	} {
+		c, err := NewCookies(CookieSettings{Name: tc.name, Domain: map[bool]string{true: "other.test"}[tc.name == "s"], Secure: "always"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, domain := range tc.want {
+			if domain != "" {
+				domain = "; Domain=" + domain
+			}
+			want = append(want, tc.name+"=; Path=/"+domain+"; HttpOnly; SameSite=Lax; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Secure")
+		}
+		if got := c.Expire(tc.host, true); !slices.Equal(got, want) {
+			t.Errorf("host %q: got %q, want %q", tc.host, got, want)
+		}
+	}
+	c, err := NewCookies(CookieSettings{Name: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Expire(strings.Repeat("a.", 100)+"example.test", false); len(got) != 1+maxDomains || !strings.Contains(got[maxDomains], "; Domain=example.test;") {
+		t.Errorf("a host of 102 labels: got %q", got)
+	}
 }
 
 func TestCookies(t *testing.T) {
@@ -435,6 +526,7 @@ func TestCookies(t *testing.T) {
 }
 
 func TestAddHeader(t *testing.T) {
+	akamai := new(Proxies).WithTrueClientIP()
 	add := func(r *Request, lines ...string) {
 		for _, line := range lines {
 			name, value, _ := strings.Cut(line, ": ")
@@ -448,44 +540,65 @@ func TestAddHeader(t *testing.T) {
 	} {
 		var r Request
 		add(&r, strings.ToUpper(name)+": v")
-		if string(r.headers.single[i]) != "v" || r.headers.has != 1<<i || r.headers.malformed {
+		malformed := func() bool { return r.headers.malformed(akamai) }
+		if string(r.headers.single[i]) != "v" || r.headers.has != 1<<i || malformed() {
 			t.Errorf("%s was not kept", name)
 		}
 		add(&r, name+": ")
-		if !r.headers.malformed {
+		if !malformed() {
 			t.Errorf("%s may be there twice", name)
 		}
-		longest := singleHeaders[i].max
+		if r.headers.malformed(new(Proxies)) == (i == trueClientIP) {
+			t.Errorf("%s twice, where nobody reads True-Client-IP: malformed %v", name, i == trueClientIP)
+		}
+		longest := min(singleHeaders[i].max, maxHeaderBytes-len(name))
 		r.Reset()
 		add(&r, name+": "+strings.Repeat("x", longest))
-		if r.headers.malformed {
+		if malformed() {
 			t.Errorf("%s of %d bytes is refused", name, longest)
 		}
 		r.Reset()
 		add(&r, name+": "+strings.Repeat("x", longest+1))
-		if !r.headers.malformed {
+		if !malformed() {
 			t.Errorf("%s may have more than %d bytes", name, longest)
+		}
+		r.Reset()
+		add(&r, name+": caf\xe9")
+		if credential := strings.HasPrefix(name, "x-auth-") || name == "x-csrf-token"; malformed() != credential {
+			t.Errorf("%s that is no UTF-8: malformed %v, want %v", name, malformed(), credential)
 		}
 	}
 	for name, lines := range map[string][]string{
 		"many headers": strings.Split(strings.TrimSuffix(strings.Repeat("a: b\n", maxHeaders+1), "\n"), "\n"),
 		"large header": {"a: " + strings.Repeat("x", maxHeaderBytes)},
-		"many cookies": strings.Split(strings.TrimSuffix(strings.Repeat("Cookie: b\n", maxLines+1), "\n"), "\n"),
-		"many hops":    strings.Split(strings.TrimSuffix(strings.Repeat("X-Forwarded-For: b\n", maxLines+1), "\n"), "\n"),
 	} {
 		var r Request
 		add(&r, lines[:len(lines)-1]...)
-		if r.headers.malformed {
+		if r.headers.malformed(akamai) {
 			t.Errorf("%s: refused one too early", name)
 		}
 		add(&r, lines[len(lines)-1])
-		if !r.headers.malformed {
+		if !r.headers.malformed(akamai) {
 			t.Errorf("%s: not refused", name)
+		}
+	}
+	for n := range 2*maxLines + 1 {
+		var r Request
+		var want [][]byte
+		for i := range n {
+			value := []byte{byte('a' + i)}
+			want = append(want, value)
+			r.AddHeader([]byte("Cookie"), value)
+			r.AddHeader([]byte("X-Forwarded-For"), value)
+		}
+		if r.headers.malformed(akamai) || !slices.EqualFunc(r.headers.cookie.list(), want, bytes.Equal) ||
+			!slices.EqualFunc(r.headers.forwarded.list(), want, bytes.Equal) {
+			t.Errorf("%d lines: kept %q and %q", n, r.headers.cookie.list(), r.headers.forwarded.list())
 		}
 	}
 	var r Request
 	add(&r, "Cookie2: x", "X-Auth-Apikez: x", "authorizatioN2: x", "X_CSRF_TOKEN: x", "Origin: x", "X-Forwarded-Foo: x", "User_Agent: x")
-	if r.headers.has != 0 || r.headers.cookies != 0 || r.headers.forwards != 0 || r.headers.count != 7 {
+	if r.headers.has != 0 || r.headers.cookie.count != 0 || r.headers.forwarded.count != 0 || r.headers.count != 7 {
 		t.Errorf("headers with other names were kept: %+v", r.headers)
 	}
 }

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"unicode/utf8"
 	"unsafe"
 
 	"barong/internal/header"
@@ -10,7 +11,7 @@ import (
 const (
 	maxHeaders     = 256      // header lines, whatever their names
 	maxHeaderBytes = 64 << 10 // of names and values together
-	maxLines       = 8        // of Cookie, and of X-Forwarded-For
+	maxLines       = 8        // of Cookie, and of X-Forwarded-For, that are kept without an allocation
 )
 
 // The headers of which a request has one at most.
@@ -26,19 +27,21 @@ const (
 	singles
 )
 
-// A single is a header of which a request has one at most, and the longest value it may have, in bytes.
+// A single is a header of which a request has one at most, and the longest value it may have, in bytes. A credential is
+// compared with texts, so what is no UTF-8 is none.
 var singleHeaders = [singles]struct {
-	name header.Name
-	max  int
+	name       header.Name
+	max        int
+	credential bool
 }{
-	userAgent:       {header.NewName("user-agent"), 8 << 10},
-	csrfToken:       {header.NewName("x-csrf-token"), 256},
-	apiKeyID:        {header.NewName("x-auth-apikey"), 256},
-	apiKeyNonce:     {header.NewName("x-auth-nonce"), 256},
-	apiKeySignature: {header.NewName("x-auth-signature"), 256},
-	authorization:   {header.NewName("authorization"), 16 << 10},
-	trueClientIP:    {header.NewName("true-client-ip"), 256},
-	forwardedProto:  {header.NewName("x-forwarded-proto"), 256},
+	userAgent:       {header.NewName("user-agent"), maxHeaderBytes, false},
+	csrfToken:       {header.NewName("x-csrf-token"), 256, true},
+	apiKeyID:        {header.NewName("x-auth-apikey"), 256, true},
+	apiKeyNonce:     {header.NewName("x-auth-nonce"), 256, true},
+	apiKeySignature: {header.NewName("x-auth-signature"), 256, true},
+	authorization:   {header.NewName("authorization"), maxHeaderBytes, false},
+	trueClientIP:    {header.NewName("true-client-ip"), 256, false},
+	forwardedProto:  {header.NewName("x-forwarded-proto"), 256, false},
 }
 
 // The headers of which a request has several lines.
@@ -52,14 +55,48 @@ var (
 type headers struct {
 	single    [singles][]byte
 	has       uint16 // a bit for each of single
-	cookie    [maxLines][]byte
-	cookies   uint8
-	forwarded [maxLines][]byte // X-Forwarded-For: several lines are one list
-	forwards  uint8
+	odd       uint16 // a bit for each of single that was sent twice, is too long, or is a credential and no UTF-8
+	cookie    lines
+	forwarded lines // X-Forwarded-For: several lines are one list
 
-	count     int
-	size      int
-	malformed bool
+	count   int
+	size    int
+	tooMuch bool
+}
+
+// malformed reports what makes the request malformed. What nobody reads does not.
+func (h *headers) malformed(p *Proxies) bool {
+	odd := h.odd
+	if !p.akamai {
+		odd &^= 1 << trueClientIP
+	}
+	return h.tooMuch || odd != 0
+}
+
+// lines are the values of a header that may be sent in several lines, in order.
+type lines struct {
+	first [maxLines][]byte
+	count int
+	all   [][]byte // once there are more
+}
+
+func (l *lines) add(value []byte) {
+	switch {
+	case l.count < maxLines:
+		l.first[l.count] = value
+	case l.count == maxLines:
+		l.all = append(append(l.all, l.first[:]...), value)
+	default:
+		l.all = append(l.all, value)
+	}
+	l.count++
+}
+
+func (l *lines) list() [][]byte {
+	if l.count <= maxLines {
+		return l.first[:l.count]
+	}
+	return l.all
 }
 
 func (h *headers) present(i int) bool { return h.has&(1<<i) != 0 }
@@ -68,20 +105,21 @@ func (h *headers) present(i int) bool { return h.has&(1<<i) != 0 }
 func (r *Request) Reset() { *r = Request{} }
 
 // AddHeader adds one of the client's header lines, in the order in which they arrived. It keeps views of the values that
-// matter until Reset and counts the rest. What must not be there twice, or is too large, makes the request malformed.
+// matter until Reset and counts the rest. What must not be there twice, or is too large, makes the request malformed, as
+// far as the decision may read it.
 func (r *Request) AddHeader(name, value []byte) {
 	h := &r.headers
 	h.count++
 	h.size += len(name) + len(value)
 	if h.count > maxHeaders || h.size > maxHeaderBytes {
-		h.malformed = true
+		h.tooMuch = true
 		return
 	}
 	var i int
 	switch len(name) {
 	case len("cookie"):
 		if cookieName.Is(name) {
-			h.cookies = h.addLine(&h.cookie, h.cookies, value)
+			h.cookie.add(value)
 		}
 		return
 	case len("user-agent"):
@@ -100,7 +138,7 @@ func (r *Request) AddHeader(name, value []byte) {
 		i = trueClientIP
 	case len("x-forwarded-for"):
 		if forwardedForName.Is(name) {
-			h.forwards = h.addLine(&h.forwarded, h.forwards, value)
+			h.forwarded.add(value)
 		}
 		return
 	case len("x-auth-signature"):
@@ -110,24 +148,15 @@ func (r *Request) AddHeader(name, value []byte) {
 	default:
 		return
 	}
-	if !singleHeaders[i].name.Is(name) {
+	kind := &singleHeaders[i]
+	if !kind.name.Is(name) {
 		return
 	}
-	if h.present(i) || len(value) > singleHeaders[i].max {
-		h.malformed = true
-		return
+	if h.present(i) || len(value) > kind.max || kind.credential && !utf8.Valid(value) {
+		h.odd |= 1 << i
 	}
 	h.single[i] = value
 	h.has |= 1 << i
-}
-
-func (h *headers) addLine(lines *[maxLines][]byte, n uint8, value []byte) uint8 {
-	if n == maxLines {
-		h.malformed = true
-		return n
-	}
-	lines[n] = value
-	return n + 1
 }
 
 // view is b as a string that shares its bytes, and lives as long as b does: until the check is over. What outlives the

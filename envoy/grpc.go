@@ -202,8 +202,8 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	}
 	n := bytesOf(name)
 	nameLength, _ := nameEnd(n, 0)
-	valueLength, ascii := valueEnd(value, 0)
-	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !ascii && !readable(value) {
+	valueLength, plain := valueEnd(value, 0)
+	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !plain && !fieldValue(value) {
 		g.ok = false
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
-	"unicode/utf8"
 	"unsafe"
 
 	"github.com/valyala/fasthttp"
@@ -45,12 +44,12 @@ func (s *headerScanner) next() bool {
 	if colon == at || colon >= len(b) || b[colon] != ':' { // a folded line begins with white space and ends here too
 		return false
 	}
-	end, ascii := valueEnd(b, colon+1)
+	end, plainValue := valueEnd(b, colon+1)
 	if end+2 > len(b) || b[end] != '\r' || b[end+1] != '\n' { // a bare line feed ends a line for some parsers only
 		return false
 	}
 	s.name, s.value, s.at = b[at:colon], header.TrimSpace(b[colon+1:end]), end+2
-	if !ascii && !readable(s.value) {
+	if !plainValue && !fieldValue(s.value) {
 		return false
 	}
 	switch len(s.name) {
@@ -86,7 +85,7 @@ func (s *headerScanner) ok() bool {
 }
 
 // WellFormed reports whether the request's header block can mean one thing only: no folded line, bare line feed,
-// control byte, or text that is no UTF-8; no Transfer-Encoding but chunked, and no Content-Length beside it; no header
+// or control byte; no Transfer-Encoding but chunked, and no Content-Length beside it; no header
 // whose name becomes one that decides when "_" is read as "-". fasthttp itself lets some of these through. What fails
 // here must be answered 400 and its connection closed.
 func WellFormed(h *fasthttp.RequestHeader) bool {
@@ -172,9 +171,9 @@ func nameEnd(b []byte, i int) (end int, plain bool) {
 }
 
 // valueEnd returns the end of the bytes from b[i] on that can stand in a header's value, which are all up to a control byte
-// that is no tab. ascii says that there is no other doubt about them: DEL, and what is beyond ASCII, may be among them
+// that is no tab. plain says that there is no other doubt about them: DEL, and what is beyond ASCII, may be among them
 // where it is false.
-func valueEnd(b []byte, i int) (end int, ascii bool) {
+func valueEnd(b []byte, i int) (end int, plain bool) {
 	beyond := uint64(0)
 	for ; i+8 <= len(b); i += 8 {
 		w := wordAt(b, i)
@@ -198,9 +197,9 @@ func valueEnd(b []byte, i int) (end int, ascii bool) {
 	return i, beyond&high == 0
 }
 
-// readable reports whether what valueEnd is not sure of may stand in a value. Gateways replace, drop or fail on bytes that
-// are no UTF-8, each in its own way.
-func readable(value []byte) bool { return utf8.Valid(value) && bytes.IndexByte(value, 0x7f) < 0 }
+// fieldValue reports whether what valueEnd is not sure of may stand in a value (RFC 9110, section 5.5): any byte beyond
+// ASCII, of whatever encoding, but no DEL. What of it may be read is the decision's to say.
+func fieldValue(value []byte) bool { return bytes.IndexByte(value, 0x7f) < 0 }
 
 // tokenByte is true for the bytes of a header's name (RFC 9110, section 5.6.2).
 var tokenByte = func() (t [256]bool) {

@@ -47,9 +47,9 @@ var malformed = []struct{ name, request string }{
 	{"escape in a value", "GET %s HTTP/1.1\r\nHost: a\r\nX-A: b\x1bc\r\n\r\n"},
 	{"DEL in a value", "GET %s HTTP/1.1\r\nHost: a\r\nX-A: b\x7fc\r\n\r\n"},
 	{"NUL in a name", "GET %s HTTP/1.1\r\nHost: a\r\nX-\x00A: b\r\n\r\n"},
-	{"Latin-1 in a value", "GET %s HTTP/1.1\r\nHost: a\r\nUser-Agent: caf\xe9\r\n\r\n"},
 	{"Latin-1 in a name", "GET %s HTTP/1.1\r\nHost: a\r\nX-Caf\xe9: b\r\n\r\n"},
-	{"overlong UTF-8", "GET %s HTTP/1.1\r\nHost: a\r\nCookie: a=\xc0\xaf\r\n\r\n"},
+	{"DEL in Latin-1", "GET %s HTTP/1.1\r\nHost: a\r\nX-A: caf\xe9\x7f\r\n\r\n"},
+	{"control byte in Latin-1", "GET %s HTTP/1.1\r\nHost: a\r\nX-A: \xe9\x02\r\n\r\n"},
 	{"cookie alias", "GET %s HTTP/1.1\r\nHost: a\r\nX_Auth_Apikey: b\r\n\r\n"},
 	{"alias of the address", "GET %s HTTP/1.1\r\nHost: a\r\nX_Forwarded-For: 6.6.6.6\r\n\r\n"},
 	{"alias of the address in upper case", "GET %s HTTP/1.1\r\nHost: a\r\nX-FORWARDED_FOR: 6.6.6.6\r\n\r\n"},
@@ -106,6 +106,9 @@ func TestOddRequests(t *testing.T) {
 	addr := checks(t, envoy.Options{Checker: checker})
 	for name, wire := range map[string]string{
 		"UTF-8":                   "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nUser-Agent: café\r\n\r\n",
+		"Latin-1":                 "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nUser-Agent: caf\xe9\r\nCF-IPCity: K\xf6ln\r\nReferer: /\xff\r\n\r\n",
+		"Latin-1 in a cookie":     "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nCookie: theme=caf\xe9; a=\xc0\xaf\r\n\r\n",
+		"twenty Cookie lines":     "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("Cookie: a=b\r\n", 20) + "\r\n",
 		"empty value":             "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nX-A:\r\n\r\n",
 		"tab in a value":          "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nX-A: \tb\tc\t\r\n\r\n",
 		"no header but the host":  "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\n\r\n",

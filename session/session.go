@@ -91,7 +91,7 @@ type Session struct {
 	// Epoch is the user's session epoch at sign-in. The user row carries the current one; raising it there, in the
 	// transaction of a password change or a ban, ends every session of an older epoch whatever the store can do.
 	Epoch     int64
-	UserAgent string     // User-Agent at sign-in, verbatim, at most MaxUserAgent bytes
+	UserAgent string     // User-Agent at sign-in, as header.UTF8 makes it, at most MaxUserAgent bytes
 	IP        netip.Addr // client address at sign-in; the zero Addr when it was unknown
 
 	Key     Key

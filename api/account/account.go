@@ -101,7 +101,7 @@ func New(o Options) *Service {
 // A Client is who acts: one browser or program at one address.
 type Client struct {
 	IP        netip.Addr // behind trusted proxies; the zero Addr when unknown
-	UserAgent string     // verbatim
+	UserAgent string     // as it is kept: UTF-8
 	Country   string     // ISO 3166-1 alpha-2 of IP, or empty
 }
 

@@ -26,8 +26,8 @@ type Call struct {
 	User *db.User
 	// Client is the caller's address behind trusted proxies, or the zero Addr when it could not be told.
 	Client    netip.Addr
-	UserAgent string
-	HTTPS     bool // the caller came over https, as far as a trusted proxy says so
+	UserAgent string // as header.UTF8 makes it
+	HTTPS     bool   // the caller came over https, as far as a trusted proxy says so
 	// Legacy asks for the statuses and bodies of release 2.4.17.
 	Legacy bool
 

@@ -21,6 +21,7 @@ import (
 	"barong/authz"
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/header"
 	"barong/internal/keys"
 	"barong/policy"
 )
@@ -211,7 +212,7 @@ func withoutSuffix(path string) string {
 }
 
 func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
-	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, server: s, UserAgent: string(rc.UserAgent())}
+	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, server: s, UserAgent: string(header.UTF8(rc.UserAgent()))}
 	if from, ok := rc.UserValue(userCaller).(caller); ok {
 		c.Client, c.HTTPS = from.addr, from.https
 	} else {
