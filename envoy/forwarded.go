@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"strings"
+
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
@@ -12,50 +14,34 @@ var (
 	nameForwardedURI    = header.NewName("x-forwarded-uri")
 	nameOriginalMethod  = header.NewName("x-original-method")
 	nameOriginalURI     = header.NewName("x-original-uri")
-	nameAccept          = header.NewName("accept")
-	valueHTML           = header.NewName("text/html")
+	nameOriginalURL     = header.NewName("x-original-url")
 )
 
 // ForwardAuth answers Traefik's forwardAuth and Caddy's forward_auth. Method and target of the client's request stand
 // in X-Forwarded-Method and X-Forwarded-Uri, which are believed from trusted peers only. The method and query of the
 // check itself mean nothing: Traefik always sends GET, and Caddy repeats the client's query there.
 //
-// A browser (Accept: text/html) without a session is redirected to the login page, if there is one.
+// A browser without a session is redirected to the login page, if there is one.
 func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
 	defer h.recovered(ctx, authz.ForwardAuth)
 	t := h.task(authz.ForwardAuth)
-	html, proceed := h.readForwarded(ctx, t, &nameForwardedMethod, &nameForwardedURI)
-	if proceed {
+	if h.readForwarded(ctx, t, forwardedNames) {
 		h.decide(h.base, t)
 	}
-	redirect := html && h.loginURL != "" && signedOut(&t.decision)
 	h.finish(ctx, t)
-	if redirect {
-		ctx.Response.ResetBody()
-		ctx.Response.Header.Del(fasthttp.HeaderContentType)
-		ctx.Response.Header.Set(fasthttp.HeaderLocation, h.loginURL)
-		ctx.SetStatusCode(fasthttp.StatusFound)
-	}
 }
 
-// signedOut reports a denial that signing in would cure: there is no session, or it has expired, which the decision tells
-// from one that is somebody else's by naming none.
-func signedOut(d *authz.Decision) bool {
-	if d.Effect != authz.Deny || d.Credential == authz.APIKey {
-		return false
-	}
-	return d.Code == "authz.invalid_session" || d.Code == "authz.client_session_mismatch" && d.Session == nil
-}
-
-// AuthRequest answers nginx's auth_request. Method and target of the client's request stand in X-Original-Method and
-// X-Original-URI, which are believed from trusted peers only.
+// AuthRequest answers nginx's auth_request, also as ingress-nginx asks. The method of the client's request stands in
+// X-Original-Method, its target in X-Original-URI, or in X-Original-URL, which may be absolute, or alike in both. They are
+// believed from trusted peers only.
 //
 // nginx turns every status but 2xx, 401 and 403 into its own 500 and drops the body, so the answer repeats its status
-// in X-Auth-Status and its code in X-Auth-Code, from which the reference configuration restores both.
+// in X-Auth-Status and its code in X-Auth-Code, from which the reference configuration restores both. For the same reason
+// a browser without a session is answered 401, with the login page in Location.
 func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 	defer h.recovered(ctx, authz.AuthRequest)
 	t := h.task(authz.AuthRequest)
-	if _, proceed := h.readForwarded(ctx, t, &nameOriginalMethod, &nameOriginalURI); proceed {
+	if h.readForwarded(ctx, t, originalNames) {
 		h.decide(h.base, t)
 	}
 	status, code := t.decision.Status, t.decision.Code
@@ -63,79 +49,87 @@ func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 	writeStatus(ctx, status, code)
 }
 
-// readForwarded fills the task from a check whose dialect carries method and target in the two headers named. Each
-// must be there exactly once. It reports whether the client accepts HTML, and whether there is something to decide.
-func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, method, target *header.Name) (html, proceed bool) {
+// carriers are the headers in which a dialect carries the method and the target of the client's request.
+type carriers struct {
+	method, target *header.Name
+	url            *header.Name // of a target that may be absolute; nil for none
+}
+
+var (
+	forwardedNames = carriers{method: &nameForwardedMethod, target: &nameForwardedURI}
+	originalNames  = carriers{method: &nameOriginalMethod, target: &nameOriginalURI, url: &nameOriginalURL}
+)
+
+// readForwarded fills the task from a check whose dialect carries method and target in headers. Each must be there exactly
+// once, or the target in both of its headers alike. It reports whether there is something to decide.
+func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carriers) bool {
 	t.request.Peer = Peer(ctx)
 	if !h.trusted(t.request.Peer) {
 		ctx.SetConnectionClose() // its headers were not looked at, so nobody knows where the request ends
 		t.refuse(fasthttp.StatusForbidden, codeUntrusted)
-		return false, false
+		return false
 	}
-	var methods, targets int
+	var methods, targets, urls int
+	var address string
 	s := scan(&ctx.Request.Header)
 	for s.next() {
 		switch {
-		case method.Is(s.name):
+		case names.method.Is(s.name):
 			methods++
 			t.request.Method = view(s.value)
 			continue
-		case target.Is(s.name):
+		case names.target.Is(s.name):
 			targets++
 			t.request.Target = view(s.value)
 			continue
-		case nameAccept.Is(s.name):
-			html = html || acceptsHTML(s.value)
+		case names.url != nil && names.url.Is(s.name):
+			urls++
+			address = view(s.value)
+			continue
 		case overrides(s.name):
 			h.reportOverride(s.name)
+		}
+		if h.login != nil {
+			t.visitor.note(&nameForwardedHost, s.name, s.value)
 		}
 		t.request.AddHeader(s.name, s.value)
 	}
 	if !s.ok() {
 		ctx.SetConnectionClose()
-	} else if methods == 1 && targets == 1 && t.request.Method != "" && originForm(t.request.Target) {
-		return html, true
+	} else if methods == 1 && targets <= 1 && urls <= 1 && targets+urls > 0 && (urls == 0 || t.readURL(address, targets > 0)) &&
+		t.request.Method != "" && originForm(t.request.Target) {
+		return true
 	}
 	t.refuse(fasthttp.StatusBadRequest, codeMalformed)
-	return false, false
-}
-
-// acceptsHTML reports whether an Accept header names text/html without refusing it by a weight of zero.
-func acceptsHTML(accept []byte) bool {
-	for len(accept) > 0 {
-		item := accept
-		accept = nil
-		for i, c := range item {
-			if c == ',' {
-				item, accept = item[:i], item[i+1:]
-				break
-			}
-		}
-		kind, weight := item, []byte(nil)
-		for i, c := range item {
-			if c == ';' {
-				kind, weight = item[:i], item[i:]
-				break
-			}
-		}
-		if valueHTML.Is(header.TrimSpace(kind)) && !refusedWeight(weight) {
-			return true
-		}
-	}
 	return false
 }
 
-// refusedWeight reports whether the parameters hold q=0, in any of its spellings.
-func refusedWeight(parameters []byte) bool {
-	for i := 0; i+2 < len(parameters); i++ {
-		if (parameters[i] == 'q' || parameters[i] == 'Q') && parameters[i+1] == '=' {
-			for _, c := range header.TrimSpace(parameters[i+2:]) {
-				if c != '0' && c != '.' {
-					return c == ';'
-				}
-			}
-			return true
-		}
+// readURL takes the target of the client's request from its address. It reports false when that is none, or when the
+// target is known and another one.
+func (t *task) readURL(address string, known bool) bool {
+	scheme, host, target, ok := splitURL(address)
+	if !ok || known && target != t.request.Target {
+		return false
 	}
-	return false
+	t.request.Target = target
+	if host != "" {
+		t.visitor.scheme, t.visitor.host, t.visitor.hosts = bytesOf(scheme), bytesOf(host), 1
+	}
+	return true
+}
+
+// splitURL splits an address, a path or absolute, before its path; a path has neither scheme nor host. It reports false for
+// schemes other than http and https, for an absolute address without a path, and for a host that holds anything which
+// another reader may end it at.
+func splitURL(address string) (scheme, host, target string, ok bool) {
+	if strings.HasPrefix(address, "/") {
+		return "", "", address, true
+	}
+	scheme, rest, ok := strings.Cut(address, "://")
+	slash := strings.IndexByte(rest, '/')
+	if !ok || slash < 0 || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return "", "", "", false
+	}
+	host, target = rest[:slash], rest[slash:]
+	return scheme, host, target, plainHost(bytesOf(host))
 }

@@ -102,7 +102,7 @@ func (h *Handler) recoverUnary(ctx context.Context, in any, _ *grpc.UnaryServerI
 			h.panicked(authz.EnvoyGRPC, reason)
 			out, err = nil, grpcstatus.Error(codes.Internal, codeInternal)
 			if _, ok := in.(*auth.CheckRequest); ok {
-				out, err = denied(&authz.Decision{Status: 500, Code: codeInternal}), nil
+				out, err = denied(&authz.Decision{Status: 500, Code: codeInternal}, ""), nil
 			}
 		}
 	}()
@@ -124,7 +124,7 @@ func (a authorization) Check(ctx context.Context, in *auth.CheckRequest) (*auth.
 	a.h.conclude(t)
 	var out *auth.CheckResponse
 	if t.decision.Effect == authz.Deny {
-		out = denied(&t.decision)
+		out = denied(&t.decision, a.h.redirect(t))
 	} else {
 		out = granted(&t.decision)
 	}
@@ -158,6 +158,10 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 		for name, value := range request.GetHeaders() {
 			g.add(name, bytesOf(value))
 		}
+	}
+	t.visitor.host, t.visitor.hosts = bytesOf(request.GetHost()), 1
+	if len(t.visitor.scheme) == 0 {
+		t.visitor.scheme = bytesOf(request.GetScheme())
 	}
 	g.lastHop(attributes.GetSource().GetAddress())
 	if audited(t.request.Method) {
@@ -216,6 +220,9 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	case overrides(n):
 		g.handler.reportOverride(n)
 	}
+	if g.handler.login != nil {
+		g.task.visitor.note(nil, n, value)
+	}
 	g.task.request.AddHeader(n, value)
 }
 
@@ -248,8 +255,8 @@ func granted(d *authz.Decision) *auth.CheckResponse {
 	}
 }
 
-// denied is the answer to a check that may not pass. Envoy passes the body on as it is.
-func denied(d *authz.Decision) *auth.CheckResponse {
+// denied is the answer to a check that may not pass, or is redirected to a location. Envoy passes the body on as it is.
+func denied(d *authz.Decision, location string) *auth.CheckResponse {
 	code := codes.PermissionDenied
 	switch d.Status {
 	case 401:
@@ -257,9 +264,13 @@ func denied(d *authz.Decision) *auth.CheckResponse {
 	case 503:
 		code = codes.Unavailable
 	}
-	headers := []*core.HeaderValueOption{
-		option("content-type", "application/json", replace),
-		option("cache-control", "no-store", replace),
+	headers := []*core.HeaderValueOption{option("cache-control", "no-store", replace)}
+	httpStatus, body := d.Status, `{"errors":["`+d.Code+`"]}`
+	if location != "" {
+		httpStatus, body = 302, ""
+		headers = append(headers, option("location", location, replace))
+	} else {
+		headers = append(headers, option("content-type", "application/json", replace))
 	}
 	if d.SetCookie != "" {
 		headers = append(headers, option("set-cookie", d.SetCookie, add))
@@ -267,9 +278,9 @@ func denied(d *authz.Decision) *auth.CheckResponse {
 	return &auth.CheckResponse{
 		Status: &status.Status{Code: int32(code), Message: d.Code},
 		HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: &auth.DeniedHttpResponse{
-			Status:  &kind.HttpStatus{Code: kind.StatusCode(min(d.Status, math.MaxInt16))},
+			Status:  &kind.HttpStatus{Code: kind.StatusCode(min(httpStatus, math.MaxInt16))},
 			Headers: headers,
-			Body:    `{"errors":["` + d.Code + `"]}`,
+			Body:    body,
 		}},
 	}
 }

@@ -52,7 +52,7 @@ type Options struct {
 	// Trusted reports whether a peer is a gateway whose word about its clients is believed. It is asked with the zero
 	// Addr for peers on a unix socket.
 	Trusted  func(netip.Addr) bool
-	LoginURL string        // where forward auth sends browsers without a session; empty: nowhere
+	LoginURL string        // where browsers without a session are sent, an address or a path; empty: nowhere
 	Timeout  time.Duration // for the stores, per check; 0 is DefaultTimeout
 	Observer Observer      // nil counts nothing
 	Log      *slog.Logger  // nil logs nothing
@@ -64,7 +64,7 @@ type Options struct {
 type Handler struct {
 	checker  Checker
 	trusted  func(netip.Addr) bool
-	loginURL string
+	login    *loginPage // nil for none
 	timeout  time.Duration
 	observer Observer
 	log      *slog.Logger
@@ -78,7 +78,7 @@ type Handler struct {
 // New returns a handler.
 func New(o Options) *Handler {
 	h := &Handler{
-		checker: o.Checker, trusted: o.Trusted, loginURL: o.LoginURL, timeout: o.Timeout,
+		checker: o.Checker, trusted: o.Trusted, login: newLoginPage(o.LoginURL), timeout: o.Timeout,
 		observer: o.Observer, log: o.Log, base: o.Base,
 	}
 	if h.timeout <= 0 {
@@ -106,6 +106,7 @@ func (nobody) Observe(authz.Dialect, authz.Effect, string, authz.Credential) {}
 type task struct {
 	request  authz.Request
 	decision authz.Decision
+	visitor  visitor // as far as there is a login page
 	ctx      lazyContext
 	body     []byte // what was read of a streamed body, at most maxBody
 }
@@ -121,6 +122,7 @@ func (h *Handler) task(dialect authz.Dialect) *task {
 func (h *Handler) release(t *task) {
 	t.request.Reset()
 	t.decision = authz.Decision{}
+	t.visitor = visitor{}
 	if t.ctx.end() {
 		h.tasks.Put(t)
 	}
@@ -296,6 +298,9 @@ func routeNotFound(ctx *fasthttp.RequestCtx) {
 func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 	h.conclude(t)
 	write(ctx, &t.decision)
+	if location := h.redirect(t); location != "" {
+		writeLogin(ctx, t.request.Dialect, location)
+	}
 	h.release(t)
 }
 

@@ -17,7 +17,6 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
-	"barong/session"
 )
 
 // dialects are the ways to ask over HTTP. Each asks for GET /api/v2/orders?page=2.
@@ -219,57 +218,6 @@ func TestExtAuthzFromAnyPeer(t *testing.T) {
 	if r := get(t, addr, "/api/v2/auth/x"); r.Status != 200 {
 		t.Errorf("got %+v", r)
 	}
-}
-
-func TestLoginRedirect(t *testing.T) {
-	noSession := authz.Decision{Status: 401, Code: "authz.invalid_session"}
-	key := authz.Decision{Status: 401, Code: "authz.invalid_session", Credential: authz.APIKey}
-	for _, test := range []struct {
-		name, accept string
-		decision     authz.Decision
-		login        string
-		redirected   bool
-	}{
-		{"browser", "text/html,application/xhtml+xml,*/*;q=0.8", noSession, "https://login", true},
-		{"weighted", "application/json, TEXT/HTML ; q=0.5", noSession, "https://login", true},
-		{"refused", "application/json, text/html;q=0", noSession, "https://login", false},
-		{"refused to three places", "text/html; q=0.000", noSession, "https://login", false},
-		{"anything", "*/*", noSession, "https://login", false},
-		{"another type", "text/htmlx", noSession, "https://login", false},
-		{"script", "application/json", noSession, "https://login", false},
-		{"nothing", "", noSession, "https://login", false},
-		{"no login page", "text/html", noSession, "", false},
-		{"API key", "text/html", key, "https://login", false},
-		{"expired", "text/html", authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie}, "https://login", true},
-		{
-			"another's session", "text/html",
-			authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie, Session: &session.Session{}},
-			"https://login", false,
-		},
-		{"signed in, not permitted", "text/html", authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie}, "https://login", false},
-		{"outage", "text/html", authz.Decision{Status: 503, Code: "authz.unavailable"}, "https://login", false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			addr := checks(t, envoy.Options{Checker: says(test.decision), LoginURL: test.login})
-			got := get(t, addr, "/api/v2/forward-auth", "X-Forwarded-Method: GET", "X-Forwarded-Uri: /", "Accept: "+test.accept)
-			if redirected := got.Status == 302; redirected != test.redirected {
-				t.Fatalf("got %+v", got)
-			}
-			if !test.redirected {
-				return
-			}
-			want := http.Header{"Location": {test.login}, "Cache-Control": {"no-store"}, "Content-Length": {"0"}}
-			if got.Body != "" || !maps.EqualFunc(got.Header, want, slices.Equal) {
-				t.Errorf("got %+v", got)
-			}
-		})
-	}
-	t.Run("other dialects", func(t *testing.T) {
-		addr := checks(t, envoy.Options{Checker: says(noSession), LoginURL: "https://login"})
-		if r := get(t, addr, "/api/v2/auth/x", "Accept: text/html"); r.Status != 401 {
-			t.Errorf("got %+v", r)
-		}
-	})
 }
 
 // A checker that panics costs its own request a 500, in every dialect, and nothing else.

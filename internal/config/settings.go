@@ -122,8 +122,9 @@ type Config struct {
 	CookieDomain string `env:"BARONG_COOKIE_DOMAIN" kind:"hostname?"`
 	// CSRFProtection demands the X-CSRF-Token header of requests with a cookie that may change something.
 	CSRFProtection bool `env:"BARONG_CSRF_PROTECTION" default:"true"`
-	// LoginURL is where the forward-auth endpoint sends browsers without a session; others get the error as JSON. Empty:
-	// browsers get it too.
+	// LoginURL is where browsers (GET or HEAD, Accept: text/html) without a session are sent by forward-auth, and by Envoy
+	// where it passes the header accept on: an address, or a path on the host that was asked for. The parameter rd names
+	// what was asked for. Others get the error as JSON. Empty: browsers get it too.
 	LoginURL string `env:"BARONG_LOGIN_URL" kind:"link?"`
 
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
