@@ -83,6 +83,7 @@ func (u *Unit) provenTOTP(ctx context.Context, user *db.User) error {
 
 // CheckTOTP uses up a code of the user's second factor, pending or on. The error is ErrWrongCode; totp.error for a code
 // that was used already, in parallel or before (RFC 6238, section 5.2); or request.rate_limited after too many wrong ones.
+// A text that cannot be a code is wrong and no guess: it is not counted.
 func (s *Service) CheckTOTP(ctx context.Context, user *db.User, code string) error {
 	return s.checkCode(ctx, user, code, false)
 }
@@ -93,18 +94,27 @@ func (s *Service) CheckSignInCode(ctx context.Context, user *db.User, code strin
 }
 
 func (s *Service) checkCode(ctx context.Context, user *db.User, code string, recovery bool) error {
+	use := s.useTOTP
+	switch {
+	case consistsOf(code, totpDigits.Length(), "0123456789"):
+	case recovery && consistsOf(strings.ToLower(code), recoveryCodeLength, recoveryAlphabet):
+		use = s.useRecoveryCode
+	default:
+		return ErrWrongCode
+	}
 	// Counted before the code is looked at, so that parallel guesses cannot pass the limit together.
 	if err := s.limited(limit.WrongTOTP.Take(ctx, s.Limits, user.UID)); err != nil {
 		return err
 	}
-	err := s.useTOTP(ctx, user, strings.TrimSpace(code))
-	if errors.Is(err, ErrWrongCode) && recovery {
-		err = s.useRecoveryCode(ctx, user, code)
-	}
-	if err != nil {
+	if err := use(ctx, user, code); err != nil {
 		return err
 	}
 	return limit.WrongTOTP.Reset(ctx, s.Limits, user.UID)
+}
+
+// consistsOf reports whether a text has so many characters, all of an alphabet of ASCII.
+func consistsOf(text string, n int, alphabet string) bool {
+	return len(text) == n && strings.Trim(text, alphabet) == ""
 }
 
 func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error {
@@ -165,8 +175,10 @@ func matchingStep(secret, code string, now time.Time) (step int64, ok bool) {
 
 // Recovery codes: ten of 80 random bits each, in groups that are easy to copy by hand.
 const (
-	recoveryCodes     = 10
-	recoveryCodeBytes = 10
+	recoveryCodes      = 10
+	recoveryCodeBytes  = 10
+	recoveryCodeLength = recoveryCodeBytes * 8 / 5
+	recoveryAlphabet   = "abcdefghijklmnopqrstuvwxyz234567" // of base32, as we write it
 )
 
 // NewRecoveryCodes replaces the user's recovery codes and returns the new ones, which are kept as digests only: they can
@@ -190,10 +202,7 @@ func recoveryDigest(userID int64, plain string) string {
 }
 
 func (s *Service) useRecoveryCode(ctx context.Context, user *db.User, code string) error {
-	plain := strings.NewReplacer("-", "", " ", "").Replace(strings.ToLower(strings.TrimSpace(code)))
-	if len(plain) != recoveryCodeBytes*8/5 {
-		return ErrWrongCode
-	}
+	plain := strings.ToLower(code)
 	used := false
 	err := s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
 		used, err = tx.UseRecoveryCode(ctx, user.ID, recoveryDigest(user.ID, plain))

@@ -82,8 +82,12 @@ func bound(text string, into time.Duration) (seconds *int64, ok bool) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return &n, true
 	}
-	day, err := time.Parse(time.DateOnly, text)
-	if err != nil {
+	date, ok := rest.Day(text)
+	if !ok {
+		return nil, false
+	}
+	day, err := time.Parse(time.DateOnly, date)
+	if err != nil { // a year beyond 9999
 		return nil, false
 	}
 	n := day.Add(into).Unix()

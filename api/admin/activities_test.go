@@ -173,6 +173,7 @@ func TestMetrics(t *testing.T) {
 			{[]string{"created_from", unix(-90 * time.Second)}, "0 1 1 1"},
 			{[]string{"created_to", unix(-90 * time.Second)}, "1 1 0 1"},
 			{[]string{"created_from", before, "created_to", today}, "1 2 1 1"}, // days are counted to their end
+			{[]string{"created_from", now.Add(-48 * time.Hour).Format("02/01/2006"), "created_to", now.Format("02.01.2006")}, "1 2 1 1"},
 		} {
 			if got := total(c.query...); got != c.want {
 				t.Errorf("%q: got %s, want %s", c.query, got, c.want)

@@ -296,7 +296,7 @@ func (m *Module) profileRoutes() []rest.Route {
 				{Name: "city"},
 				{Name: "country", Doc: "ISO 3166-1 code, alpha-2 or alpha-3."},
 				{Name: "state", Doc: "drafted, submitted, verified or rejected."},
-				{Name: "metadata", Doc: "Further facts, as JSON text."},
+				{Name: "metadata", Type: rest.JSONText, Doc: "Further facts: JSON text, or an object."},
 			},
 			Success: 200, BadRequest: true, Output: "Profile", Handle: m.updateProfile,
 			Errors: []fault.Code{

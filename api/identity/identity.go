@@ -172,7 +172,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "email", Required: true, Doc: "E-mail address of the account."},
 				{Name: "password", Required: true, Doc: "The account's password."},
 				sessionCaptcha,
-				{Name: "otp_code", Doc: "Code of the second factor, or a recovery code, when the account has one."},
+				{Name: "otp_code", Type: rest.Code, Doc: "Code of the second factor, or a recovery code, when the account has one."},
 			},
 			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signIn), Listed: []int{404},
 			Errors: codes(captchaCodes, limited, []fault.Code{
@@ -191,7 +191,7 @@ func (m *Module) Routes() []rest.Route {
 				email, newPassword,
 				{Name: "refid", Doc: "Uid of the user who recommended the service."},
 				lang, captchaResponse,
-				{Name: "data", Doc: "Any JSON text of the client, of at most 1024 characters."},
+				{Name: "data", Type: rest.JSONText, Doc: "Any JSON text of the client, of at most 1024 characters."},
 			},
 			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signUp),
 			Errors: codes(captchaCodes, []fault.Code{

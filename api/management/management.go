@@ -126,7 +126,8 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Path: "/otp/sign", Summary: "Signs a message that a user has approved with their second factor.", Scope: "otp_sign",
 			Params: []rest.Param{
-				userUID, required("otp_code", "Code of the user's second factor."),
+				userUID,
+				{Name: "otp_code", Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the user's second factor."},
 				{Name: "jwt", Type: rest.Object, Required: true, NotBlank: true, Doc: "The message, as JWS in general JSON form."},
 			},
 			Success: 201, Output: "{payload:string,signatures:any}", Handle: m.signApproved,
@@ -185,7 +186,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Path: "/users/update", Summary: "Replaces the data of a user.", Scope: "write_users",
-			Params: []rest.Param{uid, required("data", "The data, as JSON text.")}, Success: 201, Output: "UserWithProfile",
+			Params: []rest.Param{uid, {Name: "data", Type: rest.JSONText, Required: true, NotBlank: true, Doc: "The data: JSON text, or an object."}}, Success: 201, Output: "UserWithProfile",
 			Handle: m.updateUser,
 		},
 		{
@@ -199,7 +200,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Path: "/profiles", Summary: "Gives a user a profile.", Scope: "write_users",
-			Params:  params([]rest.Param{uid}, person, []rest.Param{optional("metadata", "JSON text.")}),
+			Params:  params([]rest.Param{uid}, person, []rest.Param{{Name: "metadata", Type: rest.JSONText, NotBlank: true, Doc: "JSON text, or an object."}}),
 			Success: 201, Output: "UserWithProfile", Handle: m.createProfile,
 		},
 		{
@@ -213,7 +214,7 @@ func (m *Module) Routes() []rest.Route {
 					Name: "update_labels", Type: rest.Boolean, Default: "true", BadType: "update_labels management.documents.update_labels_inalid",
 					Doc: "Whether staff is to look at the documents.",
 				},
-				{Name: "metadata", Doc: "JSON text."},
+				{Name: "metadata", Type: rest.JSONText, Doc: "JSON text, or an object."},
 			},
 			Success: 201, Output: "code", MaxBody: m.maxDocument(), Parallel: parallelDocuments, Handle: m.storeDocument,
 		},

@@ -237,7 +237,9 @@ func TestMessages(t *testing.T) {
 			}
 		}
 		list(good(object{"nbf": now, "method": "post", "path": "/api/v2/management/labels/list"})).want(t, 201, "[]")
-		list(good(object{"data": nil})).want(t, 422, `{"error":"user_uid is missing, user_uid is empty"}`)
+		for _, none := range []any{nil, object{}, []int{}} {
+			list(good(object{"data": none})).want(t, 422, `{"error":"user_uid is missing, user_uid is empty"}`)
+		}
 
 		// A message counts once, also with fewer signatures than when it was first sent.
 		m := b.sign(t, b.claims(data), "applogic", "peatio")
@@ -648,7 +650,11 @@ func TestMakeAndUpdateUsers(t *testing.T) {
 		}
 		b.post(t, "/users/update", object{"uid": uid, "data": "{"}).want(t, 422, `{"error":["Data data is not json compatible string"]}`)
 		b.post(t, "/users/update", object{"uid": "ID0", "data": "{}"}).want(t, 422, `{"error":"user.doesnt_exist"}`)
-		b.post(t, "/users/update", object{"uid": uid, "data": object{}}).want(t, 422, `{"error":"data is invalid, data is empty"}`)
+		b.post(t, "/users/update", object{"uid": uid, "data": []int{}}).want(t, 422, `{"error":"data is invalid, data is empty"}`)
+		b.post(t, "/users/update", object{"uid": uid, "data": object{"language": "fr"}}).into(t, 201, &got)
+		if got["data"] != `{"language":"fr"}` {
+			t.Errorf("an object is not stored as its text: %v", got)
+		}
 	})
 }
 
@@ -733,7 +739,7 @@ func TestDocuments(t *testing.T) {
 		pdf := []byte("%PDF-1.4\n%âãÏÓ\n1 0 obj\n<<>>\nendobj\n")
 		all := object{
 			"uid": u.UID, "doc_type": "Passport", "doc_number": "AB-1", "filename": "pass port", "file_ext": "pdf",
-			"upload": base64.StdEncoding.EncodeToString(pdf), "doc_expire": e.Clock.Now().AddDate(1, 0, 0).Format(time.DateOnly),
+			"upload": base64.StdEncoding.EncodeToString(pdf), "doc_expire": e.Clock.Now().AddDate(1, 0, 0).Format("02.01.2006"),
 		}
 		ask := func(changes object) answer { return b.post(t, "/documents", with(all, changes)) }
 		b.post(t, "/documents", object{"doc_expire": "x", "update_labels": "x"}).want(t, 422, `{"error":"uid is missing, uid is empty, `+
@@ -744,6 +750,8 @@ func TestDocuments(t *testing.T) {
 		ask(object{"upload": "%"}).want(t, 422, `{"error":"upload is invalid"}`)
 		ask(object{"doc_type": "Odd", "doc_number": "!", "doc_expire": "2001-01-01"}).want(t, 422,
 			`{"error":"Doc type is not included in the list, Doc number only allows letters and digits, and Doc expire is invalid"}`)
+		ask(object{"doc_expire": "01/02/2001"}).want(t, 422, `{"error":"Doc expire is invalid"}`)
+		ask(object{"doc_expire": "31.02.2101"}).want(t, 422, `{"error":"doc_expire management.documents.expire_not_a_date"}`)
 		ask(object{"doc_expire": nil, "metadata": "{"}).want(t, 422, `{"error":"Metadata invalid_format and Doc expire can't be blank"}`)
 		if a := ask(object{"file_ext": "exe"}); a.status != 422 || !strings.Contains(a.body, "not allowed to upload") {
 			t.Errorf("%d %s", a.status, a.body)

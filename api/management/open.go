@@ -169,7 +169,10 @@ func readClaims(payload []byte, rules *Claims) (*claims, error) {
 		}
 	}
 	if c.Data != nil && c.Data[0] != '{' {
-		return nil, errors.New("data is no object")
+		if list := []any(nil); json.Unmarshal(c.Data, &list) != nil || len(list) > 0 {
+			return nil, errors.New("data is no object")
+		}
+		c.Data = nil // an empty list is how some languages write an empty object
 	}
 	return c, nil
 }

@@ -201,8 +201,10 @@ func tag(r *rest.Route) string {
 func parameterSchema(p *rest.Param) object {
 	s := object{}
 	switch p.Type {
-	case rest.String:
+	case rest.String, rest.Code:
 		s["type"] = "string"
+	case rest.JSONText:
+		s["type"] = []string{"string", "object"}
 	case rest.Integer:
 		s["type"] = "integer"
 		if p.Min != 0 || p.Max != 0 {
@@ -212,6 +214,7 @@ func parameterSchema(p *rest.Param) object {
 		s["type"] = "boolean"
 	case rest.Date:
 		s["type"], s["format"] = "string", "date"
+		s["description"] = "YYYY-MM-DD. YYYY/MM/DD and, day first, DD/MM/YYYY, DD-MM-YYYY and DD.MM.YYYY are read as well."
 	case rest.Files:
 		one := object{"type": "string", "format": "binary"}
 		s["type"], s["format"], s["items"] = []string{"array", "string"}, "binary", one
@@ -221,7 +224,7 @@ func parameterSchema(p *rest.Param) object {
 		s["type"] = "object"
 	case rest.JSON: // any value
 	}
-	if p.Type == rest.String && p.NotBlank && len(p.Values) == 0 {
+	if slices.Contains([]rest.Type{rest.String, rest.Code, rest.JSONText}, p.Type) && p.NotBlank && len(p.Values) == 0 {
 		s["pattern"] = `\S`
 	}
 	if len(p.Values) > 0 {
@@ -242,7 +245,7 @@ func literal(p *rest.Param) any {
 		}
 	case rest.Boolean:
 		return p.Default == "true"
-	case rest.String, rest.Date, rest.Files, rest.Any, rest.JSON, rest.Object:
+	case rest.String, rest.Date, rest.Code, rest.JSONText, rest.Files, rest.Any, rest.JSON, rest.Object:
 	}
 	return p.Default
 }

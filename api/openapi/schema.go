@@ -225,7 +225,7 @@ func swaggerType(p *rest.Param) object {
 		return object{"type": "string", "format": "date"}
 	case rest.Files:
 		return object{"type": "string", "format": "binary"} // "file", said as the reference says it
-	case rest.String, rest.Any, rest.JSON, rest.Object:
+	case rest.String, rest.Code, rest.JSONText, rest.Any, rest.JSON, rest.Object:
 	}
 	return object{"type": "string"}
 }

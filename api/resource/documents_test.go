@@ -80,6 +80,10 @@ func TestDocuments(t *testing.T) {
 			{[]string{"doc_expire", ""}, []string{"resource.documents.invalid_format"}},
 			{[]string{"doc_expire", "3020-13-01"}, []string{"resource.documents.expire_not_a_date"}},
 			{[]string{"doc_expire", "20-01-01"}, []string{"resource.documents.expire_not_a_date"}},
+			{[]string{"doc_expire", "31/02/3020"}, []string{"resource.documents.expire_not_a_date"}},
+			{[]string{"doc_expire", "01/22/3020"}, []string{"resource.documents.expire_not_a_date"}},
+			{[]string{"doc_expire", "22/01/2001"}, []string{"resource.documents.already_expired"}},
+			{[]string{"doc_expire", "22/01/13020"}, []string{"resource.documents.invalid_format"}},
 			{[]string{"doc_expire", "13020-01-22"}, []string{"resource.documents.invalid_format"}},
 			{[]string{"doc_expire", "13020-02-30"}, []string{"resource.documents.expire_not_a_date"}},
 			{[]string{"doc_expire", yesterday}, []string{"resource.documents.already_expired"}},
@@ -98,6 +102,8 @@ func TestDocuments(t *testing.T) {
 		for _, o := range []apitest.Option{apitest.Form("upload[]", "http://example.test/a.png"), apitest.Form("upload", "abc")} {
 			post(document(), o).Want(t, 422, "upload.blank")
 		}
+		emptyFile := apitest.Form("upload[]", "") // in multipart, an input in which nothing was chosen reads like this
+		post(document(), emptyFile).Want(t, 400, "resource.document.missing_upload")
 		post(document(), file, apitest.Form("upload[]", "text")).Want(t, 422, "upload.blank")
 		post(document(), file, apitest.Form("upload[]", "1", "upload[]", "2", "upload[]", "3", "upload[]", "4")).
 			Want(t, 400, "resource.documents.limit_will_be_reached")
@@ -106,7 +112,8 @@ func TestDocuments(t *testing.T) {
 		b.wantEvents(t)
 
 		today := e.Clock.Now().UTC().Format(time.DateOnly)
-		post(document("doc_expire", today, "doc_number", "AA-12 34", "metadata", `{"a":1}`),
+		dayFirst := e.Clock.Now().UTC().Format("02/01/2006")
+		post(document("doc_expire", dayFirst, "doc_number", "AA-12 34", "metadata", `{"a":1}`), emptyFile, emptyFile,
 			apitest.File("upload[]", `C:\x\päss port.PNG`, "text/plain", pngFile(t)), apitest.File("upload[]", "b.jpeg", "image/jpeg", jpegFile(t))).
 			WantBody(t, 201, "201")
 		events := b.wantEvents(t, "model.document.created", "model.document.created", "model.label.created")

@@ -249,8 +249,12 @@ func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
 }
 
 // tryCode reports whether a code is the one last sent to the number. The try is counted before the code is looked at, so
-// that parallel guesses cannot pass the limit together; beyond it not even the right one is, for as long as it lives.
+// that parallel guesses cannot pass the limit together; beyond it not even the right one is, for as long as it lives. A
+// text that cannot be a code is no try.
 func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool, error) {
+	if !sms.CanBeCode(m.SMS, c.String("verification_code")) {
+		return false, nil
+	}
 	var p *db.Phone
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
 		if p, err = lockedPhone(ctx, c, u, number); err != nil {

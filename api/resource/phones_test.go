@@ -3,6 +3,7 @@ package resource_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"barong/api/account"
 	"barong/api/resource"
 	"barong/internal/apitest"
+	"barong/internal/limit"
 	"barong/internal/sms"
 )
 
@@ -69,7 +71,15 @@ func TestPhones(t *testing.T) {
 		}
 		b.wantEvents(t)
 		b.wantActivities(t, u)
-		a := post("/verify", apitest.Form("phone_number", mobile, "verification_code", code)).Want(t, 201)
+		for range limit.WrongSMSCodes { // what cannot be a code is no guess
+			post("/verify", apitest.Form("phone_number", mobile, "verification_code", code+"0")).Want(t, 404, "resource.phone.verification_invalid")
+			post("/verify", apitest.Form("phone_number", mobile, "verification_code", "code")).Want(t, 404, "resource.phone.verification_invalid")
+		}
+		number, err := strconv.Atoi(code) // without the zeros that it begins with
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := post("/verify", apitest.JSON(map[string]any{"phone_number": mobile, "verification_code": number})).Want(t, 201)
 		if got := a.Object(t); got["uid"] != u.UID || got["level"] != float64(2) || got["csrf_token"] != nil || len(got["phones"].([]any)) != 1 {
 			t.Errorf("verified %v", got)
 		}

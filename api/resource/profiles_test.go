@@ -1,12 +1,14 @@
 package resource_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"barong/api/account"
+	"barong/db"
 	"barong/internal/apitest"
 )
 
@@ -82,7 +84,7 @@ func TestProfiles(t *testing.T) {
 				}
 			}
 			for _, o := range []apitest.Option{
-				apitest.Form("dob", "2000/01/02"), apitest.Form("dob", "20000102"), apitest.Form("confirm", "maybe"),
+				apitest.Form("dob", "29/02/1990"), apitest.Form("dob", "02/28/1990"), apitest.Form("dob", "20000102"), apitest.Form("confirm", "maybe"),
 				apitest.JSON(map[string]any{"first_name": []string{"x"}}),
 			} {
 				write(b, o).Want(t, 422, "invalid")
@@ -98,6 +100,20 @@ func TestProfiles(t *testing.T) {
 		b.wantEvents(t, "model.profile.updated")
 		put(b, apitest.Form("city", "Kyiv")).Want(t, 200)
 		b.wantEvents(t)
+		for i, dob := range []string{"03/02/1991", "04-02-1991", "05.02.1991", "1991/02/06"} { // as the original's front end sends it
+			for _, b := range []*bench{b, old} {
+				if got := put(b, apitest.Form("dob", dob)).Want(t, 200).Object(t)["dob"]; got != fmt.Sprintf("1991-02-0%d", i+3) {
+					t.Errorf("%s is %v", dob, got)
+				}
+			}
+		}
+		for _, b := range []*bench{b, old} { // metadata as it was read
+			read := put(b, apitest.JSON(map[string]any{"metadata": map[string]any{"a": []int{1}}})).Want(t, 200).Object(t)["metadata"]
+			put(b, apitest.JSON(map[string]any{"metadata": read})).Want(t, 200)
+		}
+		if p, err := e.DB.ProfileIn(t.Context(), u.ID, db.ProfileDrafted); err != nil || *p.Metadata != `{"a":[1]}` {
+			t.Errorf("metadata %+v, %v", p, err)
+		}
 		if got := put(b, apitest.JSON(map[string]any{"dob": "", "metadata": nil})).Want(t, 200).Object(t); got["dob"] != nil || got["metadata"] != nil {
 			t.Errorf("profile %v", got)
 		}

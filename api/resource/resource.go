@@ -142,7 +142,7 @@ func (m *Module) Routes() []rest.Route {
 		Name: "channel", Values: []string{"sms", "call"}, Default: "sms", BadValue: "resource.phone.invalid_channel",
 		Doc: "How the code is sent: sms or call.",
 	}
-	code := rest.Param{Name: "code", Required: true, NotBlank: true, Doc: "Code of the authenticator app."}
+	code := rest.Param{Name: "code", Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the authenticator app."}
 	kid := rest.Param{Name: "kid", In: rest.Path, Required: true, NotBlank: true, Doc: "Id of the key."}
 	labelKey := rest.Param{Name: "key", In: rest.Path, Required: true, NotBlank: true, Doc: "Key of the label."}
 	profile := []rest.Param{
@@ -153,7 +153,7 @@ func (m *Module) Routes() []rest.Route {
 		{Name: "postcode"},
 		{Name: "city"},
 		{Name: "country", Doc: "ISO 3166-1 code, alpha-2 or alpha-3."},
-		{Name: "metadata", Doc: "Further facts, as JSON text."},
+		{Name: "metadata", Type: rest.JSONText, Doc: "Further facts: JSON text, or an object."},
 		{Name: "confirm", Type: rest.Boolean, Doc: "Submits the profile for verification."},
 	}
 	filters := []rest.Param{
@@ -165,8 +165,10 @@ func (m *Module) Routes() []rest.Route {
 	for i := range pages {
 		pages[i].Default = "" // without them the list comes whole, and without the headers of a page
 	}
-	if m.Legacy { // release 2.4.17 ignored what it did not know
+	userData := rest.JSONText
+	if m.Legacy { // release 2.4.17 ignored what it did not know, and is on record with refusing an object here
 		filters, pages = nil, nil
+		userData = rest.String
 	}
 	return []rest.Route{
 		{
@@ -176,7 +178,7 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "PUT", Path: "/resource/users/me", Summary: "Replaces the caller's data.",
 			Access: rest.User, Prefix: users, Params: []rest.Param{
-				{Name: "data", Required: true, NotBlank: true, Doc: "JSON text of at most 1024 characters."},
+				{Name: "data", Type: userData, Required: true, NotBlank: true, Doc: "JSON text of at most 1024 characters."},
 			},
 			Success: 201, BadRequest: false, Output: "UserWithFullInfo", Added: true, Handle: m.setData,
 			Errors: []fault.Code{"data.too_long", "data.invalid_format"},
@@ -185,7 +187,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "DELETE", Path: "/resource/users/me", Summary: "Closes the caller's account for good.",
 			Access: rest.User, Prefix: users, Params: []rest.Param{
 				{Name: "password", In: rest.Query, Required: true, NotBlank: true, Doc: "The account's password."},
-				{Name: "otp_code", In: rest.Query, NotBlank: true, Doc: "Code of the second factor, when the account has one."},
+				{Name: "otp_code", In: rest.Query, Type: rest.Code, NotBlank: true, Doc: "Code of the second factor, when the account has one."},
 			},
 			Success: 204, Legacy: 200, Output: "code", Handle: m.deleteMe,
 			Errors: []fault.Code{
@@ -275,7 +277,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "doc_number", Required: true, NotBlank: true, Doc: "Its number: letters, digits, dashes and spaces."},
 				{Name: "upload", Type: rest.Files, Required: true, Doc: "One or several files, as upload[]."},
 				{Name: "doc_expire", Type: rest.Date, BadType: "resource.documents.expire_not_a_date", Doc: "The day on which it expires."},
-				{Name: "metadata", Doc: "Further facts, as JSON text."},
+				{Name: "metadata", Type: rest.JSONText, Doc: "Further facts: JSON text, or an object."},
 			},
 			MaxBody: m.maxUploads(), Parallel: m.parallelUploads(), Success: 201, BadRequest: true, Output: "code", Handle: m.upload,
 			Errors: []fault.Code{
@@ -304,7 +306,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "POST", Path: "/resource/phones/verify", Summary: "Verifies a phone by the code that was sent to it.",
 			Access: rest.User, Prefix: phones, Params: []rest.Param{
 				number,
-				{Name: "verification_code", Required: true, NotBlank: true, Doc: "The code from the message."},
+				{Name: "verification_code", Type: rest.Code, Required: true, NotBlank: true, Doc: "The code from the message."},
 			},
 			BadRequest: true, Success: 201, Output: "UserWithFullInfo", Handle: m.verifyPhone,
 			Errors: codes([]fault.Code{"resource.phone.invalid_num", "resource.phone.number_exist", "resource.phone.doesnt_exist", "resource.phone.verification_invalid"}, smsCodes),
@@ -347,7 +349,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "kid", NotBlank: true, Doc: "Ignored: the id is made here."},
 				{Name: "scope", NotBlank: true, Doc: "What the key is for, separated by commas."},
 				{
-					Name: "totp_code", Required: true, NotBlank: true, Missing: "resource.api_key.missing_totp",
+					Name: "totp_code", Type: rest.Code, Required: true, NotBlank: true, Missing: "resource.api_key.missing_totp",
 					Doc: "Code of the second factor.",
 				},
 			},
@@ -360,7 +362,7 @@ func (m *Module) Routes() []rest.Route {
 				kid,
 				{Name: "scope", NotBlank: true, Doc: "What the key is for, separated by commas."},
 				{Name: "state", NotBlank: true, Doc: "active or inactive."},
-				{Name: "totp_code", Required: true, NotBlank: true, Doc: "Code of the second factor."},
+				{Name: "totp_code", Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the second factor."},
 			},
 			BadRequest: true, Success: 200, Output: "APIKey", Handle: m.updateAPIKey,
 			Errors: codes(guardCodes, []fault.Code{fault.NotFound, "state.inclusion", "state.too_long", "scope.too_long"}),
@@ -369,7 +371,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "DELETE", Path: "/resource/api_keys/{kid}", Summary: "Removes an API key.",
 			Access: rest.User, Prefix: apiKeys, Params: []rest.Param{
 				kid,
-				{Name: "totp_code", In: rest.Query, Required: true, NotBlank: true, Doc: "Code of the second factor."},
+				{Name: "totp_code", In: rest.Query, Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the second factor."},
 			},
 			BadRequest: true, Success: 204, Handle: m.deleteAPIKey, Errors: codes(guardCodes, []fault.Code{fault.NotFound}),
 		},
@@ -377,7 +379,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "POST", Path: "/resource/data_storage", Summary: "Stores a JSON text under one of the configured titles, once.",
 			Access: rest.User, Prefix: dataStorage, Params: []rest.Param{
 				{Name: "title", Required: true, NotBlank: true, Doc: "One of the configured titles."},
-				{Name: "data", Required: true, NotBlank: true, Doc: "JSON text of at most 5120 characters."},
+				{Name: "data", Type: rest.JSONText, Required: true, NotBlank: true, Doc: "JSON text of at most 5120 characters."},
 			},
 			Success: 201, Output: "code", Handle: m.store,
 			Errors: []fault.Code{"data.too_long", "data.invalid_format", "title.taken", "title.inclusion", "title.exclusion", "title.too_long"},

@@ -46,6 +46,11 @@ func TestMe(t *testing.T) {
 		put(apitest.Form("data", `{"bar":"baz"}`)).Want(t, 201)
 		b.wantEvents(t)
 		put(apitest.JSON(map[string]any{"data": 5})).Want(t, 201)
+		object := apitest.JSON(map[string]any{"data": map[string]any{"a": "<b>"}})
+		if got := put(object).Want(t, 201).Object(t)["data"]; got != `{"a":"<b>"}` {
+			t.Errorf("an object is not stored as its text: %v", got)
+		}
+		start(t, e, legacy).Put(t, "/resource/users/me", apitest.As(u), object).Want(t, 422, "invalid")
 		for _, c := range []struct {
 			option apitest.Option
 			codes  []string
@@ -54,7 +59,7 @@ func TestMe(t *testing.T) {
 			{apitest.Form("data", " "), []string{"resource.user.empty_data"}},
 			{apitest.JSON(map[string]any{"data": nil}), []string{"resource.user.empty_data"}},
 			{apitest.JSON(map[string]any{"data": []string{"x"}}), []string{"invalid"}},
-			{apitest.JSON(map[string]any{"data": map[string]int{"a": 1}}), []string{"invalid"}},
+			{apitest.JSON(map[string]any{"data": map[string]string{"a": strings.Repeat("ж", 1017)}}), []string{"data.too_long"}},
 			{apitest.Form("data", "{"), []string{"data.invalid_format"}},
 			{apitest.Form("data", `{"a":"`+strings.Repeat("ж", 1017)+`"}`), []string{"data.too_long"}},
 			{apitest.Form("data", strings.Repeat("x", 1025)), []string{"data.too_long", "data.invalid_format"}},
@@ -162,9 +167,11 @@ func TestGuesses(t *testing.T) {
 	pending := e.NewUser(t, nil)
 	b.Post(t, "/resource/otp/generate_qrcode", apitest.As(pending)).Want(t, 201)
 	for range 5 {
-		b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "12345")).Want(t, 422, "resource.otp.invalid")
+		b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "12345")).Want(t, 422, "resource.otp.invalid") // no guess
+		b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "000000")).Want(t, 422, "resource.otp.invalid")
 	}
-	b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "12345")).Want(t, 429, "request.rate_limited")
+	b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "12345")).Want(t, 422, "resource.otp.invalid")
+	b.Post(t, "/resource/otp/enable", apitest.As(pending), apitest.Form("code", "000000")).Want(t, 429, "request.rate_limited")
 }
 
 const fresh = "Wm3#kdPq81zRo"
@@ -411,7 +418,7 @@ func TestDataStorage(t *testing.T) {
 			"resource.datastorage.missing_data", "resource.datastorage.empty_data",
 		)
 		post("", " ").Want(t, 422, "resource.datastorage.empty_title", "resource.datastorage.empty_data")
-		b.Post(t, "/resource/data_storage", apitest.As(u), apitest.JSON(map[string]any{"title": []string{"personal"}, "data": map[string]int{"a": 1}})).
+		b.Post(t, "/resource/data_storage", apitest.As(u), apitest.JSON(map[string]any{"title": []string{"personal"}, "data": []int{1}})).
 			Want(t, 422, "invalid", "invalid")
 		post("other", "{}").Want(t, 422, "title.inclusion")
 		post("Personal", "{}").Want(t, 422, "title.inclusion")

@@ -94,19 +94,11 @@ func (c *Call) Value(name string) any {
 func (c *Call) Decode(name string, into any) error {
 	v := c.args[name]
 	encoded := []byte(v.text)
-	var err error
-	switch v.kind {
-	case list:
-		encoded, err = json.Marshal(v.items)
-		if v.other {
-			encoded, err = json.Marshal(v.array)
+	if v.kind == list || v.kind == object {
+		var err error
+		if encoded, err = v.encode(); err != nil {
+			return fmt.Errorf("decode %s: %w", name, err)
 		}
-	case object:
-		encoded, err = json.Marshal(v.raw)
-	case absent, null, text, files:
-	}
-	if err != nil {
-		return fmt.Errorf("decode %s: %w", name, err)
 	}
 	if tooDeep(encoded) {
 		return errMalformed

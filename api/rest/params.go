@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"barong/internal/fault"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Bounds of what a stranger may send in one request.
@@ -48,6 +50,8 @@ type value struct {
 	raw   map[string]any
 	files []*multipart.FileHeader
 	query bool // it stood in the query
+	// number says that text is a JSON number, which has lost the zeros it began with.
+	number bool
 }
 
 type args map[string]value
@@ -91,8 +95,8 @@ func readBody(rc *fasthttp.RequestCtx, out args, limit int) (*multipart.Form, er
 	ctype := string(rc.Request.Header.ContentType())
 	if isMultipart(rc) {
 		_, params, err := mime.ParseMediaType(ctype)
-		if err != nil || params["boundary"] == "" {
-			return nil, errMalformed.Because(err)
+		if err != nil {
+			params = nil // it does no harm where there is nothing to read
 		}
 		form, err := readForm(rc, params["boundary"], limit)
 		if err != nil {
@@ -107,7 +111,7 @@ func readBody(rc *fasthttp.RequestCtx, out args, limit int) (*multipart.Form, er
 }
 
 func readPlain(rc *fasthttp.RequestCtx, out args, ctype string) error {
-	if len(rc.Request.Body()) == 0 {
+	if len(bytes.TrimSpace(rc.Request.Body())) == 0 {
 		return nil
 	}
 	// Parameters say nothing that matters here, so odd ones do no harm.
@@ -207,10 +211,12 @@ func readJSON(out args, body []byte) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errMalformed
 	}
-	members, ok := top.(map[string]any)
-	if !ok {
-		return errMalformed // the original took an array or a scalar for "no parameters" and hid the caller's mistake
+	// Clients send null, [] or a scalar where they have no parameters. A list that holds something would be a mistake that
+	// nobody told them of.
+	if list, ok := top.([]any); ok && len(list) > 0 {
+		return errMalformed
 	}
+	members, _ := top.(map[string]any)
 	for k, v := range members {
 		got := jsonValue(v)
 		if len(k) > maxNameBytes || !clean(k) || !clean(got.text) || slices.ContainsFunc(got.items, func(s string) bool { return !clean(s) }) {
@@ -249,7 +255,7 @@ func jsonValue(v any) value {
 	case string:
 		return value{kind: text, text: v}
 	case json.Number:
-		return value{kind: text, text: v.String()}
+		return value{kind: text, text: v.String(), number: true}
 	case bool:
 		return value{kind: text, text: strconv.FormatBool(v)}
 	case []any:
@@ -318,6 +324,13 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 			delete(a, p.Name)
 			v = value{}
 		}
+		if v.kind != absent {
+			if v = p.normal(v); v.kind == absent {
+				delete(a, p.Name)
+			} else {
+				a[p.Name] = v
+			}
+		}
 		first := len(codes)
 		add := func(c fault.Code) { // a code is listed once a parameter
 			if !slices.Contains(codes[first:], c) {
@@ -366,6 +379,94 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 	return codes, required
 }
 
+// normal is a value in the one form that handlers read.
+func (p *Param) normal(v value) value {
+	switch p.Type {
+	case Date:
+		if day, ok := Day(v.text); ok && v.kind == text {
+			v.text = day
+		}
+	case Code:
+		if v.kind == text {
+			v.text = normalCode(v.text, v.number)
+		}
+	case JSONText:
+		if v.kind == object {
+			if encoded, err := v.encode(); err == nil {
+				v = value{kind: text, text: string(encoded), query: v.query}
+			}
+		}
+	case Files:
+		return withoutEmptyParts(v)
+	case String, Integer, Boolean, Any, JSON, Object:
+	}
+	return v
+}
+
+// withoutEmptyParts leaves out what a browser sends for a file input in which nothing was chosen: a part without name and
+// bytes.
+func withoutEmptyParts(v value) value {
+	switch {
+	case v.kind == text && v.text == "":
+		return value{}
+	case len(v.items) == 0:
+		return v
+	}
+	items := slices.DeleteFunc(slices.Clone(v.items), func(s string) bool { return s == "" })
+	if len(items) == 0 && len(v.files) == 0 && !v.other {
+		return value{}
+	}
+	v.items = items
+	return v
+}
+
+// codeDigits is how many digits the codes of authenticator apps and of messages have.
+const codeDigits = 6
+
+// maxCode is the longest text that is looked at as a code, in bytes.
+const maxCode = 256
+
+// normalCode is a code as it was made, of one that was copied from a screen or a message: in plain letters and digits,
+// without what stands between its groups and around it. A number has lost the zeros it began with.
+func normalCode(s string, number bool) string {
+	if number {
+		if len(s) < codeDigits && strings.Trim(s, "0123456789") == "" {
+			return strings.Repeat("0", codeDigits-len(s)) + s
+		}
+		return s
+	}
+	if len(s) > maxCode {
+		return s
+	}
+	const minus = '\u2212'
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || unicode.In(r, unicode.Pd, unicode.Cf) || r == minus { // Cf: zero-width characters
+			return -1
+		}
+		return r
+	}, norm.NFKC.String(s))
+}
+
+// encode is the JSON text of a list or an object.
+func (v value) encode() ([]byte, error) {
+	var from any
+	switch {
+	case v.kind == object:
+		from = v.raw
+	case v.other:
+		from = v.array
+	default:
+		from = v.items
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(from); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
 func (p *Param) fits(v value) bool {
 	if v.kind == null {
 		return true
@@ -379,7 +480,7 @@ func (p *Param) fits(v value) bool {
 		return v.kind != files
 	case Object:
 		return v.kind == object
-	case String, Integer, Boolean, Date:
+	case String, Integer, Boolean, Date, Code, JSONText:
 	}
 	if v.kind != text {
 		return false
@@ -395,8 +496,9 @@ func (p *Param) fits(v value) bool {
 		_, ok := parseBool(v.text)
 		return ok
 	case Date:
-		return validDate(v.text)
-	case String, Files, Any, JSON, Object:
+		_, ok := Day(v.text)
+		return ok
+	case String, Code, JSONText, Files, Any, JSON, Object:
 	}
 	return true
 }
@@ -433,13 +535,34 @@ func parseBool(s string) (v, ok bool) {
 	return false, false
 }
 
-// validDate accepts a calendar date as YYYY-MM-DD and nothing else, but that the year may be one beyond 9999: whether
-// that is sensible is for the handler to say.
-func validDate(s string) bool {
-	year, day, _ := strings.Cut(s, "-")
-	if n, err := strconv.ParseUint(year, 10, 32); err == nil && len(year) > 4 && year[0] != '0' {
-		s = strconv.FormatUint(2000+n%400, 10) + "-" + day // the calendar is the same every 400 years
+// Day reads a calendar date in the forms that people and front ends write: YYYY-MM-DD, YYYY/MM/DD, and day first
+// DD/MM/YYYY, DD-MM-YYYY, DD.MM.YYYY. It returns YYYY-MM-DD. The year may be one beyond 9999: whether that is sensible is
+// for the handler to say.
+func Day(text string) (date string, ok bool) {
+	text = strings.TrimSpace(text)
+	i := strings.IndexAny(text, "-/.")
+	if i < 0 {
+		return "", false
 	}
-	_, err := time.Parse(time.DateOnly, s)
-	return err == nil
+	parts := strings.Split(text, text[i:i+1])
+	if len(parts) != 3 {
+		return "", false
+	}
+	year, month, day := parts[0], parts[1], parts[2]
+	if len(day) >= 4 {
+		year, day = day, year
+	} else if text[i] == '.' {
+		return "", false
+	}
+	n, err := strconv.ParseUint(year, 10, 32)
+	if err != nil || len(year) < 4 || len(year) > 4 && year[0] == '0' {
+		return "", false
+	}
+	date = year + "-" + month + "-" + day
+	probe := date
+	if len(year) > 4 { // the calendar is the same every 400 years
+		probe = strconv.FormatUint(2000+n%400, 10) + "-" + month + "-" + day
+	}
+	_, err = time.Parse(time.DateOnly, probe)
+	return date, err == nil
 }

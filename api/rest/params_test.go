@@ -45,6 +45,7 @@ const (
 
 func TestReadArgs(t *testing.T) {
 	str := func(s string) value { return value{kind: text, text: s} }
+	num := func(s string) value { return value{kind: text, text: s, number: true} }
 	items := func(s ...string) value { return value{kind: list, items: s} }
 	for _, c := range []struct {
 		name, query, contentType, body string
@@ -64,12 +65,25 @@ func TestReadArgs(t *testing.T) {
 		{"JSON with odd parameters", "", "Application/JSON ; charset=utf-8; charset", `{"a":"x"}`, args{"a": str("x")}},
 		{"form with the same parameter twice", "", formType + ";charset=utf-8;charset=utf-8", "a=x", args{"a": str("x")}},
 		{"JSON scalars are text", "", jsonType, `{"a":5,"b":1.50,"c":true,"d":null,"e":"x"}`, args{
-			"a": str("5"), "b": str("1.50"), "c": str("true"), "d": {kind: null}, "e": str("x"),
+			"a": num("5"), "b": num("1.50"), "c": str("true"), "d": {kind: null}, "e": str("x"),
 		}},
 		{"JSON list", "", jsonType + "; charset=utf-8", `{"a":["x",5],"b":[]}`, args{"a": items("x", "5"), "b": {kind: list}}},
 		{"JSON list of objects", "", jsonType, `{"a":[{}]}`, args{"a": {kind: list, other: true, array: []any{map[string]any{}}}}},
 		{"JSON object", "", jsonType, `{"a":{"b":"c"}}`, args{"a": {kind: object, raw: map[string]any{"b": "c"}}}},
 		{"unknown type without a body", "a=1", "text/plain", "", args{"a": str("1")}},
+		{"unknown type and white space", "a=1", "text/plain", " \n", args{"a": str("1")}},
+		{"JSON null", "a=1", jsonType, `null`, args{"a": str("1")}},
+		{"JSON null without a type", "", "", " null\n", args{}},
+		{"JSON empty list", "a=1", jsonType, ` [ ] `, args{"a": str("1")}},
+		{"JSON number", "", jsonType, `5`, args{}},
+		{"JSON text", "", jsonType, `"a"`, args{}},
+		{"JSON boolean", "", jsonType, `false`, args{}},
+		{"JSON white space", "a=1", jsonType, " \t\r\n", args{"a": str("1")}},
+		{"form of white space", "", formType, "\r\n", args{}},
+		{"multipart without a byte", "a=1", "multipart/form-data; boundary=x", "", args{"a": str("1")}},
+		{"multipart without byte and boundary", "", "multipart/form-data", "", args{}},
+		{"multipart without a part", "a=1", "multipart/form-data; boundary=x", "--x--\r\n", args{"a": str("1")}},
+		{"multipart without part and line end", "", "multipart/form-data; boundary=x", "--x--", args{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, _, err := readArgs(request(c.query, c.contentType, c.body), nil, 1000)
@@ -106,8 +120,9 @@ func TestReadArgsRefuses(t *testing.T) {
 		{"malformed JSON", "", jsonType, `{"a":`, 400},
 		{"urlencoded without a type", "", "", "a=1", 400},
 		{"JSON array", "", jsonType, `[1]`, 400},
-		{"JSON scalar", "", jsonType, `5`, 400},
-		{"JSON null", "", jsonType, `null`, 400},
+		{"JSON array of null", "", jsonType, `[null]`, 400},
+		{"JSON null and more", "", jsonType, `null null`, 400},
+		{"no JSON word", "", jsonType, `nil`, 400},
 		{"two JSON values", "", jsonType, `{} {}`, 400},
 		{"trailing garbage", "", jsonType, `{}x`, 400},
 		{"NUL in JSON", "", jsonType, `{"a":"\u0000"}`, 400},
@@ -220,6 +235,8 @@ func TestValidate(t *testing.T) {
 		{Name: "d", Type: Date},
 		{Name: "o", Type: Any},
 		{Name: "u", Type: Files},
+		{Name: "j", Type: JSONText, NotBlank: true},
+		{Name: "c", Type: Code, NotBlank: true},
 	}}
 	bounded := &Route{Prefix: "p", Params: []Param{{Name: "v", Required: true, NotBlank: true, Values: []string{"x"}}}}
 	valueFirst := &Route{Prefix: "p", Params: []Param{
@@ -264,7 +281,16 @@ func TestValidate(t *testing.T) {
 		{"no such day in a late year", r, `{"a":"x","d":"12001-02-29"}`, []fault.Code{"invalid"}, false},
 		{"zeros before a year", r, `{"a":"x","d":"02000-02-28"}`, []fault.Code{"invalid"}, false},
 		{"signed year", r, `{"a":"x","d":"+12000-02-28"}`, []fault.Code{"invalid"}, false},
-		{"other date format", r, `{"a":"x","d":"02-01-2000"}`, []fault.Code{"invalid"}, false},
+		{"day first", r, `{"a":"x","d":"02-01-2000"}`, nil, false},
+		{"no such day, day first", r, `{"a":"x","d":"29/02/2001"}`, []fault.Code{"invalid"}, false},
+		{"list for a date", r, `{"a":"x","d":["02-01-2000"]}`, []fault.Code{"invalid"}, false},
+		{"JSON text", r, `{"a":"x","j":"{\"k\":1}"}`, nil, false},
+		{"object for JSON text", r, `{"a":"x","j":{"k":1}}`, nil, false},
+		{"empty object for JSON text", r, `{"a":"x","j":{}}`, nil, false},
+		{"list for JSON text", r, `{"a":"x","j":[1]}`, []fault.Code{"invalid"}, false},
+		{"blank JSON text", r, `{"a":"x","j":" "}`, []fault.Code{"p.empty_j"}, false},
+		{"code of nothing but dashes", r, `{"a":"x","c":" - - "}`, []fault.Code{"p.empty_c"}, false},
+		{"object for a code", r, `{"a":"x","c":{"k":1}}`, []fault.Code{"invalid"}, false},
 		{"object where any may stand", r, `{"a":"x","o":{"k":1}}`, nil, false},
 		{"list where any may stand", r, `{"a":"x","o":["k"]}`, []fault.Code{"invalid"}, false},
 		{"object for files", r, `{"a":"x","u":{}}`, []fault.Code{"invalid"}, false},
@@ -293,6 +319,105 @@ func TestValidate(t *testing.T) {
 			}
 			if c.r == standard && len(c.want) == 0 && a["c"].text != "sms" {
 				t.Errorf("default %+v", a["c"])
+			}
+		})
+	}
+}
+
+// TestNormal: handlers read dates, codes and JSON texts in one form, whatever was sent.
+func TestNormal(t *testing.T) {
+	r := &Route{Prefix: "p", Params: []Param{{Name: "d", Type: Date}, {Name: "c", Type: Code}, {Name: "j", Type: JSONText}, {Name: "s"}}}
+	for _, c := range []struct{ name, json, want string }{
+		{"d", `"1990-02-28"`, "1990-02-28"},
+		{"d", `"1990/02/28"`, "1990-02-28"},
+		{"d", `"28/02/1990"`, "1990-02-28"},
+		{"d", `"28-02-1990"`, "1990-02-28"},
+		{"d", `"28.02.1990"`, "1990-02-28"},
+		{"d", `" 28.02.1990\n"`, "1990-02-28"},
+		{"d", `"31/12/12030"`, "12030-12-31"},
+		{"d", `"29/02/2000"`, "2000-02-29"},
+		{"c", `"123456"`, "123456"},
+		{"c", `"595 886"`, "595886"},
+		{"c", `"595-886\n"`, "595886"},
+		{"c", `"\u200b595\u2013886\u00a0\ufeff"`, "595886"},
+		{"c", `"１２３４５６"`, "123456"},
+		{"c", `123456`, "123456"},
+		{"c", `12345`, "012345"},
+		{"c", `0`, "000000"},
+		{"c", `"12345"`, "12345"}, // a text has lost nothing
+		{"c", `-1234`, "-1234"},
+		{"c", `1e5`, "1e5"},
+		{"c", `1.5`, "1.5"},
+		{"c", `"ABCD-efgh-2345-abcd"`, "ABCDefgh2345abcd"},
+		{"c", `"٥٩٥٨٨٦"`, "٥٩٥٨٨٦"},
+		{"c", `"` + strings.Repeat("1 ", maxCode) + `"`, strings.Repeat("1 ", maxCode)},
+		{"j", `"{\"b\": 1}"`, `{"b": 1}`},
+		{"j", `{"b":1.50,"a":["<é>",null,{}]}`, `{"a":["<é>",null,{}],"b":1.50}`},
+		{"j", `{}`, `{}`},
+		{"s", `" 28/02/1990 "`, " 28/02/1990 "},
+	} {
+		a := args{}
+		if err := readJSON(a, []byte(`{"`+c.name+`":`+c.json+`}`)); err != nil {
+			t.Fatal(err)
+		}
+		if codes, _ := r.validate(a); len(codes) > 0 || a[c.name].text != c.want {
+			t.Errorf("%s %s: got %q %q, want %q", c.name, c.json, a[c.name].text, codes, c.want)
+		}
+	}
+}
+
+func TestDayRefuses(t *testing.T) {
+	for _, text := range []string{
+		"", " ", "x", "-", "--", "1990", "19900228", "1990-02-29", "1990-13-01", "1990-00-01", "1990-01-00", "31/04/1990", "00/01/1990",
+		"13/13/1990", "02/28/1990", "1990.02.28", "28/02-1990", "28-02/1990", "28.02.90", "28/02/90", "90-02-28", "1/2/1990", "28/2/1990",
+		"1990-2-28", "28/02/1990/1", "28/02/1990 10:00", "1990-02-28T00:00:00Z", "+1990-02-28", "28/02/+1990", "28/02/01990", "２８/02/1990",
+		"28/02/99999999999",
+	} {
+		if day, ok := Day(text); ok {
+			t.Errorf("%q is %s", text, day)
+		}
+	}
+}
+
+// TestEmptyFileInput: a file input in which nothing was chosen is no file, beside others or alone.
+func TestEmptyFileInput(t *testing.T) {
+	r := &Route{Prefix: "p", Params: []Param{{Name: "u", Type: Files, Required: true}, {Name: "s", NotBlank: true}}}
+	empty := func(w *multipart.Writer, name string) {
+		if _, err := w.CreatePart(map[string][]string{
+			"Content-Disposition": {`form-data; name="` + name + `"; filename=""`}, "Content-Type": {"application/octet-stream"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := func(w *multipart.Writer, name string) {
+		if _, err := w.CreateFormFile(name, "a.png"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		fill func(w *multipart.Writer)
+		want []fault.Code
+		n    int
+	}{
+		{"alone", func(w *multipart.Writer) { empty(w, "u") }, []fault.Code{"p.missing_u"}, 0},
+		{"alone in a list", func(w *multipart.Writer) { empty(w, "u[]"); empty(w, "u[]") }, []fault.Code{"p.missing_u"}, 0},
+		{"beside one", func(w *multipart.Writer) { empty(w, "u[]"); file(w, "u[]"); empty(w, "u[]") }, nil, 1},
+		{"beside one of the plain name", func(w *multipart.Writer) { file(w, "u"); empty(w, "u") }, nil, 1},
+		{"with a name it is a file", func(w *multipart.Writer) { file(w, "u[]") }, nil, 1},
+		{"a text stays one", func(w *multipart.Writer) { _ = w.WriteField("u[]", "x"); file(w, "u[]") }, nil, 2},
+		{"another parameter may not be blank", func(w *multipart.Writer) { file(w, "u"); empty(w, "s") }, []fault.Code{"p.empty_s"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			contentType, body := multipartBody(t, c.fill)
+			a, form, err := readArgs(request("", contentType, body), nil, 10_000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer form.RemoveAll()
+			codes, _ := r.validate(a)
+			if _, n := (&Call{args: a}).Files("u"); !slices.Equal(codes, c.want) || n != c.n {
+				t.Errorf("got %q and %d, want %q and %d", codes, n, c.want, c.n)
 			}
 		})
 	}

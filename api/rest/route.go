@@ -39,14 +39,16 @@ type Type uint8
 
 // The types of parameters. Values arrive as text or JSON; JSON numbers and booleans count as text.
 const (
-	String  Type = iota
-	Integer      // optional sign and decimal digits
-	Boolean      // true t yes y on 1, false f no n off 0, in lower, Capitalised or UPPER case
-	Date         // YYYY-MM-DD; the year may be later than 9999
-	Files        // uploaded files, or one
-	Any          // a string or an object: what captcha widgets send
-	JSON         // any JSON value, in a form its text; see Call.Decode
-	Object       // a JSON object
+	String   Type = iota
+	Integer       // optional sign and decimal digits
+	Boolean       // true t yes y on 1, false f no n off 0, in lower, Capitalised or UPPER case
+	Date          // a calendar date in any form of Day; handlers get YYYY-MM-DD
+	Code          // a code from an app, a message or a list of recovery codes; handlers get it without spaces and dashes
+	JSONText      // JSON text, or a JSON object; handlers get the text
+	Files         // uploaded files, or one
+	Any           // a string or an object: what captcha widgets send
+	JSON          // any JSON value, in a form its text; see Call.Decode
+	Object        // a JSON object
 )
 
 // A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -499,7 +500,7 @@ func readLimited(rc *fasthttp.RequestCtx, limit int) error {
 // multipartMemory is how much of an upload's parts is held in memory; the rest waits in temporary files.
 const multipartMemory = 1 << 20
 
-// readForm reads a multipart body, up to limit bytes.
+// readForm reads a multipart body, up to limit bytes. One without a byte has no parts, whatever its header says.
 func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.Form, error) {
 	if n := rc.Request.Header.ContentLength(); n > limit {
 		return nil, tooLarge(rc)
@@ -509,7 +510,15 @@ func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.F
 		stream = bytes.NewReader(rc.Request.Body())
 	}
 	bounded := &io.LimitedReader{R: stream, N: int64(limit) + 1}
-	form, err := multipart.NewReader(bounded, boundary).ReadForm(multipartMemory)
+	body := bufio.NewReader(bounded)
+	if _, err := body.Peek(1); errors.Is(err, io.EOF) {
+		return new(multipart.Form), nil
+	}
+	if boundary == "" {
+		unread(rc)
+		return nil, errMalformed
+	}
+	form, err := multipart.NewReader(body, boundary).ReadForm(multipartMemory)
 	if bounded.N <= 0 {
 		if form != nil {
 			err = errors.Join(err, form.RemoveAll())

@@ -131,6 +131,16 @@ func NewCode() string {
 	return fmt.Sprintf("%0*d", codeLength, n)
 }
 
+// CanBeCode reports whether a text has the form of a code that p sends. A provider that makes its own may make them of
+// four to ten digits.
+func CanBeCode(p Provider, code string) bool {
+	least, most := codeLength, codeLength
+	if !p.OwnCodes() {
+		least, most = 4, 10
+	}
+	return len(code) >= least && len(code) <= most && strings.Trim(code, "0123456789") == ""
+}
+
 // An Indexer makes keyed digests: a db.Sealer.
 type Indexer interface {
 	Index(value, purpose string) string
