@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"image/png"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,10 @@ func (s *Service) NewTOTP(user *db.User) (*TOTP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("second factor: %w", err)
 	}
+	key, err = otp.NewKeyFromURL(s.otpauth(user.Email, key.Secret()))
+	if err != nil {
+		return nil, fmt.Errorf("second factor: %w", err)
+	}
 	picture, err := key.Image(qrPixels, qrPixels)
 	if err != nil {
 		return nil, fmt.Errorf("second factor: %w", err)
@@ -58,6 +63,15 @@ func (s *Service) NewTOTP(user *db.User) (*TOTP, error) {
 		return nil, fmt.Errorf("second factor: %w", err)
 	}
 	return &TOTP{Secret: key.Secret(), URL: key.URL(), Barcode: base64.StdEncoding.EncodeToString(b.Bytes())}, nil
+}
+
+// otpauth is the URL of a second factor. Apps cut a name at a character that is not escaped, or show the escape of a space
+// as a plus, so that only what is unreserved (RFC 3986, section 2.3) stands for itself.
+func (s *Service) otpauth(account, secret string) string {
+	escape := func(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+	issuer := escape(s.AppName)
+	return fmt.Sprintf("otpauth://totp/%s:%s?algorithm=SHA1&digits=%s&issuer=%s&period=%d&secret=%s",
+		issuer, escape(account), totpDigits, issuer, totpPeriod, secret)
 }
 
 // StoreTOTP keeps a second factor in place of any older one. It counts once SetOTP has switched it on; while one is on,

@@ -17,6 +17,7 @@ import (
 	"barong/internal/fault"
 	"barong/internal/limit"
 
+	"github.com/pquerna/otp"
 	"github.com/pquerna/otp/totp"
 )
 
@@ -39,11 +40,23 @@ func TestNewTOTP(t *testing.T) {
 	engines(t, func(t *testing.T, b *bench) {
 		u := b.user("anna@example.com")
 		s := b.totp(u)
-		if want := "otpauth://totp/Barong:anna@example.com?algorithm=SHA1&digits=6&issuer=Barong&period=30&secret=" + s.Secret; s.URL != want {
+		if want := "otpauth://totp/Barong:anna%40example.com?algorithm=SHA1&digits=6&issuer=Barong&period=30&secret=" + s.Secret; s.URL != want {
 			t.Errorf("URL: got %s, want %s", s.URL, want)
 		}
 		if _, err := url.Parse(s.URL); err != nil || len(s.Secret) != 32 {
 			t.Errorf("secret of %d characters, %v", len(s.Secret), err)
+		}
+		app := b.AppName
+		b.AppName = "My Exchange & Co: 100% / é+?#"
+		odd := b.totp(b.user("o'b+é@example.com"))
+		b.AppName = app
+		want := "otpauth://totp/My%20Exchange%20%26%20Co%3A%20100%25%20%2F%20%C3%A9%2B%3F%23:o%27b%2B%C3%A9%40example.com" +
+			"?algorithm=SHA1&digits=6&issuer=My%20Exchange%20%26%20Co%3A%20100%25%20%2F%20%C3%A9%2B%3F%23&period=30&secret=" + odd.Secret
+		if odd.URL != want {
+			t.Errorf("URL: got %s, want %s", odd.URL, want)
+		}
+		if key, err := otp.NewKeyFromURL(odd.URL); err != nil || key.Issuer() != "My Exchange & Co: 100% / é+?#" {
+			t.Errorf("an app reads %s, %v", key, err)
 		}
 		picture, err := base64.StdEncoding.DecodeString(s.Barcode)
 		must(t, err)
