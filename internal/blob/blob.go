@@ -1,8 +1,8 @@
 // Package blob keeps the files of documents: in a folder, in S3 and what speaks its language (Google and Alibaba Cloud
 // among them), or in Azure.
 //
-// What is kept is private, and handed out by addresses that are signed and live for minutes. A file's type is judged by
-// its content and must fit its extension; what a browser would run (HTML, SVG) is never accepted. The client's file name
+// What is kept is private, and handed out by addresses that are signed and live for minutes. A file's type is that of its
+// content, whichever accepted extension its name has; what a browser would run (HTML, SVG) is never accepted. The client's file name
 // is in no key: see Key and Name.
 package blob
 
@@ -156,22 +156,31 @@ const HeadSize = 3072
 // Inspect judges a file by its client's name, its size and its beginning (3,072 bytes, or all of it), before anything is
 // stored. It returns the type, or the codes of a refusal.
 func (s *Store) Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code) {
+	contentType, _, codes = s.inspect(name, size, head)
+	return contentType, codes
+}
+
+// inspect is Inspect that also returns the extension to keep the file under: that of its content, in the client's spelling
+// where that says the same.
+func (s *Store) inspect(name string, size int64, head []byte) (contentType, kept string, codes []fault.Code) {
 	extension := extensionOf(name)
 	if !slices.Contains(s.o.Extensions, extension) {
-		return "", []fault.Code{fault.Code(fmt.Sprintf("upload.You are not allowed to upload %q files, allowed types: %s",
+		return "", "", []fault.Code{fault.Code(fmt.Sprintf("upload.You are not allowed to upload %q files, allowed types: %s",
 			extension, strings.Join(s.o.Extensions, ", "))), blank}
 	}
 	switch {
 	case size < s.o.MinSize:
-		return "", s.tooSmall()
+		return "", "", s.tooSmall()
 	case size > s.o.MaxSize:
-		return "", s.tooLarge()
+		return "", "", s.tooLarge()
 	}
-	contentType, ok := typeOf(extension, head)
-	if !ok {
-		return "", []fault.Code{wrongContent, blank}
+	contentType, detected := typeOf(head)
+	for _, e := range append([]string{extension}, s.o.Extensions...) {
+		if canonical(e) == detected {
+			return contentType, e, nil
+		}
 	}
-	return contentType, nil
+	return "", "", []fault.Code{wrongContent, blank}
 }
 
 func (s *Store) tooSmall() []fault.Code {
@@ -199,13 +208,13 @@ func (s *Store) Put(ctx context.Context, documentID int64, name string, r io.Rea
 	if !whole {
 		size = max(size, s.o.MinSize) // not known yet: judged at the end
 	}
-	contentType, codes := s.Inspect(name, size, head)
+	contentType, extension, codes := s.inspect(name, size, head)
 	if codes != nil {
 		return File{}, fault.Invalid(codes...)
 	}
 	random := make([]byte, 16)
 	rand.Read(random)
-	f := File{Key: fmt.Sprintf("%d/%x.%s", documentID, random, extensionOf(name)), ContentType: contentType}
+	f := File{Key: fmt.Sprintf("%d/%x.%s", documentID, random, extension), ContentType: contentType}
 
 	ctx, abort := context.WithCancel(ctx)
 	defer abort()
@@ -344,25 +353,22 @@ var activeTypes = []string{
 // alike maps the extensions that stand for one type to the one that the detector names.
 var alike = map[string]string{"jpeg": "jpg", "jpe": "jpg", "tif": "tiff", "heif": "heic"}
 
-// typeOf judges a file's beginning: its type, and whether that is what the extension says.
-func typeOf(extension string, head []byte) (string, bool) {
+// canonical is the extension by which the detector names the type that an extension stands for.
+func canonical(extension string) string {
+	if other, ok := alike[extension]; ok {
+		return other
+	}
+	return extension
+}
+
+// typeOf judges a file's beginning: its type and the canonical extension of it, empty for what a browser would run.
+func typeOf(head []byte) (contentType, extension string) {
 	detected := mimetype.Detect(head)
 	if slices.ContainsFunc(activeTypes, detected.Is) {
-		return "", false
+		return "", ""
 	}
-	want := extension
-	if other, ok := alike[extension]; ok {
-		want = other
-	}
-	got := strings.TrimPrefix(detected.Extension(), ".")
-	if other, ok := alike[got]; ok {
-		got = other
-	}
-	if got != want {
-		return "", false
-	}
-	kind, _, _ := strings.Cut(detected.String(), ";")
-	return kind, true
+	contentType, _, _ = strings.Cut(detected.String(), ";")
+	return contentType, canonical(strings.TrimPrefix(detected.Extension(), "."))
 }
 
 // contentTypes is the type that a stored file's extension stands for.

@@ -188,6 +188,9 @@ func TestPutOpenDelete(t *testing.T) {
 			{`C:\scans\me.PNG`, "png", "image/png", pngFile},
 			{"../../etc/passwd.pdf", "pdf", "application/pdf", pdf},
 			{"big.pdf", "pdf", "application/pdf", big},
+			{"a.png", "jpg", "image/jpeg", jpg}, // the content decides
+			{"a.jpg", "pdf", "application/pdf", pdf},
+			{"a.pdf", "png", "image/png", pngFile},
 		} {
 			f, err := s.Put(t.Context(), 42, c.name, iotest.HalfReader(bytes.NewReader(c.content)))
 			if err != nil {
@@ -231,8 +234,7 @@ func TestRefusals(t *testing.T) {
 			{"a.jpg", jpg[:19], "upload.File size should be greater than 20 Bytes"},
 			{"a.jpg", nil, "upload.File size should be greater than 20 Bytes"},
 			{"a.pdf", append(slices.Clone(pdf), make([]byte, 10<<10)...), "upload.File size should be less than 10 KB"},
-			{"a.png", jpg, "upload.invalid_extension"},
-			{"a.jpg", pdf, "upload.invalid_extension"},
+			{"a.png", []byte("GIF89a" + strings.Repeat("x", 20)), "upload.invalid_extension"},
 			{"a.jpg", []byte("<html><script>alert(1)</script></html>" + strings.Repeat(" ", 20)), "upload.invalid_extension"},
 			{"a.png", []byte(`<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script/></svg>`), "upload.invalid_extension"},
 			{"a.pdf", []byte(strings.Repeat("plain text ", 10)), "upload.invalid_extension"},
@@ -465,16 +467,17 @@ func FuzzInspect(f *testing.F) {
 	s := open(f, options(f))
 	f.Add("a.jpg", jpg[:200])
 	f.Add("a.png", pngFile[:60])
+	f.Add("a.png", jpg[:200])
 	f.Add("a.pdf", pdf)
 	f.Add("a.pdf", []byte("<html>%PDF-1.7"))
 	f.Add("../a.jpeg\x00.svg", []byte("<svg>"))
 	f.Fuzz(func(t *testing.T, name string, head []byte) {
-		kind, codes := s.Inspect(name, int64(len(head)), head)
+		kind, kept, codes := s.inspect(name, int64(len(head)), head)
 		if (kind == "") == (codes == nil) {
 			t.Fatalf("%q: %q and %v", name, kind, codes)
 		}
-		if kind != "" && kind != contentTypes(extensionOf(name)) {
-			t.Errorf("%q is accepted as %q and would be served as %q", name, kind, contentTypes(extensionOf(name)))
+		if kind != "" && kind != contentTypes(kept) {
+			t.Errorf("%q is accepted as %q and would be served as %q", name, kind, contentTypes(kept))
 		}
 	})
 }
