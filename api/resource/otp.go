@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -280,7 +281,8 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 		}
 		if c.Has("state") {
 			k.State = c.String("state")
-			known := k.State == "active" || k.State == "inactive"
+			// The original's front end sends disabled for inactive. Only active keys sign.
+			known := slices.Contains([]string{"active", "inactive", "disabled"}, k.State)
 			switch { // release 2.4.17 took any word
 			case !known && !m.Legacy:
 				return fault.Invalid("state.inclusion")

@@ -276,6 +276,15 @@ func TestAPIKeys(t *testing.T) {
 		if k, err := e.DB.APIKey(t.Context(), kid); err != nil || k.Active {
 			t.Errorf("stored %+v, %v", k, err)
 		}
+		patch(b, kid, apitest.Form("state", "active", "totp_code", now())).Want(t, 200)
+		for _, b := range []*bench{b, old} { // what the original's front end sends for inactive
+			if got := patch(b, kid, apitest.Form("state", "disabled", "totp_code", now())).Want(t, 200).Object(t); got["state"] != "disabled" {
+				t.Errorf("key %v", got)
+			}
+			if k, err := e.DB.APIKey(t.Context(), kid); err != nil || k.Active {
+				t.Errorf("stored %+v, %v", k, err)
+			}
+		}
 		// As ever, what is empty at the end of the list is no scope.
 		if got := patch(b, kid, apitest.Form("scope", ", one,two,,", "totp_code", now())).Want(t, 200); !strings.Contains(got.Body, `"scope":[""," one","two"]`) {
 			t.Errorf("scopes %s", got.Body)

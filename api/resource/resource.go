@@ -361,7 +361,7 @@ func (m *Module) Routes() []rest.Route {
 			Access: rest.User, Prefix: apiKeys, Params: []rest.Param{
 				kid,
 				{Name: "scope", NotBlank: true, Doc: "What the key is for, separated by commas."},
-				{Name: "state", NotBlank: true, Doc: "active or inactive."},
+				{Name: "state", NotBlank: true, Doc: "active or inactive; disabled is the same as inactive."},
 				{Name: "totp_code", Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the second factor."},
 			},
 			BadRequest: true, Success: 200, Output: "APIKey", Handle: m.updateAPIKey,
