@@ -28,11 +28,11 @@ func Translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNotFound
-	}
 	if f := (*fault.Error)(nil); errors.As(err, &f) {
 		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "23505" {

@@ -126,7 +126,7 @@ func WriteFault(rc *fasthttp.RequestCtx, err error) *fault.Error {
 // toFault is fault.As, and tells an outage of the database from a defect: the former is 503 and may be tried again.
 func toFault(err error) *fault.Error {
 	err = db.Translate(err)
-	if errors.Is(err, db.ErrNotFound) {
+	if f := (*fault.Error)(nil); !errors.As(err, &f) && errors.Is(err, db.ErrNotFound) {
 		return fault.New(fault.NotFound).Because(err)
 	}
 	return fault.As(err)

@@ -45,7 +45,9 @@ type Limiter interface {
 }
 
 // outage is the error of a counter that cannot be reached, whatever the store said.
-func outage(what string, err error) error { return fault.New(fault.Unavailable).Because(fmt.Errorf("%s: %w", what, err)) }
+func outage(what string, err error) error {
+	return fault.New(fault.Unavailable).Because(fmt.Errorf("%s: %w", what, err))
+}
 
 // A Rule is a limit with its name, which keeps its counters apart from those of other rules.
 type Rule struct {
