@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,20 +58,22 @@ func newClient(t *testing.T, addr, from string) *client {
 // call sends a request with the session's cookie and the headers, "Name: value" lines. A body goes out as JSON.
 func (c *client) call(t *testing.T, method, target string, body any, headers ...string) reply {
 	t.Helper()
-	var reader io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reader = bytes.NewReader(b)
+	if body == nil {
+		return c.send(t, method, target, nil, headers...)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, reader)
+	b, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	return c.send(t, method, target, bytes.NewReader(b), append(headers, "Content-Type: application/json")...)
+}
+
+// send sends a body as it is. Redirects are followed.
+func (c *client) send(t *testing.T, method, target string, body io.Reader, headers ...string) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, body)
+	if err != nil {
+		t.Fatal(err)
 	}
 	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0")
 	if c.session != "" {
@@ -91,7 +95,7 @@ func (c *client) call(t *testing.T, method, target string, body any, headers ...
 	for _, cookie := range res.Cookies() {
 		c.session = cookie.Name + "=" + cookie.Value
 	}
-	return reply{Status: res.StatusCode, Header: res.Header, Body: string(b)}
+	return reply{Status: res.StatusCode, Header: res.Header, Body: string(b), URL: res.Request.URL}
 }
 
 // open signs in or up, and keeps the session.
@@ -218,7 +222,7 @@ func newWorld(t *testing.T) *world {
 		api: testkit.FreePort(t), checks: testkit.FreePort(t), grpc: testkit.FreePort(t), upstream: w.service.port,
 	}
 	w.program = startProgram(t, "BARONG_HTTP_ADDR="+local(w.ports.api), "BARONG_CHECK_ADDR="+local(w.ports.checks),
-		"BARONG_GRPC_ADDR="+local(w.ports.grpc))
+		"BARONG_GRPC_ADDR="+local(w.ports.grpc), "BARONG_LOGIN_URL="+signin)
 	api := local(w.ports.api)
 	w.keys = publicKey(t, api)
 	w.bot = newKey(t, api)
@@ -261,6 +265,7 @@ const (
 	account = "/api/v2/peatio/account/balances" // needs a session or a key
 	public  = "/api/v2/peatio/public/markets"   // on the pass list
 	blocked = "/api/v2/peatio/management/ping"  // on the block list
+	signin  = "/api/v2/peatio/public/signin"    // the login page
 )
 
 // forgeries are headers by which a client claims to be another, elsewhere, or after something else. None must matter.
@@ -357,6 +362,8 @@ func (w *world) walk(t *testing.T, addr string) {
 		t.Errorf("the API behind the gateway: got %+v", r)
 	}
 
+	w.browse(t, stranger, c)
+
 	signed := w.bot.headers(w.nonce())
 	if claims := w.arrived(t, "an API key", stranger.call(t, "POST", account, nil, signed...)); claims["email"] != "bot@example.com" {
 		t.Errorf("the token says %+v", claims)
@@ -393,6 +400,93 @@ func (w *world) walk(t *testing.T, addr string) {
 		t.Errorf("sign out: got %+v", r)
 	}
 	refused(t, "after signing out", c.call(t, "GET", account, nil), 401, "authz.invalid_session")
+}
+
+// browse follows what the program links to, as browsers do: a stranger to the login page, who is signed in to further
+// pages, and anybody to the file of a document.
+func (w *world) browse(t *testing.T, stranger, c *client) {
+	page := "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+	target := account + "?tab=a%20b&x"
+	if r := stranger.call(t, "GET", target, nil, page); r.Status != 200 || r.URL.Path != signin || r.URL.Host != strings.TrimPrefix(c.base, "http://") ||
+		r.URL.Query().Get("rd") != c.base+target {
+		t.Errorf("a browser: got %+v", r)
+	}
+	w.service.take()
+	w.arrived(t, "a browser with a session", c.call(t, "GET", target, nil, page))
+	refused(t, "a form", stranger.call(t, "POST", account, nil, page), 401, "authz.missing_csrf_token")
+
+	r := c.call(t, "GET", "/api/v2/barong/admin/users?limit=1&order=asc", nil)
+	next := regexp.MustCompile(`<([^>]*)>; rel="next"`).FindStringSubmatch(r.Header.Get("Link"))
+	if r.Status != 200 || next == nil {
+		t.Fatalf("users: got %+v", r)
+	}
+	reference, err := r.URL.Parse(next[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second := c.call(t, "GET", strings.TrimPrefix(reference.String(), c.base), nil); second.Status != 200 || second.Header.Get("Page") != "2" ||
+		second.Body == r.Body || !strings.HasPrefix(second.Body, `[{"`) {
+		t.Errorf("%s: got %+v", reference, second)
+	}
+
+	file := append([]byte("\x89PNG\r\n\x1a\n"), bytes.Repeat([]byte{1}, 3<<20)...)
+	r = c.upload(t, "/api/v2/barong/resource/documents", "passport.png", file, map[string]string{
+		"doc_type": "Passport", "doc_number": "AA1234BB", "doc_expire": "3020-01-22",
+	})
+	if r.Status != 201 {
+		t.Fatalf("upload: got %+v", r)
+	}
+	var documents []struct{ Upload string }
+	r = c.call(t, "GET", "/api/v2/barong/resource/documents", nil)
+	if err := json.Unmarshal([]byte(r.Body), &documents); err != nil || len(documents) == 0 {
+		t.Fatalf("documents: got %+v", r)
+	}
+	link := documents[len(documents)-1].Upload
+	if !strings.HasPrefix(link, "/api/v2/barong/files/") {
+		t.Errorf("the document is at %s", link)
+	}
+	if r := stranger.call(t, "GET", link, nil, page); r.Status != 200 || r.Body != string(file) ||
+		!strings.HasPrefix(r.Header.Get("Content-Disposition"), "attachment") {
+		t.Errorf("%s: got %d, %d bytes, %+v", link, r.Status, len(r.Body), r.Header)
+	}
+	if r := stranger.call(t, "HEAD", link, nil); r.Status != 200 {
+		t.Errorf("HEAD %s: got %+v", link, r)
+	}
+	for what, spoiled := range map[string]string{
+		"another signature": link[:len(link)-1] + string(link[len(link)-1]^1), "no signature": link[:strings.Index(link, "?")],
+	} {
+		if r := stranger.call(t, "GET", spoiled, nil); r.Status != 404 || r.Body != `{"errors":["record.not_found"]}` {
+			t.Errorf("%s: got %+v", what, r)
+		}
+	}
+	refused(t, "a change to a file", stranger.call(t, "DELETE", link, nil), 401, "authz.missing_csrf_token")
+	refused(t, "what stands beside files", stranger.call(t, "GET", "/api/v2/barong/filesystem", nil), 401, "authz.invalid_session")
+	if seen := w.service.take(); len(seen) != 0 {
+		t.Errorf("the service got %+v", seen)
+	}
+}
+
+// upload sends a form with a file.
+func (c *client) upload(t *testing.T, target, name string, file []byte, fields map[string]string) reply {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for name, value := range fields {
+		if err := form.WriteField(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := form.CreateFormFile("upload[]", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := part.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := form.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return c.send(t, "POST", target, &body, "Content-Type: "+form.FormDataContentType(), c.csrf)
 }
 
 // broken sends what no browser sends: all of it is refused, whoever refuses it.

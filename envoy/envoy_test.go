@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,7 @@ type reply struct {
 	Status int
 	Header http.Header
 	Body   string
+	URL    *url.URL // where redirects ended, of a client that follows them
 }
 
 // dial opens a connection on which nothing waits forever.
