@@ -42,31 +42,54 @@ type URL string
 // Reveal returns the URL with its password.
 func (u URL) Reveal() string { return string(u) }
 
-var passwordParameter = regexp.MustCompile(`(?i)([?&](?:[a-z_]*(?:password|secret|token|key)))=[^&#]*`)
+// String returns the URL without its password. See Redact.
+func (u URL) String() string { return Redact(string(u)) }
 
-// String returns the URL without its password. It does not parse the URL: several hosts, as Redis Cluster has them, are
-// not one to net/url.
-func (u URL) String() string {
-	s := string(u)
-	if scheme, rest, ok := strings.Cut(s, "://"); ok {
-		end := strings.IndexAny(rest, "/?#")
-		if end < 0 {
-			end = len(rest)
+var (
+	// secretParameter begins a parameter that holds a password or the like. What follows it to the end is taken for its
+	// value: an unescaped & may be part of that.
+	secretParameter = regexp.MustCompile(`(?is)([?&;#][a-z0-9_.\-]*(?:pass|pwd|secret|token|key|sig|auth|cred)[a-z0-9_.\-]*)=.*`)
+	// plainHosts are one or several hosts with or without ports, and nothing else.
+	plainHosts = regexp.MustCompile(`^(?:\[[0-9A-Fa-f:.%]*\]|[^:@\[\]\s]*)(?::[0-9]{0,5})?$`)
+	// bareLogin is a login in front of a host, where the scheme was forgotten.
+	bareLogin = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:/?)?[^\s@]*:[^@]*@`)
+)
+
+// namedUsers are the schemes in which a user part without a password is a name. In others it may be a token.
+var namedUsers = map[string]bool{"postgres": true, "postgresql": true, "mysql": true, "mysql2": true, "smtp": true, "smtps": true}
+
+// Redact returns text for people to see: a URL in it loses the password of its user part and of its parameters, whether it
+// is well-formed or not. What may be part of a password is masked, so that of a malformed URL little may be left. Text that
+// has nothing of a URL stays as it is.
+func Redact(text string) string {
+	at := strings.Index(text, "://")
+	if at < 0 {
+		if end := bareLogin.FindString(text); end != "" {
+			return Mask + text[strings.LastIndexByte(text, '@'):]
 		}
-		at := strings.LastIndexByte(rest[:end], '@')
-		// A password may hold a bare slash or question mark by mistake: then the last @ of all ends it.
-		if last := strings.LastIndexByte(rest, '@'); at < 0 && last >= 0 && strings.ContainsRune(rest[:end], ':') {
-			at = last
+		return text
+	}
+	scheme, rest := text[:at], text[at+len("://"):]
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	// A password may hold a bare slash, question mark or @ by mistake: the last @ of all ends it.
+	if last := strings.LastIndexByte(rest, '@'); last >= 0 {
+		user, rest, login := rest[:last], rest[last:], Mask
+		if name, _, hasPassword := strings.Cut(user, ":"); hasPassword && !strings.ContainsAny(name, "/?#@,") {
+			login = name + ":" + Mask
+		} else if !hasPassword && namedUsers[scheme] && !strings.ContainsAny(user, "/?#@,") {
+			login = user
 		}
-		if at >= 0 {
-			user, _, hasPassword := strings.Cut(rest[:at], ":")
-			if hasPassword {
-				user += ":" + Mask
-			}
-			s = scheme + "://" + user + rest[at:]
+		return scheme + "://" + login + secretParameter.ReplaceAllString(rest, "${1}="+Mask)
+	}
+	for host := range strings.SplitSeq(rest[:end], ",") {
+		if host = strings.TrimSpace(host); scheme != "sqlite" && !plainHosts.MatchString(host) { // the host was forgotten, and it is a login
+			return scheme + "://" + Mask
 		}
 	}
-	return passwordParameter.ReplaceAllString(s, "${1}="+Mask)
+	return scheme + "://" + secretParameter.ReplaceAllString(rest, "${1}="+Mask)
 }
 
 // Format writes the masked URL for every verb.
