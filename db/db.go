@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +46,7 @@ type Sealer interface {
 
 // Options are what Open needs. Now defaults to time.Now.
 type Options struct {
-	URL    string // sqlite://path or postgres://…
+	URL    string // see CheckURL
 	Sealer Sealer
 	Now    func() time.Time
 }
@@ -80,9 +79,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	d.publish = func(context.Context, ...bus.Notice) error { return nil }
 	var b *bun.DB
-	switch {
-	case strings.HasPrefix(o.URL, "sqlite://"):
-		path := strings.TrimPrefix(o.URL, "sqlite://")
+	switch path, err := SQLitePath(o.URL); {
+	case err != nil:
+		return nil, fmt.Errorf("open sqlite: %w", err)
+	case path != "":
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("open sqlite %s: %w", path, err)
 		}
@@ -103,10 +103,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		pool.SetMaxIdleConns(4 + 2*runtime.GOMAXPROCS(0))
 		d.sql, d.sqlite, d.writing = pool, true, make(chan struct{}, 1)
 		b = bun.NewDB(pool, sqlitedialect.New())
-	case strings.HasPrefix(o.URL, "postgres://"), strings.HasPrefix(o.URL, "postgresql://"):
-		cfg, err := pgx.ParseConfig(o.URL)
+	default:
+		cfg, err := postgresConfig(o.URL)
 		if err != nil {
-			return nil, fmt.Errorf("open postgres: %w", withoutPassword(err, o.URL))
+			return nil, fmt.Errorf("open database: %w", err)
 		}
 		// bun writes values into the statement, so preparing each text would only fill caches; the extended protocol
 		// still takes a single statement at a time.
@@ -120,8 +120,6 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		d.sql.SetMaxIdleConns(8)
 		d.sql.SetConnMaxIdleTime(5 * time.Minute)
 		b = bun.NewDB(d.sql, pgdialect.New())
-	default:
-		return nil, fmt.Errorf("open database: the URL begins neither with sqlite:// nor with postgres://")
 	}
 	d.queries = queries{idb: b, db: d}
 	if err := d.sql.PingContext(ctx); err != nil {
@@ -140,16 +138,6 @@ func sqliteDSN(path string) string {
 		"secure_delete(1)", "journal_size_limit(67108864)",
 	}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
-}
-
-// withoutPassword keeps a URL's password out of a driver's message.
-func withoutPassword(err error, raw string) error {
-	if u, perr := url.Parse(raw); perr == nil && u.User != nil {
-		if p, ok := u.User.Password(); ok && p != "" {
-			return errors.New(strings.ReplaceAll(err.Error(), p, "***"))
-		}
-	}
-	return err
 }
 
 // Close closes every connection.

@@ -440,13 +440,19 @@ func humanSize(n int64) string {
 }
 
 // endpoint reads an address of a provider's; "example.com" is https.
+// CheckEndpoint says what is wrong with the address of a store. The error has nothing of it.
+func CheckEndpoint(address string) error {
+	_, err := endpoint(address)
+	return err
+}
+
 func endpoint(address string) (*url.URL, error) {
 	if !strings.Contains(address, "://") {
 		address = "https://" + address
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" {
-		return nil, fmt.Errorf("%q is no address of a store", address)
+		return nil, errors.New("no address of a store: https://host, without a user, a password or options")
 	}
 	u.Path = strings.TrimRight(u.Path, "/")
 	return u, nil

@@ -101,7 +101,7 @@ func New(o Options) (*Captcha, error) {
 		}
 		u, err := url.Parse(address)
 		if err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
-			return nil, fmt.Errorf("captcha: %q is no https address", address)
+			return nil, errors.New("captcha: the address to verify at is no https address")
 		}
 		*a.to = u
 	}

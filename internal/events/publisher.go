@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -49,11 +50,21 @@ type Publisher struct {
 	link *link      // nil without a connection
 }
 
+// CheckURL says what is wrong with the URL of a broker. It connects to nothing, and the error has nothing of the URL.
+func CheckURL(raw string) error {
+	u, err := url.Parse(raw)
+	if _, uerr := amqp.ParseURI(raw); err != nil || uerr != nil || strings.Contains(u.EscapedPath()+"?"+u.RawQuery+u.Fragment, "@") {
+		// Not the error itself: it may quote a piece of the password.
+		return errors.New("it cannot be read: percent-encode what is not a letter or digit in the user and the password; " +
+			"allowed is amqp://user:password@host:port/vhost")
+	}
+	return nil
+}
+
 // New makes a publisher, and connects to nothing yet. The error, which does not repeat the URL, is about the URL.
 func New(o Options) (*Publisher, error) {
-	if _, err := amqp.ParseURI(o.URL.Reveal()); err != nil {
-		// Not the error itself: it may quote a piece of the password.
-		return nil, errors.New("it cannot be read: percent-encode what is not a letter or digit in the user and the password")
+	if err := CheckURL(o.URL.Reveal()); err != nil {
+		return nil, err
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -107,11 +118,11 @@ func (p *Publisher) drop() {
 }
 
 // Probe connects to a broker and returns its product and version. It declares nothing.
-func Probe(ctx context.Context, url secret.URL) (string, error) {
-	if _, err := New(Options{URL: url}); err != nil {
+func Probe(ctx context.Context, broker secret.URL) (string, error) {
+	if _, err := New(Options{URL: broker}); err != nil {
 		return "", err
 	}
-	l, err := dial(ctx, url)
+	l, err := dial(ctx, broker)
 	if err != nil {
 		return "", err
 	}
@@ -129,12 +140,12 @@ type link struct {
 }
 
 // dial connects, and makes the channel confirm what it is given.
-func dial(ctx context.Context, url secret.URL) (*link, error) {
+func dial(ctx context.Context, broker secret.URL) (*link, error) {
 	l := &link{declared: map[string]bool{}}
 	var watch func() bool // ends the watch over ctx
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName("barong")
-	conn, err := amqp.DialConfig(url.Reveal(), amqp.Config{
+	conn, err := amqp.DialConfig(broker.Reveal(), amqp.Config{
 		Heartbeat: heartbeat, Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
 			socket, err := new(net.Dialer).DialContext(ctx, network, addr)

@@ -228,6 +228,12 @@ func oneLine(s string, n int) string {
 	return s
 }
 
+// CheckDomain says why links cannot lead to a domain. The error has nothing of it.
+func CheckDomain(domain string) error {
+	_, err := baseURL(domain)
+	return err
+}
+
 // baseURL makes the beginning of every link. It comes from the configuration alone, never from a request, so that nobody
 // can have a token sent elsewhere.
 func baseURL(domain string) (string, error) {
@@ -238,7 +244,8 @@ func baseURL(domain string) (string, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" ||
 		u.Fragment != "" {
-		return "", fmt.Errorf("mail: links cannot lead to %q", domain)
+		return "", errors.New("links cannot lead there: allowed is a host such as example.com, with https:// before it and a path " +
+			"behind it or without, and no user, password or options")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }

@@ -42,6 +42,14 @@ func Connect(rawURL string) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(o), nil
 }
 
+// CheckURL says what is wrong with a Redis URL. It connects to nothing, and the error has nothing of the URL.
+func CheckURL(rawURL string) error {
+	if _, err := parse(rawURL); err != nil {
+		return fmt.Errorf("%w; %s", err, allowed)
+	}
+	return nil
+}
+
 // parse is done by hand: net/url knows no list of hosts, and its errors repeat the whole URL.
 func parse(rawURL string) (*redis.UniversalOptions, error) {
 	scheme, rest, ok := strings.Cut(rawURL, "://")
