@@ -85,6 +85,9 @@ type SeedOptions struct {
 	State func([]Label) string
 	// Created is called for each new user, within the transaction; it may be nil.
 	Created func(context.Context, *Tx, *User) error
+	// Deliver hands over passwords that were made, before the commit, so that none is lost; it may be called again when a
+	// transaction is. It may be nil. An error of it undoes everything.
+	Deliver func(*SeedReport) error
 }
 
 // A SeedOutcome is what became of an entry.
@@ -154,6 +157,9 @@ func (d *DB) Seed(ctx context.Context, s *Seeds, o SeedOptions) (*SeedReport, er
 			if err := step(ctx, tx); err != nil {
 				return err
 			}
+		}
+		if o.Deliver != nil {
+			return o.Deliver(run.report)
 		}
 		return nil
 	})

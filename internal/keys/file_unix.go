@@ -20,6 +20,12 @@ func flock(f *os.File) error {
 	}
 }
 
+// OthersMayRead reports whether the file at path may be read by users who are neither its owner nor of its group.
+func OthersMayRead(path string) (bool, error) {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Perm()&0o004 != 0, err
+}
+
 // keepOwner gives f, or a file that will be at name, to the owner of what is at name now or else of the folder: an
 // administrator who rotates as root must not lock out the service.
 func keepOwner(f *os.File, name string) error {

@@ -66,6 +66,29 @@ func readFiles(path string) ([]file, error) {
 	return nil, err
 }
 
+// Exposed lists the files of the keys at path, a file or a folder, that others may read.
+func Exposed(path string) ([]string, error) {
+	names := []string{path}
+	if info, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	} else if info.IsDir() {
+		if names, err = pemFiles(path); err != nil {
+			return nil, err
+		}
+	}
+	var out []string
+	for _, name := range names {
+		open, err := OthersMayRead(name)
+		if err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+		if open {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
 // pemFiles lists the *.pem files of a folder, in order.
 func pemFiles(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)

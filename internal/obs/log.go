@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+
+	"github.com/mattn/go-isatty"
 )
 
 // NewLog returns a logger on w. level is "debug", "info", "warn" or "error"; format is "json", "text" or "auto", which is
@@ -29,6 +31,12 @@ func logLevel(word string) slog.Level {
 		return slog.LevelError
 	}
 	return slog.LevelInfo
+}
+
+// Terminal reports whether w is a terminal, before which somebody may sit.
+func Terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // terminal reports whether w is a terminal, or at least a device that is no file.
