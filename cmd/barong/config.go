@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -21,7 +22,7 @@ func (configCommand) Help() string {
 func (configCommand) Run(p *program) error {
 	c, err := p.config()
 	if err != nil {
-		return err
+		return config.Join(err, c.Check())
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, v := range c.Values() {
@@ -38,8 +39,9 @@ func (configCommand) Run(p *program) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if err := c.Check(); err != nil {
-		for _, line := range err.(*config.Error).Problems {
+	_, _, err = p.startable()
+	if refused, ok := errors.AsType[*config.Error](err); ok {
+		for _, line := range refused.Problems {
 			fmt.Fprintln(p.stderr, "refused by serve:", line)
 		}
 	}

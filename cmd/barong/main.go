@@ -86,14 +86,15 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// load loads the configuration.
-func (p *program) load() (*config.Config, error) { return config.Load(p.flags, p.environ) }
+// load loads the configuration. Beside an error, it returns what could be read.
+func (p *program) load() (*config.Config, error) { return config.Load(p.flags, p.environ, judges...) }
 
-// config loads the configuration, and says on standard error what is doubtful about it.
+// config loads the configuration, and says on standard error what is doubtful about it. Beside an error, it returns what
+// could be read.
 func (p *program) config() (*config.Config, error) {
 	c, err := p.load()
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	for _, w := range c.Warnings() {
 		fmt.Fprintln(p.stderr, "warning:", w)

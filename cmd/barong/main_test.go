@@ -17,6 +17,7 @@ import (
 
 	"barong/db"
 	"barong/internal/config"
+	passwords "barong/internal/password"
 	"barong/internal/secret"
 	"barong/internal/testkit"
 
@@ -191,7 +192,7 @@ func TestSeedAndAudit(t *testing.T) {
 			step{call: "migrate up", env: env, out: "."},
 			step{call: "seed", env: admin, out: `^created +level .*^created +permission .*^created +user +root@b\.test.*^\d+ created, 0 changed, 0 left alone$`, not: "Tr0ub4dor"},
 			step{call: "seed", env: admin, out: `^0 created, 0 changed, \d+ left alone$`, not: `^created`},
-			step{call: "seed --file seeds.yml", env: second, out: `created +user +a@b\.test +member$.*created +user +c@d\.test +password: \S{20,} member$`, not: "Tr0ub4dor"},
+			step{call: "seed --file seeds.yml", env: second, out: `created +user +a@b\.test +member$.*created +user +c@d\.test +password: in data/passwords-\d+\.txt member$`, not: "Tr0ub4dor"},
 			step{call: "seed --seeds-file seeds.yml", env: second, out: `^0 created, 0 changed, 2 left alone$`},
 			step{call: "seed --file bad.yml", env: env, status: 1, errs: `\Abarong: bad\.yml: line 2: .*Email missing in users seed`},
 			step{call: "seed --seeds-file bad.yml", env: env, status: 2, errs: `\Abarong: BARONG_SEEDS_FILE="bad\.yml" is not allowed: .*line 2: .*Email missing in users seed`},
@@ -219,6 +220,155 @@ func TestSeedAndAudit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPasswordsThatWereMadeUp: without a terminal they are in a file that only its owner may read, and nowhere else.
+func TestPasswordsThatWereMadeUp(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := t.TempDir()
+	env := []string{"BARONG_HTTP_ADDR=" + taken.Addr().String(), "BARONG_OPS_ADDR=", "BARONG_GRPC_ADDR=", "BARONG_JWT_ALGORITHM=EdDSA"}
+	out, errs, status := call(t, dir, env, "serve") // it seeds before it listens
+	found := regexp.MustCompile(`"account":"admin@barong\.io","file":"(data/passwords-\d+\.txt)"`).FindStringSubmatch(errs)
+	if status != 1 || out != "" || found == nil {
+		t.Fatalf("status %d, stdout %q, stderr:\n%s", status, out, errs)
+	}
+	path := filepath.Join(dir, found[1])
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := regexp.MustCompile(`\Aadmin@barong\.io (\S{20,})\n\z`).FindStringSubmatch(string(text))
+	info, err := os.Stat(path)
+	if password == nil || err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%q, mode %v, %v", text, info.Mode(), err)
+	}
+	if strings.Contains(errs, password[1]) {
+		t.Error("the log holds the password")
+	}
+	d := open(t, dir, nil)
+	u, err := d.UserByEmail(t.Context(), "admin@barong.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, _, err := passwords.NewHasher(passwords.HasherOptions{}).Verify(t.Context(), u.PasswordDigest, password[1]); !ok || err != nil {
+		t.Errorf("it is not the account's: %v, %v", ok, err)
+	}
+	// No file is made where no password was.
+	play(t, dir, step{call: "seed", env: env, out: `0 created`})
+	if files, _ := filepath.Glob(filepath.Join(dir, "data", "passwords-*")); len(files) != 1 {
+		t.Errorf("files: %v", files)
+	}
+	// What cannot be handed over is undone.
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env = []string{"BARONG_DATABASE_URL=sqlite:rows.db", "BARONG_SECRET_KEY=" + secret.NewKey().Reveal()}
+	play(t, dir,
+		step{call: "migrate up", env: env, out: "."},
+		step{call: "seed", env: env, status: 1, errs: "passwords of new accounts: .*data"},
+		step{call: "seed", env: append(env, "ADMIN_PASSWORD=Tr0ub4dor&3xyz"), out: `created +user +admin@barong\.io`},
+	)
+}
+
+// TestStartsThatAreRefused: with everything that is wrong in one go, a line each, status 2, and no password in it.
+func TestStartsThatAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := secret.NewKey().Reveal()
+	write("key", key+"\n", 0o600)
+	write("broken.yml", "rules: [", 0o600)
+	play(t, dir,
+		step{call: "keys generate", env: []string{"JWT_PRIVATE_KEY_PATH=signing.pem"}, out: "."},
+		step{call: "keys generate", env: []string{"JWT_PRIVATE_KEY_PATH=folder/"}, out: "."},
+	)
+	production := []string{
+		"RAILS_ENV=production", "BARONG_SECRET_KEY_FILE=key", "BARONG_PHONE_VERIFICATION=none", "BARONG_DOMAIN=exchange.test",
+		"BARONG_SENDER_EMAIL=noreply@exchange.test", "BARONG_HTTP_ADDR=unix:" + filepath.Join(dir, "http.sock"),
+		"BARONG_OPS_ADDR=", "BARONG_GRPC_ADDR=",
+		// It gets as far as the database, which is not there.
+		"BARONG_DATABASE_URL=postgres://u:hunter@127.0.0.1:1/d",
+	}
+	with := func(env ...string) []string { return append(append([]string(nil), production...), env...) }
+	play(t, dir,
+		step{
+			call: "serve", env: with("JWT_PRIVATE_KEY_PATH=signing.pem"), status: 1,
+			errs: `barong: BARONG_DATABASE_URL=postgres://u:\*\*\*@127\.0\.0\.1:1/d: `, not: "hunter",
+		},
+		step{call: "serve", env: with("JWT_PRIVATE_KEY_PATH=folder/"), status: 1, errs: "barong: BARONG_DATABASE_URL="},
+	)
+	if err := os.Chmod(filepath.Join(dir, "signing.pem"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "key"), 0o604); err != nil {
+		t.Fatal(err)
+	}
+	pems, err := filepath.Glob(filepath.Join(dir, "folder", "*.pem"))
+	if err != nil || len(pems) != 1 || os.Chmod(pems[0], 0o444) != nil {
+		t.Fatal(pems, err)
+	}
+	play(t, dir,
+		step{
+			call: "serve", env: with("JWT_PRIVATE_KEY_PATH=signing.pem"), status: 2,
+			errs: `\Abarong: BARONG_ENV=production: BARONG_JWT_PRIVATE_KEY_PATH: others may read signing\.pem; chmod o= takes that away\n` +
+				`barong: BARONG_ENV=production: BARONG_SECRET_KEY_FILE: others may read key; chmod o= takes that away\n\z`,
+		},
+		step{call: "serve", env: with("JWT_PRIVATE_KEY_PATH=folder/"), status: 2, errs: `others may read folder/\S+\.pem`},
+		step{
+			call: "serve", env: with("RAILS_ENV=development", "JWT_PRIVATE_KEY_PATH=signing.pem"), status: 1, errs: "BARONG_DATABASE_URL=",
+		},
+	)
+	if err := os.Chmod(pems[0], 0o640); err != nil { // a group is not everybody
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "key"), 0o440); err != nil {
+		t.Fatal(err)
+	}
+	play(t, dir, step{call: "serve", env: with("JWT_PRIVATE_KEY_PATH=folder/"), status: 1, errs: "BARONG_DATABASE_URL="})
+
+	several := []string{
+		"RAILS_ENV=production", "BARONG_DOC_NUM_LIMIT=many", "BARONG_REDIS_URL=redis://:hunter@h/x", "BARONG_AUTHZ_RULES_FILE=broken.yml",
+		"BARONG_CASBIN_MODEL=broken.yml", "BARONG_MANAGEMENT_API_FILE=broken.yml", "JWT_PRIVATE_KEY_PATH=absent.pem",
+		"BARONG_PASSWORD_REGEXP=(", "BARONG_DATABASE_URL=postgres://u:hun/ter@h/d", "BARONG_STORAGE_PROVIDER=aws",
+		"BARONG_STORAGE_ENDPOINT=https://hunter@h", "BARONG_DOMAIN=https://u:hunter@h",
+	}
+	_, errs, status := call(t, dir, several, "serve")
+	for _, want := range []string{
+		"BARONG_DOC_NUM_LIMIT=", "BARONG_REDIS_URL=", "BARONG_AUTHZ_RULES_FILE=", "BARONG_CASBIN_MODEL=", "BARONG_MANAGEMENT_API_FILE=",
+		"BARONG_JWT_PRIVATE_KEY_PATH=", "BARONG_PASSWORD_REGEXP=", "BARONG_DATABASE_URL=", "BARONG_STORAGE_ENDPOINT=", "BARONG_DOMAIN=",
+		"BARONG_STORAGE_PROVIDER=aws needs", "BARONG_ENV=production: set BARONG_SECRET_KEY", "BARONG_ENV=production: BARONG_PHONE_VERIFICATION",
+		"BARONG_ENV=production: BARONG_SENDER_EMAIL",
+	} {
+		if n := strings.Count(errs, "barong: "+want); n != 1 {
+			t.Errorf("%d lines begin with %s", n, want)
+		}
+	}
+	if n := strings.Count(errs, "\n"); status != 2 || n != 14 || strings.Contains(errs, "hun") {
+		t.Errorf("status %d, %d lines, want 2 and 14:\n%s", status, n, errs)
+	}
+	for _, c := range []struct{ env, want string }{
+		{"BARONG_REDIS_URL=redis://h?nonsense=1", `BARONG_REDIS_URL="redis://h\?nonsense=1" is not allowed: unknown or malformed option; allowed are redis://`},
+		{"BARONG_REDIS_URL=hunter:hunter@h:6379", `BARONG_REDIS_URL="\*\*\*@h:6379" is not allowed`},
+		{"EVENT_API_RABBITMQ_URL=amqp://u:hunter/hunter@h", `EVENT_API_RABBITMQ_URL="amqp://u:\*\*\*@h" is not allowed: it cannot be read`},
+		{"BARONG_DATABASE_URL=sqlite://q.db?_busy_timeout=100", `BARONG_DATABASE_URL="sqlite://q\.db\?_busy_timeout=100" is not allowed: .*question mark`},
+		{"BARONG_DATABASE_URL=sqlite://:memory:", `BARONG_DATABASE_URL="sqlite://:memory:" is not allowed: :memory: `},
+		{"BARONG_DATABASE_URL=postgres://u:hunter/hunter@h/d", `BARONG_DATABASE_URL="postgres://u:\*\*\*@h/d" is not allowed: it cannot be read: percent-encode`},
+		{`DATABASE_ADAPTER="mysql2"`, `DATABASE_ADAPTER="mysql2" is not allowed: .*"barong import"`},
+	} {
+		play(t, dir,
+			step{call: "serve", env: []string{c.env}, status: 2, errs: `\Abarong: ` + c.want + `[^\n]*\n\z`, not: "hunter"},
+			step{call: "migrate up", env: []string{c.env}, status: 2, errs: `\Abarong: ` + c.want + `[^\n]*\n\z`, not: "hunter"},
+		)
+	}
 }
 
 func TestPolicy(t *testing.T) {

@@ -6,16 +6,88 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"barong/api/management"
 	"barong/db"
+	"barong/internal/blob"
 	"barong/internal/config"
+	"barong/internal/events"
 	"barong/internal/keys"
+	"barong/internal/mail"
+	"barong/internal/password"
 	"barong/internal/secret"
+	"barong/session/redisstore"
 )
+
+// judges are those who know what a value must be.
+var judges = []config.Judge{
+	{Name: "BARONG_DATABASE_URL", Judge: db.CheckURL},
+	{Name: "BARONG_REDIS_URL", Judge: redisstore.CheckURL},
+	{Name: "BARONG_EVENT_API_RABBITMQ_URL", Judge: events.CheckURL},
+	{Name: "BARONG_STORAGE_ENDPOINT", Judge: blob.CheckEndpoint},
+	{Name: "BARONG_DOMAIN", Judge: mail.CheckDomain},
+	{Name: "BARONG_PASSWORD_REGEXP", Judge: func(pattern string) error {
+		_, err := password.New(password.Options{Regexp: pattern})
+		return err
+	}},
+}
+
+// startable loads what a server needs that is no store. The error tells of everything at once that a start is refused for.
+func (p *program) startable() (*config.Config, management.Config, error) {
+	c, err := p.load()
+	services, serr := openServices(c)
+	err = config.Join(err, c.Check(), serr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c))
+	return c, services, err
+}
+
+// checkKeyFiles refuses signing keys that cannot be used and, in production, files of keys that others may read.
+func checkKeyFiles(c *config.Config) error {
+	var errs []error
+	if !c.GeneratedKeys() && !c.Refused("BARONG_JWT_PRIVATE_KEY_PATH") && !c.Refused("BARONG_JWT_ALGORITHM") {
+		_, _, err := openKeys(c)
+		errs = append(errs, err)
+	}
+	if !c.Production() {
+		return config.Join(errs...)
+	}
+	exposed := func(name, file string) {
+		errs = append(errs, &config.Error{Problems: []string{fmt.Sprintf(
+			"BARONG_ENV=production: %s: others may read %s; chmod o= takes that away", name, file)}})
+	}
+	if !c.GeneratedKeys() {
+		files, _ := keys.Exposed(keyPath(c)) // openKeys tells of what cannot be read
+		for _, file := range files {
+			exposed("BARONG_JWT_PRIVATE_KEY_PATH", file)
+		}
+	}
+	if file := c.SecretFile("BARONG_SECRET_KEY"); file != "" {
+		if open, err := keys.OthersMayRead(file); err == nil && open {
+			exposed("BARONG_SECRET_KEY_FILE", file)
+		}
+	}
+	return config.Join(errs...)
+}
+
+// checkTemplates refuses templates of mails that make no sense.
+func checkTemplates(c *config.Config) error {
+	if c.MailTemplates == "" || c.Refused("BARONG_DOMAIN") {
+		return nil
+	}
+	_, err := newLetters(c)
+	return err
+}
+
+// newLetters makes the letters.
+func newLetters(c *config.Config) (*mail.Renderer, error) {
+	letters, err := mail.NewRenderer(mail.RendererOptions{
+		Brand: c.AppName, Domain: c.Domain, DefaultLanguage: c.DefaultLanguage, Folder: c.MailTemplates,
+	})
+	if err != nil {
+		return nil, config.Bad("BARONG_MAIL_TEMPLATES", c.MailTemplates, err.Error())
+	}
+	return letters, nil
+}
 
 // openBox makes the box that seals and opens. In development a key is generated when none is configured; created says
 // that this call made it.
@@ -81,11 +153,11 @@ func openKeys(c *config.Config) (ring *keys.Ring, created bool, err error) {
 
 // sqliteFile is the path of the embedded database, or empty for another.
 func sqliteFile(c *config.Config) string {
-	path, ok := strings.CutPrefix(c.DatabaseURL.Reveal(), "sqlite://")
-	if !ok {
+	path, err := db.SQLitePath(c.DatabaseURL.Reveal())
+	if err != nil {
 		return ""
 	}
-	return filepath.Clean(path)
+	return path
 }
 
 // openServices reads who may call the management API: nobody, where there is no file.

@@ -231,13 +231,14 @@ func loadRules(ctx context.Context, c *config.Config, d *db.DB) (*rules.Rules, e
 
 // checkRuleFiles tells a file that makes no sense from the rules in the database, so that the variable is named.
 func checkRuleFiles(c *config.Config) error {
+	var errs []error
 	if c.AuthzRulesFile != "" {
 		text, err := os.ReadFile(c.AuthzRulesFile)
 		if err == nil {
 			_, err = policy.ParseLists(text)
 		}
 		if err != nil {
-			return config.Bad("BARONG_AUTHZ_RULES_FILE", c.AuthzRulesFile, "a file with lists of paths: "+oneLine(err))
+			errs = append(errs, config.Bad("BARONG_AUTHZ_RULES_FILE", c.AuthzRulesFile, "a file with lists of paths: "+oneLine(err)))
 		}
 	}
 	if c.CasbinModel != "" {
@@ -246,10 +247,10 @@ func checkRuleFiles(c *config.Config) error {
 			_, err = policy.Compile(policy.Source{Model: string(text), Prefix: c.APIPrefix})
 		}
 		if err != nil {
-			return config.Bad("BARONG_CASBIN_MODEL", c.CasbinModel, "a Casbin model: "+oneLine(err))
+			errs = append(errs, config.Bad("BARONG_CASBIN_MODEL", c.CasbinModel, "a Casbin model: "+oneLine(err)))
 		}
 	}
-	return nil
+	return config.Join(errs...)
 }
 
 // ruleOptions are those that follow from the configuration. A rules file that was asked for must be there.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -14,6 +15,7 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/config"
+	"barong/internal/obs"
 	"barong/internal/password"
 )
 
@@ -26,7 +28,7 @@ type seedCommand struct {
 func (seedCommand) Help() string {
 	return "Prints what was created, what was changed and what was left alone. What is there already stays as admins have made " +
 		"it, so that it may be run again, and beside a running server. The password of a new user who has none is made up and " +
-		"printed, this once. The built-in seeds make the first superadmin from ADMIN_EMAIL and ADMIN_PASSWORD."
+		"printed, this once; where standard output is no terminal, it goes into a file below data/ that only its owner may read. The built-in seeds make the first superadmin from ADMIN_EMAIL and ADMIN_PASSWORD."
 }
 
 // Run seeds.
@@ -48,7 +50,7 @@ func (s seedCommand) Run(p *program) error {
 		notices = append(notices, n...)
 		return nil
 	})
-	report, err := runSeeds(p.ctx, d, c, s.File)
+	report, file, err := runSeeds(p.ctx, d, c, s.File, p.stdout)
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,11 @@ func (s seedCommand) Run(p *program) error {
 	for _, item := range report.Items {
 		note := item.Note
 		if item.Password != "" {
-			note = strings.TrimSpace("password: " + item.Password.Reveal() + " " + note)
+			password := item.Password.Reveal()
+			if file != "" {
+				password = "in " + file
+			}
+			note = strings.TrimSpace("password: " + password + " " + note)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", item.Outcome, item.Kind, item.Name, note)
 	}
@@ -71,36 +77,85 @@ func (s seedCommand) Run(p *program) error {
 	return err
 }
 
-// seed seeds a new database and says on out, which must be no log, whom it made with a password of its own making.
-func seed(ctx context.Context, d *db.DB, c *config.Config, file string, out io.Writer) error {
-	report, err := runSeeds(ctx, d, c, file)
+// seed seeds a new database, and says on the terminal, or through a file that the log names, whom it made with a password of
+// its own making.
+func seed(ctx context.Context, d *db.DB, c *config.Config, out io.Writer, log *slog.Logger) error {
+	report, file, err := runSeeds(ctx, d, c, "", out)
 	if err != nil {
 		return err
 	}
 	for _, item := range report.Items {
-		if item.Password != "" {
+		switch {
+		case item.Password == "":
+		case file != "":
+			log.Warn("an account was made, and a password for it; take it from the file, and delete that", "account", item.Name, "file", file)
+		default:
 			fmt.Fprintf(out, "created %s %s with the password %s (it is not shown again)\n", item.Kind, item.Name, item.Password.Reveal())
 		}
 	}
 	return nil
 }
 
-// runSeeds puts the seeds of file, or of BARONG_SEEDS_FILE, or else the built-in ones into the database.
-func runSeeds(ctx context.Context, d *db.DB, c *config.Config, file string) (*db.SeedReport, error) {
+// runSeeds puts the seeds of file, or of BARONG_SEEDS_FILE, or else the built-in ones into the database. Where out is no
+// terminal, whose text others may keep and read, passwords that are made up go into the file whose name is returned.
+func runSeeds(
+	ctx context.Context, d *db.DB, c *config.Config, file string, out io.Writer,
+) (report *db.SeedReport, passwords string, err error) {
 	seeds, err := readSeeds(c, file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}
 	hasher := password.NewHasher(password.HasherOptions{})
-	report, err := d.Seed(ctx, seeds, db.SeedOptions{
+	o := db.SeedOptions{
 		UIDPrefix: c.UIDPrefix, State: rules.StateOf,
 		Hash: func(text string) (string, error) { return hasher.Hash(ctx, text) },
-	})
+	}
+	if !obs.Terminal(out) {
+		o.Deliver = func(r *db.SeedReport) (err error) {
+			passwords, err = writePasswords(r, passwords)
+			return err
+		}
+	}
+	report, err = d.Seed(ctx, seeds, o)
+	if err != nil && passwords != "" {
+		err = errors.Join(err, os.Remove(passwords)) // of accounts that came to nothing
+	}
 	if _, wrong := errors.AsType[*db.SeedError](err); wrong {
 		err = seedError(c, file, err)
 	}
-	return report, err
+	return report, passwords, err
+}
+
+// writePasswords writes the passwords that were made up into a new file that only its owner may read, in place of the one of
+// an attempt before. It returns the file's name, or none when there are no passwords.
+func writePasswords(report *db.SeedReport, before string) (name string, err error) {
+	if before != "" {
+		if err := os.Remove(before); err != nil {
+			return before, err
+		}
+	}
+	var text strings.Builder
+	for _, item := range report.Items {
+		if item.Password != "" {
+			fmt.Fprintf(&text, "%s %s\n", item.Name, item.Password.Reveal())
+		}
+	}
+	if text.Len() == 0 {
+		return "", nil
+	}
+	if err := os.MkdirAll(config.DataFolder, 0o700); err != nil {
+		return "", fmt.Errorf("passwords of new accounts: %w", err)
+	}
+	f, err := os.CreateTemp(config.DataFolder, "passwords-*.txt") // of mode 0600
+	if err != nil {
+		return "", fmt.Errorf("passwords of new accounts: %w", err)
+	}
+	_, err = f.WriteString(text.String())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return f.Name(), fmt.Errorf("passwords of new accounts: %w", err)
+	}
+	return f.Name(), nil
 }
 
 func readSeeds(c *config.Config, file string) (*db.Seeds, error) {

@@ -69,20 +69,13 @@ const settleTime = 2 * time.Second
 
 // Run serves until the context ends.
 func (s serveCommand) Run(p *program) error {
-	c, err := p.load()
+	c, services, err := p.startable()
 	if err != nil {
-		return err
-	}
-	if err := c.Check(); err != nil {
 		return err
 	}
 	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
-	}
-	services, err := openServices(c)
-	if err != nil {
-		return err
 	}
 	for _, doubt := range services.Doubts {
 		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", doubt)
@@ -249,7 +242,7 @@ func (v *server) openDatabase(migrate bool) error {
 			return err
 		}
 		if users == 0 {
-			if err := seed(v.ctx, v.db, c, "", v.stdout); err != nil {
+			if err := seed(v.ctx, v.db, c, v.stdout, v.log); err != nil {
 				return err
 			}
 		}
@@ -409,9 +402,6 @@ func (v *server) openRules() error {
 		return err
 	}
 	v.geo = geo
-	if err := checkRuleFiles(c); err != nil {
-		return err
-	}
 	o := ruleOptions(c, v.db, geo)
 	o.Bus, o.Log = v.bus, v.log
 	r, err := rules.New(o)
@@ -531,11 +521,9 @@ var outboxFolder = filepath.Join(config.DataFolder, "outbox")
 // openMail makes the letters, and how the outbox sends them.
 func (v *server) openMail() (*mail.Renderer, outbox.Kind, error) {
 	c := v.config
-	letters, err := mail.NewRenderer(mail.RendererOptions{
-		Brand: c.AppName, Domain: c.Domain, DefaultLanguage: c.DefaultLanguage, Folder: c.MailTemplates,
-	})
+	letters, err := newLetters(c)
 	if err != nil {
-		return nil, outbox.Kind{}, config.Bad("BARONG_MAIL_TEMPLATES", c.MailTemplates, err.Error())
+		return nil, outbox.Kind{}, err
 	}
 	port, err := strconv.Atoi(c.SMTPPort)
 	if err != nil {

@@ -2,8 +2,12 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"regexp"
 	"slices"
 	"strings"
+
+	"barong/internal/secret"
 )
 
 // defaultPasswords are those that examples and the original's documents use.
@@ -13,9 +17,21 @@ var defaultPasswords = []string{"changeme", "admin", "password", "secret", "baro
 func (c *Config) Check() error {
 	var problems []string
 	refuse := func(when bool, format string, args ...any) {
-		if when {
-			problems = append(problems, fmt.Sprintf(format, args...))
+		if !when {
+			return
 		}
+		for i, a := range args {
+			if text, ok := a.(string); ok {
+				args[i] = secret.Redact(text)
+			}
+		}
+		line := fmt.Sprintf(format, args...)
+		for _, name := range variable.FindAllString(line, -1) {
+			if c.bad[name] { // what it would be is not known, and Load has told of it
+				return
+			}
+		}
+		problems = append(problems, line)
 	}
 	twilio := strings.HasPrefix(c.PhoneVerification, "twilio_")
 	refuse(twilio && c.TwilioAccountSID == "", "BARONG_PHONE_VERIFICATION=%s needs BARONG_TWILIO_ACCOUNT_SID", c.PhoneVerification)
@@ -25,10 +41,10 @@ func (c *Config) Check() error {
 		"BARONG_API_CORS_ALLOW_CREDENTIALS=true is not allowed together with BARONG_API_CORS_ORIGINS=*: name the origins")
 	const drop = "browsers refuse such a cookie otherwise"
 	refuse(c.CookieSameSite == "none" && c.CookieSecure != "true", "BARONG_COOKIE_SAMESITE=none needs BARONG_COOKIE_SECURE=true: %s", drop)
-	host := strings.HasPrefix(c.SessionName, "__Host-")
-	refuse((host || strings.HasPrefix(c.SessionName, "__Secure-")) && c.CookieSecure != "true",
+	hostOnly := strings.HasPrefix(c.SessionName, "__Host-")
+	refuse((hostOnly || strings.HasPrefix(c.SessionName, "__Secure-")) && c.CookieSecure != "true",
 		"BARONG_SESSION_NAME=%s needs BARONG_COOKIE_SECURE=true: %s", c.SessionName, drop)
-	refuse(host && c.CookieDomain != "", "BARONG_SESSION_NAME=%s needs an empty BARONG_COOKIE_DOMAIN: %s", c.SessionName, drop)
+	refuse(hostOnly && c.CookieDomain != "", "BARONG_SESSION_NAME=%s needs an empty BARONG_COOKIE_DOMAIN: %s", c.SessionName, drop)
 	refuse(c.APIKeyReplay == "shared" && c.RedisURL == "", "BARONG_APIKEY_REPLAY=shared needs BARONG_REDIS_URL")
 	refuse(c.StorageProvider != "local" && (c.StorageAccessKey == "" || c.StorageSecretKey == ""),
 		"BARONG_STORAGE_PROVIDER=%s needs BARONG_STORAGE_ACCESS_KEY and BARONG_STORAGE_SECRET_KEY", c.StorageProvider)
@@ -49,7 +65,13 @@ func (c *Config) Check() error {
 		const in = "BARONG_ENV=production: "
 		refuse(c.GeneratedKeys(), in+"set BARONG_JWT_PRIVATE_KEY_PATH; a signing key is generated in development only")
 		refuse(c.SecretKey == "", in+"set BARONG_SECRET_KEY; a secret key is generated in development only")
-		refuse(c.PhoneVerification == "mock", in+"BARONG_PHONE_VERIFICATION=mock is for development only")
+		refuse(c.PhoneVerification == "mock", in+"BARONG_PHONE_VERIFICATION=mock is for development only; allowed are twilio_sms, "+
+			"twilio_verify and none, which does without phones")
+		refuse(slices.Contains(othersDomains, host(c.Domain)),
+			in+"BARONG_DOMAIN=%s is somebody else's, and links in mails would lead there; set your own", c.Domain)
+		_, sender, _ := strings.Cut(c.SenderEmail, "@")
+		refuse(slices.Contains(othersDomains, strings.ToLower(sender)),
+			in+"BARONG_SENDER_EMAIL=%s is somebody else's; set an address of your own", c.SenderEmail)
 		refuse(c.CookieSecure == "false", in+"BARONG_COOKIE_SECURE=false would send sessions in clear; allowed are auto and true")
 		refuse(slices.Contains(defaultPasswords, c.AdminPassword.Reveal()), in+"ADMIN_PASSWORD is one of the well-known ones")
 		refuse(c.EventURL == "" && c.BrokerURL() != "" && c.EventPassword == "guest",
@@ -61,6 +83,26 @@ func (c *Config) Check() error {
 		return &Error{Problems: problems}
 	}
 	return nil
+}
+
+// variable finds the names of settings in a line.
+var variable = regexp.MustCompile(`[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|PORT`)
+
+// othersDomains are those of the defaults, which belong to the original's makers.
+var othersDomains = []string{"openware.com", "www.openware.com", "barong.io", "www.barong.io"}
+
+// host is the host of a domain as BARONG_DOMAIN may hold it: with a scheme, a port, a path or none of them.
+func host(domain string) string {
+	if _, rest, ok := strings.Cut(domain, "://"); ok {
+		domain = rest
+	}
+	if end := strings.IndexAny(domain, "/?#"); end >= 0 {
+		domain = domain[:end]
+	}
+	if h, _, err := net.SplitHostPort(domain); err == nil {
+		domain = h
+	}
+	return strings.ToLower(strings.TrimSuffix(domain, "."))
 }
 
 // password is the one in a URL's user part.
@@ -95,6 +137,14 @@ func (l *loader) doubts() {
 	if key, name := c.captchaSecret(); c.Captcha != "none" && key == "" {
 		l.warn("BARONG_CAPTCHA=%s without %s refuses every captcha", c.Captcha, name)
 	}
+	if c.Captcha != "none" && c.Source("captcha_protected_endpoints") == fromDefault {
+		protected := "nothing is protected, as in the original"
+		if len(c.CaptchaProtectedEndpoints) > 0 {
+			protected = "protected are " + strings.Join(c.CaptchaProtectedEndpoints, ", ")
+		}
+		l.warn("captcha_protected_endpoints is not set in the configuration's file, where its first letter is often a Cyrillic с "+
+			"(U+0441) instead of c: %s", protected)
+	}
 	for _, p := range c.TrustedProxies {
 		if p.Bits() == 0 {
 			l.warn("BARONG_TRUSTED_PROXIES has %s: everybody may then claim to be anybody's gateway", p)
@@ -104,6 +154,12 @@ func (l *loader) doubts() {
 		l.warn("BARONG_API_CORS_ORIGINS has a *: the other origins have no effect")
 	}
 	if c.Production() {
+		if _, domain, _ := strings.Cut(c.AdminEmail, "@"); slices.Contains(othersDomains, strings.ToLower(domain)) && c.SeedsFile == "" {
+			l.warn("ADMIN_EMAIL=%s is somebody else's: whoever has that mailbox can reset the first superadmin's password", c.AdminEmail)
+		}
+		if c.SMTPTLS == "off" && c.SMTPUser != "" && !loopback(c.SMTPHost+":") {
+			l.warn("BARONG_SMTP_TLS=off sends BARONG_SMTP_PASSWORD and all mail in clear")
+		}
 		if slices.Contains(defaultPasswords, password(c.DatabaseURL.Reveal())) {
 			l.warn("BARONG_DATABASE_URL has one of the well-known passwords")
 		}

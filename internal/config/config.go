@@ -6,6 +6,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,24 @@ type Error struct{ Problems []string }
 
 func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
 
+// Join makes one error of several that are nil or an *Error, with each line once. It is nil when all are.
+func Join(errs ...error) error {
+	all := new(Error)
+	for _, err := range errs {
+		if bad, ok := errors.AsType[*Error](err); ok {
+			for _, line := range bad.Problems {
+				if !slices.Contains(all.Problems, line) {
+					all.Problems = append(all.Problems, line)
+				}
+			}
+		}
+	}
+	if all.Problems == nil {
+		return nil
+	}
+	return all
+}
+
 // Bad returns the error of one setting whose value only its user can judge, such as a regular expression. name is the
 // variable.
 func Bad(name string, value any, allowed string) error {
@@ -37,6 +56,7 @@ func Bad(name string, value any, allowed string) error {
 }
 
 func problem(name, shown, allowed string) string {
+	shown = secret.Redact(shown)
 	const most = 120
 	if len(shown) > most {
 		shown = strings.ToValidUTF8(shown[:most], "") + "…"
@@ -81,6 +101,12 @@ func (c *Config) Lookup(name string) (value string, ok bool) {
 	value, ok = c.env[name]
 	return value, ok
 }
+
+// Refused reports that what was given for a setting is refused: its field then has the zero value.
+func (c *Config) Refused(name string) bool { return c.bad[name] }
+
+// SecretFile is the file that a secret setting was read from, or empty. name is the variable without _FILE.
+func (c *Config) SecretFile(name string) string { return c.files[name] }
 
 func (c *Config) given(name string) bool { return c.Source(name) != fromDefault }
 

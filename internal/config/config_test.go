@@ -102,7 +102,7 @@ func TestNothingConfigured(t *testing.T) {
 		}},
 		{"DocumentTypes", c.DocumentTypes, []string{"Passport", "Identity card", "Driver license", "Utility Bill", "Residental", "Institutional"}},
 		{"UserStorageTitles", c.UserStorageTitles, []string{}},
-		{"CaptchaProtectedEndpoints", c.CaptchaProtectedEndpoints, []string{"user_create", "session_create", "password_reset", "email_confirmation"}},
+		{"CaptchaProtectedEndpoints", c.CaptchaProtectedEndpoints, []string{"user_create", "password_reset", "email_confirmation"}},
 	} {
 		if !reflect.DeepEqual(f.got, f.want) {
 			t.Errorf("%s = %v, want %v", f.name, f.got, f.want)
@@ -182,7 +182,7 @@ func TestValues(t *testing.T) {
 	file := write(t, filepath.Join(dir, "f"), "x")
 	key := secret.NewKey().Reveal()
 	for name, c := range map[string]struct{ good, bad []string }{
-		"BARONG_CSRF_PROTECTION":            {[]string{"true", "false"}, []string{"", "TRUE", "1", "yes", "true "}},
+		"BARONG_CSRF_PROTECTION":            {[]string{"true", "false"}, []string{"", "TRUE", "1", "yes", " true"}},
 		"BARONG_DOC_NUM_LIMIT":              {[]string{"0", "10", "007"}, []string{"", "-1", "+1", "1.5", "ten", "99999999999999999999", " 1"}},
 		"BARONG_JWT_EXPIRE_TIME":            {[]string{"1", "3600"}, []string{"", "0", "-5", "5s", "1e3", "9999999999"}},
 		"BARONG_APIKEY_NONCE_LIFETIME":      {[]string{"1", "5000"}, []string{"0", "5s", "x"}},
@@ -196,7 +196,7 @@ func TestValues(t *testing.T) {
 		"BARONG_STORAGE_PROVIDER":           {[]string{"local", "Google", "AWS", "AliCloud", "azure"}, []string{"", "ftp"}},
 		"BARONG_HTTP_ADDR":                  {[]string{":8080", "127.0.0.1:0", "[::1]:80", "localhost:80", "unix:/run/x"}, []string{"", "8080", "h", "h:99999", "h:x", "unix:x", "http://h:1"}},
 		"BARONG_OPS_ADDR":                   {[]string{"", "127.0.0.1:9090"}, []string{"off"}},
-		"BARONG_DATABASE_URL":               {[]string{"sqlite://x.db", "postgres://h/d", "postgresql://u:p@h/d?sslmode=disable"}, []string{"", "mysql://h/d", "x.db", "postgres://"}},
+		"BARONG_DATABASE_URL":               {[]string{"sqlite://x.db", "sqlite:x.db", "sqlite://my data/a b.db", "postgres://h/d", "postgresql://u:p@h/d?sslmode=disable"}, []string{"", "mysql://h/d", "x.db", "postgres://", "sqlite:", "sqlite://", "postgres://u:p@h/a b"}},
 		"BARONG_REDIS_URL":                  {[]string{"", "redis://h:1/2", "rediss://h", "redis+cluster://a:1,b:2", "redis+sentinel://a:1,b:2/m"}, []string{"h:6379", "memcache://h", "redis://"}},
 		"BARONG_SECRET_KEY":                 {[]string{"", key, key + "," + secret.NewKey().Reveal()}, []string{"short", base64.StdEncoding.EncodeToString(make([]byte, 32)), key + "," + key}},
 		"BARONG_TRUSTED_PROXIES":            {[]string{"", "loopback", "private, cloudflare", "10.0.0.0/8,::1", "192.0.2.7"}, []string{"10.0.0.0/33", "everyone", "10.0.0", "fe80::1%eth0"}},
@@ -217,11 +217,17 @@ func TestValues(t *testing.T) {
 		"BARONG_SMTP_PORT":                  {[]string{"25", "0"}, []string{"", "smtp", "70000", "-1"}},
 		"BARONG_LOG_FORMAT":                 {[]string{"auto", "json", "text"}, []string{"", "xml"}},
 		"BARONG_JWT_AUDIENCE":               {[]string{"a", "a,b"}, []string{"", ","}},
-		"DATABASE_ADAPTER":                  {[]string{"", "postgresql"}, []string{"oracle"}},
+		"DATABASE_ADAPTER":                  {[]string{"", "postgresql", "PostgreSQL", "postgres", `"postgresql"`, `'pg'`}, []string{"oracle", "sqlite3", `"`}},
+		"BARONG_SMTP_TLS":                   {[]string{"auto", "STARTTLS", "implicit", "off"}, []string{"", "on", "ssl"}},
 		"PORT":                              {[]string{"", "80"}, []string{"http", "65536"}},
-		"BARONG_PHONE_VERIFICATION":         {[]string{"mock", "twilio_sms", "twilio_verify"}, []string{"", "sms"}},
+		"BARONG_PHONE_VERIFICATION":         {[]string{"none", "mock", "twilio_sms", "twilio_verify"}, []string{"", "sms"}},
 		"BARONG_CAPTCHA":                    {[]string{"none", "recaptcha", "geetest", "hcaptcha", "turnstile"}, []string{"", "yes"}},
 	} {
+		// What is judged only where it is used, is used.
+		load := func(t testing.TB, env string) (*config.Config, error) {
+			needs := map[string]string{"BARONG_SMTP_PORT": "BARONG_SMTP_HOST=h", "BARONG_SMTP_TLS": "BARONG_SMTP_HOST=h", "BARONG_TWILIO_API_URL": "BARONG_PHONE_VERIFICATION=twilio_sms"}
+			return load(t, env, needs[name])
+		}
 		for _, v := range c.good {
 			if _, err := load(t, name+"="+v); err != nil {
 				t.Errorf("%s=%q: %v", name, v, err)
@@ -369,10 +375,10 @@ func TestUnknownNamesAreWarnings(t *testing.T) {
 			t.Errorf("no warning %q in\n%s", want, got)
 		}
 	}
-	if len(c.Warnings()) != 6 || strings.Contains(got, "OTHER_THING") {
-		t.Errorf("%d warnings, want 6:\n%s", len(c.Warnings()), got)
+	if len(c.Warnings()) != 7 || strings.Contains(got, "OTHER_THING") {
+		t.Errorf("%d warnings, want 7:\n%s", len(c.Warnings()), got)
 	}
-	if len(c.CaptchaProtectedEndpoints) != 4 {
+	if len(c.CaptchaProtectedEndpoints) != 3 {
 		t.Error("a misspelt key switched captcha off")
 	}
 }
@@ -481,7 +487,7 @@ func production() map[string]string {
 	return map[string]string{
 		"BARONG_ENV": "production", "BARONG_SECRET_KEY": secret.NewKey().Reveal(), "BARONG_JWT_PRIVATE_KEY_PATH": "/keys",
 		"BARONG_PHONE_VERIFICATION": "twilio_verify", "BARONG_TWILIO_ACCOUNT_SID": "AC1", "BARONG_TWILIO_AUTH_TOKEN": "t",
-		"ADMIN_PASSWORD": "not a well-known one",
+		"ADMIN_PASSWORD": "not a well-known one", "BARONG_DOMAIN": "exchange.test", "BARONG_SENDER_EMAIL": "noreply@exchange.test",
 	}
 }
 
@@ -511,6 +517,9 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 		"cookies in clear":      {map[string]string{"BARONG_COOKIE_SECURE": "false"}, "BARONG_COOKIE_SECURE"},
 		"well-known password":   {map[string]string{"ADMIN_PASSWORD": "changeme"}, "ADMIN_PASSWORD"},
 		"broker's password":     {map[string]string{"BARONG_EVENT_API_RABBITMQ_HOST": "mq"}, "BARONG_EVENT_API_RABBITMQ_PASSWORD"},
+		"somebody else's links": {map[string]string{"BARONG_DOMAIN": "unset"}, "BARONG_DOMAIN=openware.com"},
+		"theirs by a URL":       {map[string]string{"BARONG_DOMAIN": "https://www.Openware.com:443/x"}, "BARONG_DOMAIN="},
+		"somebody else's mail":  {map[string]string{"BARONG_SENDER_EMAIL": "unset"}, "BARONG_SENDER_EMAIL=noreply@barong.io"},
 		"captcha without keys":  {map[string]string{"BARONG_CAPTCHA": "turnstile"}, "BARONG_CAPTCHA"},
 	} {
 		err := check(c.env)
@@ -518,10 +527,21 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 			t.Errorf("%s: %v, want one line about %s", name, err, c.want)
 		}
 	}
+	for name, changes := range map[string]map[string]string{
+		"no phones, and no Twilio":       {"BARONG_PHONE_VERIFICATION": "none", "BARONG_TWILIO_ACCOUNT_SID": "unset", "BARONG_TWILIO_AUTH_TOKEN": "unset"},
+		"a domain that begins like one":  {"BARONG_DOMAIN": "openware.com.example.test"},
+		"production as Rails has it":     {"BARONG_ENV": "unset", "RAILS_ENV": "production"},
+		"a domain below one of theirs":   {"BARONG_DOMAIN": "demo.openware.com"},
+		"a domain with a scheme and all": {"BARONG_DOMAIN": "https://exchange.test:8443/app"},
+	} {
+		if err := check(changes); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	all := mustLoad(t, "BARONG_ENV=production", "BARONG_COOKIE_SECURE=false").Check()
 	var bad *config.Error
-	if !errors.As(all, &bad) || len(bad.Problems) != 4 {
-		t.Errorf("%v, want four problems together", all)
+	if !errors.As(all, &bad) || len(bad.Problems) != 6 {
+		t.Errorf("%v, want six problems together", all)
 	}
 }
 

@@ -46,10 +46,14 @@ var kinds = map[string]kind{
 	"listen":   {"host:port, or unix:/path", when(isListen)},
 	"port":     {"a port number, 0 to 65535", when(isPort)},
 	"hostname": {"a host name or an address", matches(`^[A-Za-z0-9._:\[\]-]+$`)},
+	"dbhost":   {"a host name, an address, or the folder of a socket", matches(`^(/[^\s@:]*|[A-Za-z0-9._:\[\]-]+)$`)},
+	"name":     {"a name, and no URL", when(func(s string) bool { return s != "" && secret.Redact(s) == s })},
 	"email":    {"an e-mail address", when(isEmail)},
 	"url":      {"a URL that begins with http:// or https://", when(isURL)},
 	"link":     {"a URL that begins with http:// or https://, or a path that begins with /", when(isLink)},
-	"database": {"sqlite://path, or postgres://user:password@host/database", hasScheme("sqlite", "postgres", "postgresql")},
+	"place":    {"the path of a file or folder", when(func(s string) bool { return s != "" })},
+	"adapter":  {"postgresql", readAdapter},
+	"database": {"sqlite://path, or postgres://user:password@host/database", readDatabase},
 	"redis": {
 		"redis://, rediss://, redis+cluster://h1:p1,h2:p2 or redis+sentinel://h1:p1,h2:p2/master",
 		hasScheme("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"),
@@ -121,6 +125,35 @@ func hasScheme(schemes ...string) func(string) (string, bool) {
 		return s, ok && rest != "" && slices.Contains(schemes, scheme) && !strings.ContainsAny(s, " \t\r\n")
 	}
 }
+
+// readDatabase leaves what follows the scheme to the database's own package.
+func readDatabase(s string) (string, bool) {
+	if path, ok := strings.CutPrefix(s, "sqlite:"); ok {
+		return s, strings.Trim(path, "/") != ""
+	}
+	return hasScheme("postgres", "postgresql")(s)
+}
+
+// readAdapter reads the original's name of a database.
+func readAdapter(s string) (string, bool) {
+	switch word := strings.ToLower(s); {
+	case slices.Contains([]string{"postgresql", "postgres", "postgis", "pg"}, word):
+		return "postgresql", true
+	case isMySQL(word):
+		return "mysql2", true
+	}
+	return s, false
+}
+
+// isMySQL reports a name of MySQL, however it is spelt, as an adapter or as the scheme of a URL.
+func isMySQL(s string) bool {
+	word, _, _ := strings.Cut(strings.ToLower(s), "://")
+	return strings.Contains(word, "mysql") || strings.Contains(word, "maria") || word == "trilogy"
+}
+
+// toImport says what to do about MySQL.
+const toImport = "this program runs on Postgres and SQLite; bring the MySQL database in with \"barong import\", then set " +
+	"BARONG_DATABASE_URL or DATABASE_ADAPTER=postgresql"
 
 func exists(path string, folder bool) bool {
 	info, err := os.Stat(path)
@@ -420,7 +453,8 @@ func pairs(node *yaml.Node, f func(key string, value *yaml.Node) error) error {
 	return nil
 }
 
-// display is the text of a variable's value for people: as it was written, but for what hides itself.
+// display is the text of a variable's value for people: as it was written, but for what hides itself, and passwords in
+// URLs.
 func display(field reflect.Value, text string) string {
 	switch v := field.Interface().(type) {
 	case secret.Text:
@@ -428,9 +462,9 @@ func display(field reflect.Value, text string) string {
 	case secret.URL:
 		return v.String()
 	case string:
-		return v
+		return secret.Redact(v)
 	case []string:
-		return strings.Join(v, ",")
+		return secret.Redact(strings.Join(v, ","))
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,10 +9,13 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"barong/internal/secret"
 
@@ -39,6 +43,8 @@ type Setting struct {
 	Allowed string // in words
 	Help    string // from the comment
 	Secret  bool
+
+	FromFile bool // it is also read from the file that its variable with _FILE names
 
 	Production, Compat string
 
@@ -81,155 +87,364 @@ var declared = sync.OnceValue(func() []Setting {
 		if s.Name != "" {
 			s.Key = strings.ToLower(strings.TrimPrefix(s.Name, "BARONG_"))
 			s.Flag = strings.ReplaceAll(s.Key, "_", "-")
-			if s.Key == "config" {
+			if s.Key == "config" || s.Key == "config_folder" {
 				s.Key = "" // the file cannot say where it is
 			}
 		}
 		s.Secret = f.Type == reflect.TypeFor[secret.Text]()
+		s.FromFile = s.Secret || f.Type == reflect.TypeFor[secret.URL]()
 		s.Allowed = allowed(f.Type, f.Tag)
 		out = append(out, s)
 	}
 	return out
 })
 
+// A Judge judges the value of one variable more closely than its declaration can. The error says what is allowed, and holds
+// nothing of the value.
+type Judge struct {
+	Name  string
+	Judge func(value string) error
+}
+
 // Load reads the configuration. flags holds what was given on the command line by Setting.Flag; environ is as
-// os.Environ returns it. The error is an *Error with a line for every bad value.
-func Load(flags map[string]string, environ []string) (*Config, error) {
-	l := loader{c: &Config{env: map[string]string{}}, flags: flags}
-	l.env = l.c.env
+// os.Environ returns it. The error is an *Error with a line for every bad value; what could be read is returned beside it,
+// so that Check can tell what else is wrong.
+func Load(flags map[string]string, environ []string, judges ...Judge) (*Config, error) {
+	c := &Config{env: map[string]string{}, files: map[string]string{}, bad: map[string]bool{}}
+	l := loader{c: c, flags: flags, env: c.env, judges: judges, trimmed: map[string]bool{}}
 	for _, kv := range environ {
 		if name, value, ok := strings.Cut(kv, "="); ok {
-			l.env[name] = value
+			l.env[name] = strings.TrimRightFunc(value, unicode.IsSpace)
+			l.trimmed[name] = len(l.env[name]) < len(value)
 		}
 	}
 	l.load()
 	if len(l.problems) > 0 {
-		return nil, &Error{Problems: l.problems}
+		return c, &Error{Problems: l.lines()}
 	}
-	return l.c, nil
+	return c, nil
 }
 
 type loader struct {
 	c        *Config
 	flags    map[string]string
 	env      map[string]string
+	trimmed  map[string]bool // variables that white space was taken from
+	judges   []Judge
 	file     map[string]*yaml.Node
 	path     string // of the file
-	problems []string
+	problems []told
 }
 
-func (l *loader) problem(format string, args ...any) {
-	l.problems = append(l.problems, fmt.Sprintf(format, args...))
+// told is a problem: a line about a setting, or, with no name, about the file.
+type told struct{ about, line string }
+
+func (l *loader) lines() []string {
+	var out []string
+	for _, p := range l.problems {
+		if !slices.Contains(out, p.line) {
+			out = append(out, p.line)
+		}
+	}
+	return out
+}
+
+func (l *loader) problem(about, format string, args ...any) {
+	l.problems = append(l.problems, told{about, fmt.Sprintf(format, args...)})
+	l.c.bad[about] = true
 }
 
 func (l *loader) warn(format string, args ...any) {
-	l.c.warnings = append(l.c.warnings, fmt.Sprintf(format, args...))
+	if line := fmt.Sprintf(format, args...); !slices.Contains(l.c.warnings, line) {
+		l.c.warnings = append(l.c.warnings, line)
+	}
 }
 
 func (l *loader) load() {
 	settings := declared()
 	// Where the file is, and which defaults hold, must be known before everything else.
-	for _, first := range []string{"BARONG_CONFIG", "BARONG_ENV", "BARONG_COMPAT"} {
+	for _, first := range []string{"BARONG_CONFIG_FOLDER", "BARONG_CONFIG", "BARONG_ENV", "BARONG_COMPAT"} {
 		i := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == first })
 		l.set(&settings[i])
 		if first == "BARONG_CONFIG" && l.c.ConfigFile != "" && len(l.problems) == 0 {
 			l.readFile()
 		}
 	}
-	problems := slices.Clone(l.problems)
+	early := l.problems
 	l.c.values, l.problems = nil, nil
 	for i := range settings {
 		l.set(&settings[i])
 	}
-	for _, p := range problems { // of the file itself
-		if !slices.Contains(l.problems, p) {
-			l.problems = append(l.problems, p)
+	l.problems = append(l.problems, early...) // of the file itself; the others are there already
+	l.leaveOutUnused(settings)
+	l.unknown(settings)
+	l.derive()
+}
+
+// A given is what was found for a setting, and where.
+type given struct {
+	text           string
+	source, origin string
+	node           *yaml.Node // in the file
+	called         string     // the name to complain about
+	from           string     // the file of a secret
+}
+
+// find finds what a setting was given in the strongest source that has something. ok is false where it has nothing, or what
+// it has cannot be read.
+func (l *loader) find(s *Setting) (g given, ok bool) {
+	g = given{source: fromDefault, called: s.title()}
+	if text, found := l.flags[s.Flag]; found && s.Flag != "" {
+		return given{text: text, source: fromFlag, origin: "--" + s.Flag, called: s.title()}, true
+	}
+	names := append([]string{s.Name}, s.Aliases...)
+	if s.Name == "BARONG_ENV" && unquote(l.env["RAILS_ENV"]) == "production" {
+		names = append(names, "RAILS_ENV")
+	}
+	for _, name := range names {
+		text, found := l.env[name]
+		found = found && name != ""
+		if found && s.tag.Get("kind") != "" && strings.HasPrefix(s.tag.Get("kind"), "port") && serviceURL.MatchString(text) {
+			l.warn("%s=%s is Kubernetes' own, about a Service of that name, and is ignored", name, secret.Redact(text))
+			found = false
+		}
+		path := unquote(l.env[name+fileSuffix])
+		if !s.FromFile {
+			path = ""
+		}
+		switch {
+		case path != "" && text != "":
+			l.problem(s.title(), "%s and %s%s are both set: keep one of them", name, name, fileSuffix)
+			return g, false
+		case path != "":
+			return l.readSecret(s, path, given{source: fromEnv, origin: name + fileSuffix, called: name})
+		case found:
+			if l.trimmed[name] {
+				l.warn("white space at the end of %s is dropped", name)
+			}
+			if bare := unquote(text); bare != text && s.Secret {
+				l.warn("%s is in quotes: they are part of its value", name)
+			} else if bare != text {
+				l.warn("%s is in quotes: they are dropped", name)
+				text = bare
+			}
+			return given{text: text, source: fromEnv, origin: name, called: name}, true
 		}
 	}
-	l.unknown(settings)
-	if len(l.problems) == 0 {
-		l.derive()
+	if n, found := l.file[s.Key]; found && s.Key != "" {
+		g = given{node: n, source: fromFile, origin: l.path, called: s.title()}
+		if s.Name == "" {
+			return g, true
+		}
+		var err error
+		if g.text, err = scalar(n); err != nil {
+			l.problem(s.title(), "%s in %s, line %d: %s", s.Key, l.path, n.Line, err)
+			return g, false
+		}
+		g.text = strings.TrimRightFunc(g.text, unicode.IsSpace)
+		return g, true
 	}
+	if n, found := l.file[s.Key+strings.ToLower(fileSuffix)]; found && s.Key != "" && s.FromFile {
+		path, err := scalar(n)
+		if err != nil {
+			l.problem(s.title(), "%s in %s, line %d: %s", s.Key+strings.ToLower(fileSuffix), l.path, n.Line, err)
+			return g, false
+		}
+		if path != "" {
+			return l.readSecret(s, path, given{node: n, source: fromFile, origin: l.path, called: s.title()})
+		}
+	}
+	return g, true
+}
+
+// fileSuffix makes of a secret's variable the one that names a file with it.
+const fileSuffix = "_FILE"
+
+// maxSecretFile is the longest file of a secret, in bytes.
+const maxSecretFile = 64 << 10
+
+// readSecret reads the file of a secret.
+func (l *loader) readSecret(s *Setting, path string, g given) (given, bool) {
+	path = l.place(path)
+	f, err := os.Open(path)
+	if err == nil {
+		defer f.Close()
+		var text []byte
+		if text, err = io.ReadAll(io.LimitReader(f, maxSecretFile+1)); err == nil && len(text) > maxSecretFile {
+			err = fmt.Errorf("%s is larger than %d bytes", path, maxSecretFile)
+		}
+		g.text = strings.TrimRightFunc(string(text), unicode.IsSpace)
+	}
+	if err != nil {
+		l.problem(s.title(), "%s", problem(g.called+fileSuffix, path, "the path of a file that can be read: "+err.Error()))
+		return g, false
+	}
+	g.from = path
+	l.c.files[s.Name] = path
+	return g, true
+}
+
+// place is where a file is: where its path says, or else in the folder that stands in for config/.
+func (l *loader) place(path string) string {
+	rest, ok := strings.CutPrefix(path, "config/")
+	if !ok || l.c.ConfigFolder == "" {
+		return path
+	}
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return path
+	}
+	other := filepath.Join(l.c.ConfigFolder, rest)
+	if _, err := os.Stat(other); err != nil {
+		return path
+	}
+	return other
+}
+
+// serviceURL is what Kubernetes puts into the variable <SERVICE>_PORT of each Pod.
+var serviceURL = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+
+// unquote takes the quotes off a text that is in quotes, as some readers of environment files leave them.
+func unquote(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[0] == s[n-1] {
+		return s[1 : n-1]
+	}
+	return s
 }
 
 // set finds the value of a setting in the strongest source that has one, and stores it.
 func (l *loader) set(s *Setting) {
 	field := reflect.ValueOf(l.c).Elem().Field(s.index)
-	v := Value{Name: s.title(), Source: fromDefault}
-	var node *yaml.Node
-	text, found := l.flags[s.Flag]
-	found = found && s.Flag != ""
-	if found {
-		v.Source, v.Origin = fromFlag, "--"+s.Flag
+	g, ok := l.find(s)
+	if !ok {
+		return
 	}
-	for _, name := range append([]string{s.Name}, s.Aliases...) {
-		if value, ok := l.env[name]; ok && name != "" && !found {
-			text, found = value, true
-			v.Source, v.Origin = fromEnv, name
-		}
-	}
-	if n, ok := l.file[s.Key]; ok && s.Key != "" && !found {
-		node, found = n, true
-		v.Source, v.Origin = fromFile, l.path
-	}
-	called := s.title()
-	if v.Source == fromEnv {
-		called = v.Origin
-	}
+	v := Value{Name: s.title(), Source: g.source, Origin: g.origin}
+	found := g.source != fromDefault
 	if !found {
-		text = s.Default
+		g.text = s.Default
 		if s.Production != "" && l.c.Production() {
-			text = s.Production
+			g.text = s.Production
 		}
 		if s.Compat != "" && l.c.Original() {
-			text = s.Compat
+			g.text = s.Compat
 		}
 	}
-	switch {
-	case s.Name == "": // a key of the file alone: its default is YAML too
-		if node == nil {
-			node = mustYAML(s.Default)
+	if s.Name == "" { // a key of the file alone: its default is YAML too
+		if g.node == nil {
+			g.node = mustYAML(g.text)
 		}
-		if err := decodeNode(field, node, s.tag); err != nil {
-			l.problem("%s in %s, line %d: %s", s.Key, l.path, node.Line, err)
+		if err := decodeNode(field, g.node, s.tag); err != nil {
+			l.problem(s.title(), "%s in %s, line %d: %s", s.Key, l.path, g.node.Line, err)
 			return
 		}
 		v.Text = show(field)
-	case node != nil:
-		var err error
-		if text, err = scalar(node); err != nil {
-			l.problem("%s in %s, line %d: %s", s.Key, l.path, node.Line, err)
-			return
-		}
-		fallthrough
-	default:
-		if !found && strings.HasPrefix(s.tag.Get("kind"), "file") && text != "" {
-			// A default path is only an offer.
-			if _, err := os.Stat(text); errors.Is(err, fs.ErrNotExist) {
-				text = ""
-			}
-		}
-		if !found && text == "" && s.tag.Get("default") == "" {
-			// Nothing given and no default: the field's zero value, whatever the kind.
-			break
-		}
-		if allowed, ok := decode(field, text, s.tag); !ok {
-			shown := text
-			if s.Secret && text != "" {
-				shown = secret.Mask
-			} else if field.Type() == reflect.TypeFor[secret.URL]() {
-				shown = secret.URL(text).String()
-			}
-			p := problem(called, shown, allowed)
-			if node != nil {
-				p += fmt.Sprintf(" (%s, line %d)", l.path, node.Line)
-			}
-			l.problems = append(l.problems, p)
-			return
-		}
-		v.Text = display(field, text)
+		l.c.values = append(l.c.values, v)
+		return
 	}
+	kind := s.tag.Get("kind")
+	if strings.HasPrefix(kind, "file") || strings.HasPrefix(kind, "folder") || kind == "place" {
+		g.text = l.place(g.text)
+	}
+	if !found && strings.HasPrefix(kind, "file") && g.text != "" {
+		// A default path is only an offer.
+		if _, err := os.Stat(g.text); errors.Is(err, fs.ErrNotExist) {
+			g.text = ""
+		}
+	}
+	if !found && g.text == "" && s.tag.Get("default") == "" { // the field's zero value, whatever the kind
+		l.c.values = append(l.c.values, v)
+		return
+	}
+	allowed, ok := decode(field, g.text, s.tag)
+	if !ok && kind == "database" && isMySQL(g.text) {
+		allowed = toImport
+	}
+	for _, j := range l.judges {
+		if ok && j.Name == s.Name && g.text != "" {
+			if err := j.Judge(g.text); err != nil {
+				allowed, ok = strings.Join(strings.Fields(err.Error()), " "), false
+			}
+		}
+	}
+	if !ok {
+		field.SetZero()
+		shown := g.text
+		if s.Secret && shown != "" {
+			shown = secret.Mask
+		}
+		p := problem(g.called, shown, allowed)
+		switch {
+		case g.from != "":
+			p += " (" + g.from + ")"
+		case g.node != nil:
+			p += fmt.Sprintf(" (%s, line %d)", l.path, g.node.Line)
+		}
+		l.problem(s.title(), "%s", p)
+		return
+	}
+	v.Text = display(field, g.text)
 	l.c.values = append(l.c.values, v)
+}
+
+// leaveOutUnused forgets what was given to settings that nothing uses as the others stand, and what is wrong with it. What
+// was given to no effect is told.
+func (l *loader) leaveOutUnused(settings []Setting) {
+	bad := l.c.bad
+	idle := map[string][]string{} // by reason
+	var reasons []string
+	for i := range settings {
+		s := &settings[i]
+		why, used := l.used(s)
+		if used || (!bad[s.Name] && !l.c.given(s.Name)) {
+			continue
+		}
+		l.problems = slices.DeleteFunc(l.problems, func(p told) bool { return p.about == s.Name })
+		text := l.c.value(s.Name)
+		field := reflect.ValueOf(l.c).Elem().Field(s.index)
+		field.SetZero()
+		if s.Default != "" {
+			decode(field, s.Default, s.tag)
+		}
+		l.c.values = slices.DeleteFunc(l.c.values, func(v Value) bool { return v.Name == s.Name })
+		l.c.values = append(l.c.values, Value{Name: s.Name, Text: display(field, s.Default), Source: fromDefault})
+		wrong := bad[s.Name]
+		delete(bad, s.Name)
+		if text != "" || wrong { // what is left empty is not meant
+			if idle[why] == nil {
+				reasons = append(reasons, why)
+			}
+			idle[why] = append(idle[why], s.Name)
+		}
+	}
+	for _, why := range reasons {
+		have := "has"
+		if len(idle[why]) > 1 {
+			have = "have"
+		}
+		l.warn("%s %s no effect %s", strings.Join(idle[why], ", "), have, why)
+	}
+	order := func(v Value) int {
+		return slices.IndexFunc(settings, func(s Setting) bool { return s.title() == v.Name })
+	}
+	slices.SortStableFunc(l.c.values, func(a, b Value) int { return order(a) - order(b) })
+}
+
+// used reports whether a setting is used as the others stand, by its tag "needs"; why says why not.
+func (l *loader) used(s *Setting) (why string, used bool) {
+	bad := l.c.bad
+	needs := s.tag.Get("needs")
+	if needs == "" {
+		return "", true
+	}
+	if name, ok := strings.CutPrefix(needs, "!"); ok {
+		return "beside " + name, !bad[name] && (!l.c.given(name) || l.c.value(name) == "")
+	}
+	name, words, choice := strings.Cut(needs, "=")
+	value := l.c.value(name)
+	if !choice {
+		return "without " + name, bad[name] || value != ""
+	}
+	return "with " + name + "=" + value, bad[name] || slices.Contains(strings.Fields(words), strings.ToLower(value))
 }
 
 // readFile parses the file into its top-level keys.
@@ -237,7 +452,7 @@ func (l *loader) readFile() {
 	l.path = l.c.ConfigFile
 	f, err := os.Open(l.path)
 	if err != nil {
-		l.problem("BARONG_CONFIG: %s", err)
+		l.problem("BARONG_CONFIG", "BARONG_CONFIG: %s", err)
 		return
 	}
 	defer f.Close()
@@ -246,12 +461,12 @@ func (l *loader) readFile() {
 		err = fmt.Errorf("larger than %d bytes", maxFileSize)
 	}
 	if err != nil {
-		l.problem("BARONG_CONFIG: %s: %s", l.path, err)
+		l.problem("BARONG_CONFIG", "BARONG_CONFIG: %s: %s", l.path, err)
 		return
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		l.problem("BARONG_CONFIG: %s: %s", l.path, strings.ReplaceAll(err.Error(), "\n", " "))
+		l.problem("BARONG_CONFIG", "BARONG_CONFIG: %s: %s", l.path, strings.ReplaceAll(err.Error(), "\n", " "))
 		return
 	}
 	l.file = map[string]*yaml.Node{}
@@ -260,13 +475,13 @@ func (l *loader) readFile() {
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
-		l.problem("BARONG_CONFIG: %s: not a mapping of keys to values", l.path)
+		l.problem("BARONG_CONFIG", "BARONG_CONFIG: %s: not a mapping of keys to values", l.path)
 		return
 	}
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
 		if _, twice := l.file[key.Value]; twice {
-			l.problem("%s in %s, line %d: the key stands there twice", key.Value, l.path, key.Line)
+			l.problem("", "%s in %s, line %d: the key stands there twice", key.Value, l.path, key.Line)
 		}
 		if value.Kind == yaml.AliasNode {
 			value = value.Alias
@@ -285,10 +500,19 @@ func (l *loader) unknown(settings []Setting) {
 			variables[a] = true
 		}
 		keys[settings[i].Key] = true
+		if settings[i].FromFile {
+			for _, name := range append(settings[i].Aliases, settings[i].Name) {
+				variables[name+fileSuffix] = true
+			}
+			keys[settings[i].Key+strings.ToLower(fileSuffix)] = true
+		}
 	}
+	theirs := l.originals()
 	var strange []string
 	for name := range l.env {
-		if strings.HasPrefix(name, "BARONG_") && !variables[name] {
+		_, gone := retired[name]
+		ours := strings.HasPrefix(name, "BARONG_") && !variables[name] && !l.serviceVariable(name)
+		if ours || gone && len(theirs) > 0 {
 			strange = append(strange, name)
 		}
 	}
@@ -312,8 +536,66 @@ func (l *loader) unknown(settings []Setting) {
 			l.warn("%s in %s has no effect: %s", key, l.path, why)
 			continue
 		}
-		l.warn("%+q in %s is not a known setting%s", key, l.path, suggestion(key, keys))
+		l.warn("%+q in %s is not a known setting%s%s", secret.Redact(key), l.path, suggestion(key, keys), foreignLetters(key))
 	}
+	if len(theirs) > 0 && !l.c.given("BARONG_COMPAT") && !l.c.bad["BARONG_COMPAT"] {
+		l.warn("this environment is the original's (%s), and BARONG_COMPAT is not set: answers have the statuses and bodies of the "+
+			"API reference (400 for a missing parameter, 201 and 204 where the last release sent 200), API-key nonces count once, "+
+			"whitelinks open once, sessions are kept when their binding does not fit, and X-Forwarded-* is believed from loopback "+
+			"alone; BARONG_COMPAT=2.4.17 answers as the original's last release, BARONG_COMPAT=reference confirms the present mode",
+			strings.Join(theirs, ", "))
+	}
+}
+
+// originals lists the variables by which an environment is known to be the original's.
+func (l *loader) originals() []string {
+	var out []string
+	for name := range l.env {
+		_, gone := retired[name]
+		switch {
+		case name == "DATABASE_ADAPTER", strings.HasPrefix(name, "VAULT_"), strings.HasPrefix(name, "EVENT_API_"),
+			strings.HasPrefix(name, "BARONG_VAULT_"), gone && strings.HasPrefix(name, "BARONG_EVENT_API_"),
+			slices.Contains(theirBroker, name):
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// theirBroker are the original's variables of the message broker.
+var theirBroker = []string{
+	"BARONG_EVENT_API_RABBITMQ_HOST", "BARONG_EVENT_API_RABBITMQ_PORT", "BARONG_EVENT_API_RABBITMQ_USERNAME",
+	"BARONG_EVENT_API_RABBITMQ_PASSWORD",
+}
+
+// serviceNames are the names of the variables that Kubernetes makes for a Service whose name begins with barong.
+var serviceNames = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)$`)
+
+// serviceVariable reports a variable that is Kubernetes' own.
+func (l *loader) serviceVariable(name string) bool {
+	return serviceNames.MatchString(name) && (!strings.HasSuffix(name, "_PORT") || strings.HasSuffix(name, "_SERVICE_PORT") ||
+		serviceURL.MatchString(l.env[name]) || strings.Contains(name, "_TCP_") || strings.Contains(name, "_UDP_"))
+}
+
+// foreignLetters names the letters of a key that only look like those of a known one.
+func foreignLetters(key string) string {
+	var out strings.Builder
+	for i, r := range []rune(key) {
+		script := ""
+		switch {
+		case unicode.Is(unicode.Cyrillic, r):
+			script = "Cyrillic"
+		case unicode.Is(unicode.Greek, r):
+			script = "Greek"
+		case r > unicode.MaxASCII:
+			script = "not ASCII"
+		default:
+			continue
+		}
+		fmt.Fprintf(&out, "; letter %d, %c, is %U (%s)", i+1, r, r, script)
+	}
+	return out.String()
 }
 
 // suggestion finds the known name that differs in at most two letters.
@@ -389,7 +671,7 @@ func (l *loader) derive() {
 // deriveDatabase makes the database's URL of the original's variables.
 func (l *loader) deriveDatabase() {
 	c := l.c
-	if c.given("BARONG_DATABASE_URL") {
+	if c.given("BARONG_DATABASE_URL") || c.bad["BARONG_DATABASE_URL"] {
 		return
 	}
 	named := ""
@@ -409,9 +691,7 @@ func (l *loader) deriveDatabase() {
 		} else {
 			named = "DATABASE_PORT"
 		}
-		l.problem("%s", problem(named, c.value(named),
-			"this program runs on Postgres and SQLite; import the MySQL database into Postgres, then set DATABASE_ADAPTER=postgresql "+
-				"or BARONG_DATABASE_URL"))
+		l.problem(named, "%s", problem(named, unquote(cmp.Or(l.env[named], c.value(named))), toImport))
 		return
 	}
 	u := url.URL{Scheme: "postgres", Host: net.JoinHostPort(c.DatabaseHost, c.DatabasePort), Path: "/" + c.DatabaseName}

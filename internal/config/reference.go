@@ -70,9 +70,13 @@ func Reference() string {
 
 A setting is taken from the first of: its flag, its variable, its key in the YAML file, its default. The flag of
 ` + "`BARONG_HTTP_ADDR` is `--http-addr`, its key in the file is `http_addr`" + `, and so for every other.
-A variable that is set but empty counts as set. A bad value stops the program with exit status 2 and one line that names
-the variable, the value and what is allowed; a name that nobody knows is a warning. A default path that does not exist
+A variable that is set but empty counts as set. White space at the end of a value is dropped. A secret, and a URL that may
+hold one, is also read from the file that the variable with ` + "`_FILE`" + ` behind it names (` + "`ADMIN_PASSWORD_FILE`" + `, in the YAML
+file ` + "`admin_password_file`" + `). A bad value stops the program with exit status 2 and one line that names the variable, the value
+without passwords, and what is allowed; all lines come at once. What nothing uses as the other settings stand is not
+judged: that it has no effect is a warning, as is a name that nobody knows. A default path that does not exist
 stands for built-in values; a path that is given must exist. ` + "`barong config`" + ` prints what holds, and from where.
+[troubleshooting.md](troubleshooting.md) says what to do when a start is refused.
 `)
 	group := ""
 	for _, s := range documented() {
@@ -101,7 +105,8 @@ stands for built-in values; a path that is given must exist. ` + "`barong config
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, cell(s.Allowed), cell(s.Help))
 	}
-	b.WriteString("\n## Without effect\n\nThe original read these variables. Setting one is a warning.\n\n| Variable | Instead |\n| --- | --- |\n")
+	b.WriteString("\n## Without effect\n\nDeployments of the original set these variables. One with `BARONG_` is a warning; so are the others\n" +
+		"in an environment that is the original's.\n\n| Variable | Instead |\n| --- | --- |\n")
 	for _, name := range slices.Sorted(maps.Keys(retired)) {
 		fmt.Fprintf(&b, "| %s | %s |\n", code(name), cell(capital(retired[name])))
 	}

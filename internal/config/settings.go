@@ -22,10 +22,12 @@ import (
 //	kind        a named form of text (see kinds); a question mark behind it allows the empty text
 //	unit        what a bare number of a duration counts: "ms", "s", "m"; then only whole numbers are allowed
 //	min, max    bounds of a number, in the unit
+//	needs       when the setting is used: "NAME" when that one is not empty, "!NAME" when it is not given, "NAME=a b" when
+//	            it is one of the words. What is not used is not judged
 //	group       begins a group of settings
 type Config struct {
 	// Env is where the program runs. production refuses to start with what is only good for development: generated
-	// keys, mock phone verification, default secrets, cookies without Secure.
+	// keys, mock phone verification, default secrets, cookies without Secure. RAILS_ENV=production alone means production.
 	Env string `group:"Service" env:"BARONG_ENV" default:"development" oneof:"development production"`
 	// Compat chooses whose statuses and bodies are answered: those of the API reference, or those of the original's last
 	// release.
@@ -33,10 +35,13 @@ type Config struct {
 	// ConfigFile is a YAML file with settings. Its keys are the variables in lower case without BARONG_, beside those of
 	// the original's barong.yml, which are listed at the end of this page.
 	ConfigFile string `env:"BARONG_CONFIG" default:"config/barong.yml" kind:"file?"`
+	// ConfigFolder is where a file that is written as config/… is looked for when it is not there. The container image sets
+	// /home/app/config, where deployments of the original mount their files.
+	ConfigFolder string `env:"BARONG_CONFIG_FOLDER"`
 	// AppName is the name of the service in authenticator apps and text messages.
 	AppName string `env:"BARONG_APP_NAME" default:"Barong" kind:"text"`
 	// Domain is where people reach the front end. Links in mails begin with it, with https:// before it unless it names a
-	// scheme, and events carry it.
+	// scheme, and events carry it. Production wants your own.
 	Domain string `env:"BARONG_DOMAIN" default:"openware.com" kind:"text"`
 	// UIDPrefix begins the ids of users; ten hexadecimal digits follow.
 	UIDPrefix string `env:"BARONG_UID_PREFIX" default:"ID" kind:"letters"`
@@ -55,21 +60,22 @@ type Config struct {
 	// OpsAddr is the listener of /livez, /readyz, /metrics and /debug/pprof. Empty turns it off.
 	OpsAddr string `env:"BARONG_OPS_ADDR" default:"127.0.0.1:9090" kind:"listen?"`
 
-	// DatabaseURL is where the rows live: sqlite://path, or postgres://user:password@host/database?sslmode=….
+	// DatabaseURL is where the rows live: sqlite://path, or postgres://user:password@host/database?sslmode=…. A path begins
+	// with a slash if it is absolute, and may be percent-encoded.
 	DatabaseURL secret.URL `group:"Stores" env:"BARONG_DATABASE_URL" default:"sqlite://data/barong.db" kind:"database"`
 	// DatabaseAdapter is read with the five below, as the original used them, when BARONG_DATABASE_URL is not set and one of
-	// them is. Databases of the original on MySQL must be imported into Postgres.
-	DatabaseAdapter string `env:"DATABASE_ADAPTER" oneof:"postgresql mysql2"`
+	// them is. Databases of the original on MySQL are brought in with "barong import".
+	DatabaseAdapter string `env:"DATABASE_ADAPTER" kind:"adapter?" needs:"!BARONG_DATABASE_URL"`
 	// DatabaseHost is the host of the Postgres server.
-	DatabaseHost string `env:"DATABASE_HOST" default:"127.0.0.1" kind:"text"`
+	DatabaseHost string `env:"DATABASE_HOST" default:"127.0.0.1" kind:"dbhost" needs:"!BARONG_DATABASE_URL"`
 	// DatabasePort is the port of the Postgres server.
-	DatabasePort string `env:"DATABASE_PORT" default:"5432" kind:"port"`
+	DatabasePort string `env:"DATABASE_PORT" default:"5432" kind:"port" needs:"!BARONG_DATABASE_URL"`
 	// DatabaseUser is the user to connect as.
-	DatabaseUser string `env:"DATABASE_USER" default:"postgres" kind:"text"`
+	DatabaseUser string `env:"DATABASE_USER" default:"postgres" kind:"name" needs:"!BARONG_DATABASE_URL"`
 	// DatabasePass is the password of DATABASE_USER.
-	DatabasePass secret.Text `env:"DATABASE_PASS"`
+	DatabasePass secret.Text `env:"DATABASE_PASS" needs:"!BARONG_DATABASE_URL"`
 	// DatabaseName is the name of the database.
-	DatabaseName string `env:"DATABASE_NAME" default:"barong_production" kind:"text"`
+	DatabaseName string `env:"DATABASE_NAME" default:"barong_production" kind:"name" needs:"!BARONG_DATABASE_URL"`
 	// RedisURL is where sessions, counters and notices live: redis://, rediss://, redis+cluster://h1:p1,h2:p2 or
 	// redis+sentinel://h1:p1,h2:p2/master. Empty: the database keeps sessions.
 	RedisURL secret.URL `env:"BARONG_REDIS_URL" kind:"redis?"`
@@ -80,7 +86,7 @@ type Config struct {
 
 	// JWTPrivateKeyPath is the PEM file of the signing key, or a folder of such files, for rotation. The default folder is
 	// filled by the first start in development.
-	JWTPrivateKeyPath string `group:"Tokens" env:"BARONG_JWT_PRIVATE_KEY_PATH" alias:"JWT_PRIVATE_KEY_PATH" default:"data/jwt/" kind:"text"`
+	JWTPrivateKeyPath string `group:"Tokens" env:"BARONG_JWT_PRIVATE_KEY_PATH" alias:"JWT_PRIVATE_KEY_PATH" default:"data/jwt/" kind:"place"`
 	// JWTAlgorithm is the signature algorithm; the signing key must fit it.
 	JWTAlgorithm string `env:"BARONG_JWT_ALGORITHM" alias:"JWT_ALGORITHM" default:"RS256" oneof:"RS256 ES256 EdDSA"`
 	// JWTExpireTime is the life of a gateway token.
@@ -163,7 +169,8 @@ type Config struct {
 
 	// AdminEmail is the address of the first superadmin.
 	AdminEmail string `group:"Accounts" env:"ADMIN_EMAIL" default:"admin@barong.io" kind:"email"`
-	// AdminPassword is the first superadmin's password. Empty: a random one, printed once.
+	// AdminPassword is the first superadmin's password. Empty: a random one, printed once on the terminal, or else put into
+	// a file below data/ that the log names.
 	AdminPassword secret.Text `env:"ADMIN_PASSWORD"`
 	// SeedsFile holds users, levels, permissions and restrictions for "barong seed". Without it the built-in ones hold.
 	SeedsFile string `env:"BARONG_SEEDS_FILE" default:"config/seeds.yml" kind:"file?"`
@@ -183,33 +190,36 @@ type Config struct {
 	// Captcha is the kind of puzzle in front of the endpoints that captcha_protected_endpoints names.
 	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
 	// CaptchaVerifyURL replaces the provider's verification address.
-	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" kind:"url?"`
+	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" kind:"url?" needs:"BARONG_CAPTCHA=recaptcha geetest hcaptcha turnstile"`
 	// RecaptchaSiteKey is the public key for recaptcha.
-	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY"`
+	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY" needs:"BARONG_CAPTCHA=recaptcha"`
 	// RecaptchaSecretKey is the secret key for recaptcha.
-	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY"`
+	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY" needs:"BARONG_CAPTCHA=recaptcha"`
 	// HCaptchaSiteKey is the public key for hcaptcha.
-	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY"`
+	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY" needs:"BARONG_CAPTCHA=hcaptcha"`
 	// HCaptchaSecretKey is the secret key for hcaptcha.
-	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY"`
+	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY" needs:"BARONG_CAPTCHA=hcaptcha"`
 	// TurnstileSiteKey is the public key for turnstile.
-	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY"`
+	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY" needs:"BARONG_CAPTCHA=turnstile"`
 	// TurnstileSecretKey is the secret key for turnstile.
-	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY"`
+	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY" needs:"BARONG_CAPTCHA=turnstile"`
 	// GeetestID is the public id for geetest.
-	GeetestID string `env:"BARONG_GEETEST_ID"`
+	GeetestID string `env:"BARONG_GEETEST_ID" needs:"BARONG_CAPTCHA=geetest"`
 	// GeetestKey is the secret key for geetest.
-	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY"`
+	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY" needs:"BARONG_CAPTCHA=geetest"`
 
 	// SMTPHost is the mail server. Empty: mails are written below data/outbox/.
 	SMTPHost string `group:"Mail" env:"BARONG_SMTP_HOST" production:"localhost" kind:"hostname?"`
-	// SMTPPort is the port of the mail server. STARTTLS is used when it is offered.
-	SMTPPort string `env:"BARONG_SMTP_PORT" default:"1025" kind:"port"`
+	// SMTPPort is the port of the mail server.
+	SMTPPort string `env:"BARONG_SMTP_PORT" default:"1025" kind:"port" needs:"BARONG_SMTP_HOST"`
+	// SMTPTLS is how the way to the mail server is encrypted. auto: from the start on port 465, else by STARTTLS when it is
+	// offered. starttls: by STARTTLS, or no mail is sent. implicit: from the start. off: never.
+	SMTPTLS string `env:"BARONG_SMTP_TLS" default:"auto" oneof:"auto starttls implicit off" fold:"true" needs:"BARONG_SMTP_HOST"`
 	// SMTPUser is the user to log in as. Empty: no log-in.
-	SMTPUser string `env:"BARONG_SMTP_USER"`
+	SMTPUser string `env:"BARONG_SMTP_USER" needs:"BARONG_SMTP_HOST"`
 	// SMTPPassword is the password of BARONG_SMTP_USER.
-	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD"`
-	// SenderEmail is the address that mails come from.
+	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD" needs:"BARONG_SMTP_HOST"`
+	// SenderEmail is the address that mails come from. Production wants one of your own.
 	SenderEmail string `env:"BARONG_SENDER_EMAIL" default:"noreply@barong.io" kind:"email"`
 	// SenderName is the name beside that address.
 	SenderName string `env:"BARONG_SENDER_NAME" default:"Barong" kind:"text?"`
@@ -218,35 +228,36 @@ type Config struct {
 	// MailTemplates is a folder with templates of your own, for other words or other languages. Empty: the built-in ones.
 	MailTemplates string `env:"BARONG_MAIL_TEMPLATES" kind:"folder?"`
 
-	// PhoneVerification is how a phone number is verified. mock writes the message below data/outbox/.
-	PhoneVerification string `group:"Phones" env:"BARONG_PHONE_VERIFICATION" default:"mock" oneof:"mock twilio_sms twilio_verify"`
+	// PhoneVerification is how a phone number is verified. mock writes the message below data/outbox/. none: there are no
+	// phones, and the API does not have their routes.
+	PhoneVerification string `group:"Phones" env:"BARONG_PHONE_VERIFICATION" default:"mock" oneof:"none mock twilio_sms twilio_verify"`
 	// SMSContentTemplate is the text of the message; {{code}} becomes the code.
-	SMSContentTemplate string `env:"BARONG_SMS_CONTENT_TEMPLATE" default:"Your verification code for Barong: {{code}}" kind:"template"`
+	SMSContentTemplate string `env:"BARONG_SMS_CONTENT_TEMPLATE" default:"Your verification code for Barong: {{code}}" kind:"template" needs:"BARONG_PHONE_VERIFICATION=mock twilio_sms twilio_verify"`
 	// TwilioAccountSID is required by both kinds of Twilio.
-	TwilioAccountSID string `env:"BARONG_TWILIO_ACCOUNT_SID"`
+	TwilioAccountSID string `env:"BARONG_TWILIO_ACCOUNT_SID" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 	// TwilioAuthToken is required by both kinds of Twilio.
-	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN"`
+	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 	// TwilioPhoneNumber is the sender of messages.
-	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000"`
+	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000" needs:"BARONG_PHONE_VERIFICATION=twilio_sms"`
 	// TwilioServiceSID is the service of twilio_verify. Empty: one with the name of BARONG_APP_NAME is made.
-	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID"`
+	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID" needs:"BARONG_PHONE_VERIFICATION=twilio_verify"`
 	// TwilioAPIURL replaces scheme and host of all Twilio addresses.
-	TwilioAPIURL string `env:"BARONG_TWILIO_API_URL" kind:"url?"`
+	TwilioAPIURL string `env:"BARONG_TWILIO_API_URL" kind:"url?" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 
 	// StorageProvider is where files of documents are kept. local keeps them below data/.
 	StorageProvider string `group:"Files" env:"BARONG_STORAGE_PROVIDER" default:"local" oneof:"local google aws alicloud azure" fold:"true"`
 	// StorageBucketName is the bucket or container.
-	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local"`
+	StorageBucketName string `env:"BARONG_STORAGE_BUCKET_NAME" default:"local" needs:"BARONG_STORAGE_PROVIDER=google aws alicloud azure"`
 	// StorageAccessKey is the access key or account name.
-	StorageAccessKey string `env:"BARONG_STORAGE_ACCESS_KEY"`
+	StorageAccessKey string `env:"BARONG_STORAGE_ACCESS_KEY" needs:"BARONG_STORAGE_PROVIDER=google aws alicloud azure"`
 	// StorageSecretKey is the secret key that belongs to it.
-	StorageSecretKey secret.Text `env:"BARONG_STORAGE_SECRET_KEY"`
-	// StorageEndpoint replaces the provider's address.
-	StorageEndpoint string `env:"BARONG_STORAGE_ENDPOINT"`
+	StorageSecretKey secret.Text `env:"BARONG_STORAGE_SECRET_KEY" needs:"BARONG_STORAGE_PROVIDER=google aws alicloud azure"`
+	// StorageEndpoint replaces the provider's address, but not Google's.
+	StorageEndpoint string `env:"BARONG_STORAGE_ENDPOINT" needs:"BARONG_STORAGE_PROVIDER=aws alicloud azure"`
 	// StorageRegion is the bucket's region.
-	StorageRegion string `env:"BARONG_STORAGE_REGION"`
+	StorageRegion string `env:"BARONG_STORAGE_REGION" needs:"BARONG_STORAGE_PROVIDER=google aws alicloud azure"`
 	// StoragePathStyle puts the bucket into the path rather than the host name, as many stand-ins for S3 want it.
-	StoragePathStyle bool `env:"BARONG_STORAGE_PATHSTYLE" default:"false"`
+	StoragePathStyle bool `env:"BARONG_STORAGE_PATHSTYLE" default:"false" needs:"BARONG_STORAGE_PROVIDER=aws alicloud azure"`
 	// UploadSizeMin is the least size of a file, in bytes.
 	UploadSizeMin int `env:"BARONG_UPLOAD_SIZE_MIN_RANGE" default:"1" max:"1073741824"`
 	// UploadSizeMax is the largest size of a file, in MiB.
@@ -260,13 +271,13 @@ type Config struct {
 	// unless one of the five is set.
 	EventURL secret.URL `group:"Events" env:"BARONG_EVENT_API_RABBITMQ_URL" alias:"EVENT_API_RABBITMQ_URL" kind:"amqp?"`
 	// EventHost is the host of the message broker.
-	EventHost string `env:"BARONG_EVENT_API_RABBITMQ_HOST" default:"localhost" kind:"hostname"`
+	EventHost string `env:"BARONG_EVENT_API_RABBITMQ_HOST" default:"localhost" kind:"hostname" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventPort is the port of the message broker.
-	EventPort string `env:"BARONG_EVENT_API_RABBITMQ_PORT" default:"5672" kind:"port"`
+	EventPort string `env:"BARONG_EVENT_API_RABBITMQ_PORT" default:"5672" kind:"port" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventUsername is the user to log in as.
-	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" default:"guest"`
+	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventPassword is the password of that user.
-	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" default:"guest"`
+	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
 	// another way: delete the old ones first.
 	EventDurable bool `env:"BARONG_EVENT_API_DURABLE" default:"false"`
@@ -286,12 +297,14 @@ type Config struct {
 	// UserStorageTitles are the titles under which users may store data of their own.
 	UserStorageTitles []string `file:"user_storage_titles" default:"[]"`
 	// CaptchaProtectedEndpoints are the endpoints that want a captcha, if BARONG_CAPTCHA chooses one. An empty list
-	// protects none; without the key all four are.
-	CaptchaProtectedEndpoints []string `file:"captcha_protected_endpoints" default:"[user_create, session_create, password_reset, email_confirmation]" oneof:"user_create session_create password_reset email_confirmation"`
+	// protects none.
+	CaptchaProtectedEndpoints []string `file:"captcha_protected_endpoints" default:"[user_create, password_reset, email_confirmation]" compat:"[]" oneof:"user_create session_create password_reset email_confirmation"`
 
 	values   []Value
 	warnings []string
 	env      map[string]string
+	files    map[string]string // where secrets were read from, by setting
+	bad      map[string]bool   // settings whose value is refused
 }
 
 // A StateTrigger gives users a state once they have a private label of one of these keys.
@@ -300,7 +313,8 @@ type StateTrigger struct {
 	Keys  []string
 }
 
-// retired are the variables that the original read and this program has no use for, with what takes their place.
+// retired are the variables that deployments of the original have and this program has no use for, with what takes their
+// place. Those without BARONG_ belong to others as well, and are spoken of only in an environment that is the original's.
 var retired = map[string]string{
 	"BARONG_VAULT_ADDRESS":                 "secrets are sealed in the database, see BARONG_SECRET_KEY",
 	"BARONG_VAULT_TOKEN":                   "secrets are sealed in the database, see BARONG_SECRET_KEY",
@@ -325,4 +339,18 @@ var retired = map[string]string{
 	"BARONG_AUTH0_CLIENT_ID":               "there is no log-in through Auth0",
 	"BARONG_EVENT_API_JWT_PRIVATE_KEY":     "events are signed with the key of BARONG_JWT_PRIVATE_KEY_PATH",
 	"BARONG_EVENT_API_JWT_ALGORITHM":       "events are signed with BARONG_JWT_ALGORITHM",
+	"JWT_PUBLIC_KEY":                       "the public key follows from the private one",
+	"REDIS_URL":                            "sessions live at BARONG_REDIS_URL",
+	"VAULT_ADDR":                           "secrets are sealed in the database, see BARONG_SECRET_KEY",
+	"VAULT_TOKEN":                          "secrets are sealed in the database, see BARONG_SECRET_KEY",
+	"DATABASE_COLLATION":                   "the database's own holds",
+	"DISABLE_SPRING":                       "there is no Ruby",
+	"SECRET_KEY_BASE":                      "secrets are sealed with BARONG_SECRET_KEY",
+	"RAILS_MASTER_KEY":                     "there is no encrypted credentials file",
+	"RAILS_MIN_THREADS":                    "one process uses all processors",
+	"RAILS_MAX_THREADS":                    "one process uses all processors",
+	"WEB_CONCURRENCY":                      "one process uses all processors",
+	"RAILS_LOG_TO_STDOUT":                  "the log goes to standard error",
+	"RAILS_LOG_TO_STDERR":                  "the log goes to standard error",
+	"RAILS_SERVE_STATIC_FILES":             "there are none",
 }
