@@ -37,8 +37,9 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// DefaultPoll is how often the database is asked for news that the bus may have lost.
-const DefaultPoll = 5 * time.Second
+// DefaultPoll is how often the database is asked for news that the bus may have lost. It leaves a second of the five that
+// are promised for the answer and for the reload.
+const DefaultPoll = 4 * time.Second
 
 // Times of Run.
 const (
@@ -46,7 +47,7 @@ const (
 	fullReload = time.Minute      // how often everything is read again, for rows that were edited by hand
 	flushEvery = 15 * time.Second // how often samples of decisions are stored
 	firstRetry = time.Second      // after a reload that failed; doubled each time
-	lastRetry  = 30 * time.Second
+	lastRetry  = 4 * time.Second  // what was edited meanwhile is felt as soon as what the bus lost
 	loadTime   = 10 * time.Second // that one reload of Run may take
 )
 
@@ -298,13 +299,13 @@ func (r *Rules) Run(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := time.Now()
-		if now.Sub(flushed) >= flushEvery {
+		if r.due(now.Sub(flushed), flushEvery) {
 			flushed = now
 			r.flush(ctx)
 		}
 		switch {
-		case news, now.Sub(full) >= fullReload, !retry.IsZero() && !now.Before(retry), r.fileChanged(ctx):
-		case now.Sub(asked) >= r.o.Poll && retry.IsZero():
+		case news, r.due(now.Sub(full), fullReload), !retry.IsZero() && !now.Before(retry), r.fileChanged(ctx):
+		case r.due(now.Sub(asked), r.o.Poll) && retry.IsZero():
 			asked = now
 			if !r.moved(ctx) {
 				continue
@@ -326,6 +327,10 @@ func (r *Rules) Run(ctx context.Context) {
 		asked, full, wait, retry = now, now, 0, time.Time{}
 	}
 }
+
+// due reports, at a tick, whether what is to be done every so often is due after so long. Ticks come a little early or late:
+// what then falls just short of its time would wait for another whole tick.
+func (r *Rules) due(after, every time.Duration) bool { return after >= every-r.tick/2 }
 
 // fileChanged reports whether a file is another than the one that was read.
 func (r *Rules) fileChanged(ctx context.Context) bool {

@@ -368,3 +368,19 @@ func TestReloadWithoutNews(t *testing.T) {
 		t.Error("the same rules were compiled again")
 	}
 }
+
+// What is asked for every four seconds is asked for at the fourth tick, however ticks stray.
+func TestDue(t *testing.T) {
+	r := &Rules{tick: time.Second}
+	for after, want := range map[time.Duration]bool{
+		0: false, 3 * time.Second: false, 3400 * time.Millisecond: false, 3999 * time.Millisecond: true,
+		4 * time.Second: true, 4400 * time.Millisecond: true, time.Minute: true,
+	} {
+		if got := r.due(after, 4*time.Second); got != want {
+			t.Errorf("after %v: due is %v", after, got)
+		}
+	}
+	if DefaultPoll+time.Second > 5*time.Second {
+		t.Errorf("the rules are asked for every %v, too seldom to be felt within five seconds", DefaultPoll)
+	}
+}
