@@ -59,8 +59,12 @@ type Options struct {
 }
 
 const (
-	// missed is how many heartbeats are missed before a replica, or the connection, counts as lost.
+	// missed is how many heartbeats are missed before the connection, or a message of another replica, counts as lost.
 	missed = 3
+	// connectBeats is how many heartbeats, and connectTime how long at least, a connection has to be up: one that is
+	// accepted and then silent is given up, so that the next one may be heard.
+	connectBeats = 2
+	connectTime  = time.Second
 	// forget is how long a lost replica may come back. Until then it may be alive, cut off from the bus and changing the
 	// database with a token that it has issued or accepted; so memory is trusted for the cache TTL only. It is twice the
 	// life of a token.
@@ -77,8 +81,9 @@ var errClosed = errors.New("bus: closed")
 //
 // Every replica numbers its messages and sends at least a heartbeat in each interval, which comes back to itself as
 // well. So a replica knows until when it has heard everything: from its own heartbeats, that its connection works, and
-// from the others', that theirs do. A missing number, a broken connection and a replica that falls silent are gaps: the
-// handlers are told to forget Everything, and what was loaded before is not trusted any more.
+// from the others', that theirs do. A missing number and a broken connection are gaps: the handlers are told to forget
+// Everything, and what was loaded before is not trusted any more. A replica that falls silent is none: memory is then
+// trusted for the TTL, until it is heard again without a number missing, or given up.
 type Shared struct {
 	handlers  handlers
 	transport Transport
@@ -93,6 +98,7 @@ type Shared struct {
 
 	mu     sync.Mutex
 	up     bool
+	began  time.Time // the present Listen
 	echo   time.Time // of the last Up or own message that came back: when it was sent
 	heard  time.Time // last own message that came back
 	fault  error     // why the connection broke last, or a message could not be sent
@@ -111,7 +117,7 @@ type Shared struct {
 type peer struct {
 	number uint64    // of its last message
 	heard  time.Time // when that was
-	lost   bool      // silent for so long that a gap was declared
+	silent bool      // for so long that the log tells it
 }
 
 // A parcel is the notices of one Publish on their way out.
@@ -327,10 +333,10 @@ func (s *Shared) listen(ctx context.Context) {
 	pause := minBackoff
 	for ctx.Err() == nil {
 		current, cut := context.WithCancelCause(ctx)
-		s.mu.Lock()
-		s.cut = cut
-		s.mu.Unlock()
 		began := time.Now()
+		s.mu.Lock()
+		s.cut, s.began = cut, began
+		s.mu.Unlock()
 		err := s.transport.Listen(current, ear{s})
 		if cause := context.Cause(current); cause != nil {
 			err = cause
@@ -382,24 +388,31 @@ func (s *Shared) watch() {
 		}
 		now := time.Now()
 		why := ""
+		var silent []string
 		s.mu.Lock()
-		if s.up && now.Sub(s.echo) > missed*s.beat {
+		switch {
+		case s.up && now.Sub(s.echo) > missed*s.beat:
 			// The connection is open, but nothing comes through.
 			s.cut(fmt.Errorf("no heartbeat for %s", now.Sub(s.echo).Round(time.Millisecond)))
-		} else if s.up {
+		case s.up:
 			for origin, p := range s.peers {
-				switch silent := now.Sub(p.heard); {
-				case silent > forget:
+				switch quiet := now.Sub(p.heard); {
+				case quiet > forget:
 					delete(s.peers, origin)
 					why = "replica " + origin + " is gone"
-				case silent > missed*s.beat && !p.lost:
-					p.lost = true
-					why = "replica " + origin + " is silent"
+				case quiet > missed*s.beat && !p.silent:
+					p.silent = true
+					silent = append(silent, origin)
 				}
 			}
 			s.prove()
+		case s.cut != nil && now.Sub(s.began) > max(connectBeats*s.beat, connectTime):
+			s.cut(fmt.Errorf("no answer for %s", now.Sub(s.began).Round(time.Millisecond)))
 		}
 		s.mu.Unlock()
+		for _, origin := range silent {
+			s.log.Info("bus: a replica is silent; what is remembered counts for the cache's lifetime alone", "replica", origin)
+		}
 		if why != "" {
 			s.gap(why)
 		}
@@ -468,7 +481,7 @@ func (e ear) Hear(m Message) {
 			why = "a message of replica " + m.Origin + " is missing"
 		}
 		// A message may come twice, when its sender did not see that it had gone out.
-		p.number, p.heard, p.lost = max(p.number, m.Number), now, false
+		p.number, p.heard, p.silent = max(p.number, m.Number), now, false
 		if m.Leaving {
 			delete(s.peers, m.Origin)
 		}

@@ -13,11 +13,12 @@ type Relay struct {
 	Addr   string // where clients connect
 	target string
 
-	mu    sync.Mutex
-	word  []byte
-	left  int
-	lost  int
-	conns map[net.Conn]bool
+	mu        sync.Mutex
+	word      []byte
+	left      int
+	lost      int
+	swallowed []byte
+	conns     map[net.Conn]bool
 }
 
 // NewRelay starts a relay to a server's address, host:port. It ends with the test.
@@ -57,6 +58,20 @@ func (r *Relay) LoseAnswers(n int, word string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.word, r.left = []byte(word), n
+}
+
+// Swallow makes the relay keep from the server what clients write with the word in it, and all that comes after it on the
+// same connection, which stays open and silent. An empty word ends that for what is written from then on.
+func (r *Relay) Swallow(word string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.swallowed = []byte(word)
+}
+
+func (r *Relay) swallows(request []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.swallowed) > 0 && bytes.Contains(request, r.swallowed)
 }
 
 // Lost tells how many answers were lost so far.
@@ -100,10 +115,13 @@ func (r *Relay) serve(client net.Conn) {
 	group.Go(func() {
 		defer server.Close()
 		buffer := make([]byte, 64<<10)
-		for doomed := false; ; {
+		for doomed, silent := false, false; ; {
 			n, err := client.Read(buffer)
 			if err != nil {
 				return
+			}
+			if silent = silent || r.swallows(buffer[:n]); silent {
+				continue
 			}
 			if !doomed && r.loses(buffer[:n]) {
 				doomed = true

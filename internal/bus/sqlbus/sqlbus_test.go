@@ -198,3 +198,23 @@ func TestPostgresConnectionIsCut(t *testing.T) {
 		}
 	}
 }
+
+// A connection that is accepted and never begins to listen is given up.
+func TestPostgresHalfOpen(t *testing.T) {
+	t.Parallel()
+	server := testkit.PostgresServer(t)
+	relay := testkit.NewRelay(t, server.Addr)
+	d := open(t, server.URL)
+	b := join(t, open(t, strings.Replace(server.URL, server.Addr, relay.Addr, 1)))
+	r := bustest.Record(b)
+	relay.Swallow("LISTEN")
+	gaps := r.Gaps()
+	exec(t, d, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+	bustest.Await(t, "silence", func() bool { return b.Healthy(time.Now()) != nil })
+	time.Sleep(2 * time.Second) // the connection stays open
+	if b.Healthy(time.Now()) == nil || r.Gaps() != gaps {
+		t.Error("the bus is heard through a connection that is silent")
+	}
+	relay.Swallow("")
+	bustest.Await(t, "healthy", func() bool { return b.Healthy(time.Now()) == nil && r.Gaps() > gaps })
+}
