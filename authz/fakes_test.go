@@ -145,6 +145,27 @@ func (w *world) APIKey(_ context.Context, kid string) (*session.APIKey, error) {
 	return &k, nil
 }
 
+func (w *world) PrincipalsOf(ctx context.Context, uids []string) ([]*session.Principal, error) {
+	return each(ctx, uids, w.Principal)
+}
+
+func (w *world) APIKeysOf(ctx context.Context, kids []string) ([]*session.APIKey, error) {
+	return each(ctx, kids, w.APIKey)
+}
+
+// each reads several values, of which those that are not there are nil.
+func each[K, V any](ctx context.Context, keys []K, read func(context.Context, K) (*V, error)) ([]*V, error) {
+	out := make([]*V, len(keys))
+	for i, k := range keys {
+		v, err := read(ctx, k)
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
+			return nil, err
+		}
+		out[i] = v
+	}
+	return out, nil
+}
+
 // worldStore is the world's session store.
 type worldStore struct{ *world }
 
@@ -167,6 +188,10 @@ func (w worldStore) Get(_ context.Context, key session.Key, now time.Time) (*ses
 		return nil, session.ErrNotFound
 	}
 	return &s, nil
+}
+
+func (w worldStore) GetMany(ctx context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
+	return each(ctx, keys, func(ctx context.Context, key session.Key) (*session.Session, error) { return w.Get(ctx, key, now) })
 }
 
 // change changes a stored session, or reports ErrNotFound.

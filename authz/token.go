@@ -47,9 +47,9 @@ type claims struct {
 	ReferralID *int64   `json:"referral_id"` // users.id of the referrer; there even when null
 }
 
-// refreshShare is the part of the reuse window after which a token in use is replaced in the background, so that the
-// check that comes after the window does not have to wait for a signature.
-const refreshShare = 0.75
+// lastShare is the last part of the reuse window, in which a token in use is replaced in the background, so that the check
+// that comes after the window does not have to wait for a signature.
+const lastShare = 0.25
 
 // maxRefreshes bounds the tokens that wait to be signed in the background. One that finds no place is signed by the first
 // check after its window.
@@ -60,6 +60,8 @@ type tokens struct {
 	signer func() Signer
 	set    TokenSettings
 	window time.Duration // how long a token is handed out again; 0 not at all
+	last   int64         // nanoseconds: a token that is handed out no longer than that is to be replaced
+	start  time.Time     // session.Token.Until counts from here
 	now    func() time.Time
 	log    *slog.Logger
 
@@ -86,11 +88,12 @@ type refresh struct {
 func newTokens(o *Options, workers int) *tokens {
 	t := &tokens{
 		signer: o.Signer, set: o.Token, now: o.Now, log: o.Log,
-		window:  time.Duration(float64(o.Token.Life) * o.Token.Reuse),
+		window: time.Duration(float64(o.Token.Life) * o.Token.Reuse), start: o.Now(),
 		signing: make(map[*session.TokenSlot]chan struct{}),
 		busy:    make(chan struct{}, workers), alone: runtime.GOMAXPROCS(0) == 1,
 		refreshes: make(chan refresh, maxRefreshes), quit: make(chan struct{}),
 	}
+	t.last = int64(float64(t.window) * lastShare)
 	if t.window > 0 {
 		t.workers.Add(workers)
 		for range workers {
@@ -137,13 +140,13 @@ func (t *tokens) authorization(
 		return bytesOf(token.Authorization), nil
 	}
 	token := slot.Load()
-	if !usable(token, signer, p, now) {
+	if !t.usable(token, signer, p, now) {
 		var err error
 		if token, err = t.current(ctx, slot, signer, p, now); err != nil {
 			return nil, err
 		}
 	}
-	if now.UnixNano() >= token.Refresh {
+	if t.since(now) >= token.Until-t.last {
 		t.refreshLater(slot, token, p)
 	}
 	return bytesOf(token.Authorization), nil
@@ -154,7 +157,7 @@ func (t *tokens) current(
 	ctx context.Context, slot *session.TokenSlot, signer Signer, p *session.Principal, now time.Time,
 ) (*session.Token, error) {
 	for {
-		if token := slot.Load(); usable(token, signer, p, now) {
+		if token := slot.Load(); t.usable(token, signer, p, now) {
 			return token, nil
 		}
 		done, first := t.begin(slot)
@@ -169,10 +172,19 @@ func (t *tokens) current(
 	}
 }
 
+// since is a time on the clock of tokens, which no step of the wall clock moves.
+func (t *tokens) since(now time.Time) int64 { return int64(now.Sub(t.start)) }
+
 // usable reports whether a token says what a new one would say, and may still be handed out.
-func usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
-	return token != nil && now.UnixNano() < token.Until && token.KeyID == signer.KeyID() &&
-		(token.Principal == p || token.Principal.SameUser(p))
+func (t *tokens) usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
+	return token != nil && t.since(now) < token.Until && now.UnixNano() < token.Expires && token.KeyID == signer.KeyID() &&
+		(token.Principal == p || sameClaims(token.Principal, p))
+}
+
+// sameClaims reports whether the tokens of two principals say the same.
+func sameClaims(a, b *session.Principal) bool {
+	return a.UID == b.UID && a.Email == b.Email && a.Role == b.Role && a.Level == b.Level && a.State == b.State &&
+		a.ReferralID == b.ReferralID
 }
 
 // begin claims the slot's signature. first is false when somebody else is at it until done.
@@ -205,7 +217,7 @@ func (t *tokens) signInto(
 	begin := time.Now()
 	defer func() { t.leave(time.Since(begin)) }()
 	// Somebody else may have ended just before this one began.
-	if token := slot.Load(); token != old && usable(token, signer, p, now) {
+	if token := slot.Load(); token != old && t.usable(token, signer, p, now) {
 		return token, nil
 	}
 	token, err := t.sign(signer, p, now)
@@ -287,8 +299,7 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*sess
 	token, text := emptyToken(len(scheme) + len(compact))
 	text = append(append(text, scheme...), compact...)
 	token.Authorization, token.Principal, token.KeyID = view(text), p, keyID
-	token.Refresh = now.Add(time.Duration(float64(t.window) * refreshShare)).UnixNano()
-	token.Until = now.Add(t.window).UnixNano()
+	token.Until, token.Expires = t.since(now)+int64(t.window), now.Add(t.window).UnixNano()
 	return token, nil
 }
 

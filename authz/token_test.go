@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"barong/internal/testkit"
 	"barong/session"
 )
 
@@ -98,6 +99,76 @@ func TestEmptyTokenHasRoom(t *testing.T) {
 	for _, n := range []int{0, 1, 448, 449, 960, 961, 5000} {
 		if _, text := emptyToken(n); len(text) != 0 || cap(text) < n {
 			t.Errorf("%d bytes: room for %d", n, cap(text))
+		}
+	}
+}
+
+// A token is handed out again for its share of a life, whatever is done to the wall clock; and never after its end by that.
+func TestTokensAndTheWallClock(t *testing.T) {
+	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Now = time.Now })
+	tokens := w.engine.tokens
+	p := &session.Principal{UID: "ID0000000001", Role: "member", State: "active"}
+	now := time.Now()
+	token, err := tokens.sign(w, p, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hour = 3600
+	for _, c := range []struct {
+		what   string
+		after  time.Duration
+		step   int64
+		usable bool
+	}{
+		{"within its share", tokens.window - time.Second, 0, true},
+		{"after it", tokens.window, 0, false},
+		{"within, stepped back", tokens.window - time.Second, -hour, true},
+		{"after, stepped back", tokens.window, -hour, false},
+		{"within, stepped forward beyond its end", time.Second, hour, false},
+	} {
+		at := testkit.WallStepped(t, now.Add(c.after), c.step)
+		if got := tokens.usable(token, w, p, at); got != c.usable {
+			t.Errorf("%s: usable is %v", c.what, got)
+		}
+	}
+}
+
+// A token is signed anew when it would say something else, and for no other change of its user.
+func TestATokenLastsAsLongAsWhatItSays(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*session.Principal)
+		signed int64
+	}{
+		"second factor": {func(p *session.Principal) { p.OTP = !p.OTP }, 1},
+		"nothing":       {func(*session.Principal) {}, 1},
+		"a role that may not do it, so that there is no token": {func(p *session.Principal) { p.Role = "admin" }, 1},
+		"level":    {func(p *session.Principal) { p.Level++ }, 2},
+		"state":    {func(p *session.Principal) { p.State = "pending" }, 2},
+		"e-mail":   {func(p *session.Principal) { p.Email = "other@example.com" }, 2},
+		"referrer": {func(p *session.Principal) { p.ReferralID = 7 }, 2},
+	} {
+		for how, forget := range map[string]func(*session.Cache, session.Key){
+			"the user is forgotten": func(c *session.Cache, _ session.Key) { c.ForgetUser("ID0000000000") },
+			"all is forgotten":      func(c *session.Cache, _ session.Key) { c.ForgetAll() },
+		} {
+			w := newWorld(t, testRules(10), nil)
+			id := w.addMember(0, "")
+			w.wantAllow(t, id)
+			w.mu.Lock()
+			p := w.principals["ID0000000000"]
+			c.change(&p)
+			w.principals["ID0000000000"] = p
+			w.mu.Unlock()
+			forget(w.cache, id.Key())
+			r := Request{}
+			browser(&r, "GET", ownPath, id)
+			var d Decision
+			if w.engine.Check(context.Background(), &r, &d); d.Principal == nil || *d.Principal != p {
+				t.Errorf("%s, %s: judged as %+v", name, how, d.Principal)
+			}
+			if n := w.signed.Load(); n != c.signed {
+				t.Errorf("%s, %s: %d signatures, want %d", name, how, n, c.signed)
+			}
 		}
 	}
 }

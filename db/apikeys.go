@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"barong/internal/bus"
 	"barong/session"
+
+	"github.com/uptrace/bun"
 )
 
 func (q queries) openKey(k *APIKey) error {
@@ -48,22 +51,56 @@ func (q queries) APIKey(ctx context.Context, kid string) (*session.APIKey, error
 	if !storable(kid) {
 		return nil, session.ErrNotFound
 	}
-	var row struct {
-		APIKey
-		UID string
-	}
-	err := q.idb.NewSelect().Model(&row.APIKey).ColumnExpr("k.*").ColumnExpr("u.uid").
-		Join("JOIN users AS u ON u.id = k.user_id").Where("k.kid = ?", kid).Limit(1).Scan(ctx, &row)
+	var row checkedKey
+	err := q.checkedKeys(&row).Where("k.kid = ?", kid).Limit(1).Scan(ctx)
 	if err = Translate(err); err == ErrNotFound {
 		return nil, session.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("API key: %w", err)
 	}
+	return q.openChecked(&row)
+}
+
+// A checkedKey is a key with the uid of its owner.
+type checkedKey struct {
+	APIKey `bun:",extend"`
+	UID    string `bun:"uid,scanonly"`
+}
+
+// checkedKeys selects keys with their owners into model.
+func (q queries) checkedKeys(model any) *bun.SelectQuery {
+	return q.idb.NewSelect().Model(model).ColumnExpr("k.*").ColumnExpr("u.uid").Join("JOIN users AS u ON u.id = k.user_id")
+}
+
+func (q queries) openChecked(row *checkedKey) (*session.APIKey, error) {
 	if err := q.openKey(&row.APIKey); err != nil {
 		return nil, err
 	}
 	return &session.APIKey{KID: row.KID, UID: row.UID, Secret: []byte(row.Secret), Active: row.State == "active"}, nil
+}
+
+// APIKeysOf are several keys as a check needs them, in the order of their ids, which are different ones; nil stands for a
+// key that is not there, or cannot be opened: APIKey tells which.
+func (q queries) APIKeysOf(ctx context.Context, kids []string) ([]*session.APIKey, error) {
+	out := make([]*session.APIKey, len(kids))
+	at := make(map[string]int, len(kids))
+	for i, kid := range kids {
+		at[kid] = i
+	}
+	for chunk := range slices.Chunk(kids, manyAtOnce) {
+		var rows []checkedKey
+		err := q.checkedKeys(&rows).Where("k.kid IN (?)", bun.List(chunk)).Scan(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("API keys: %w", Translate(err))
+		}
+		for i := range rows {
+			if k, err := q.openChecked(&rows[i]); err == nil {
+				out[at[k.KID]] = k
+			}
+		}
+	}
+	return out, nil
 }
 
 // UserAPIKeys is one page of a user's keys by id, without secrets, and how many there are in all.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -227,6 +228,19 @@ func TestUsers(t *testing.T) {
 		}
 		if _, err := d.Principal(ctx, "nobody"); !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("principal of nobody: %v", err)
+		}
+		ended := &session.Session{Key: session.NewID().Key(), UID: u.UID, EndsAt: time.Now().Add(time.Hour)}
+		update(t, d, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, ended) })
+		want.Ended = ended.Key.String()[:session.TagLen]
+		others := make([]string, 600) // more than one statement asks for
+		for i := range others {
+			others[i] = fmt.Sprint("nobody", i)
+		}
+		others[0], others[599] = u.UID, referrer.UID
+		many, err := d.PrincipalsOf(ctx, others)
+		if err != nil || len(many) != len(others) || many[0] == nil || *many[0] != want || many[599] == nil ||
+			many[599].UID != referrer.UID || slices.ContainsFunc(many[1:599], func(p *session.Principal) bool { return p != nil }) {
+			t.Errorf("principals %v, %v", many, err)
 		}
 		if n, err := d.CountUsers(ctx); err != nil || n != 2 {
 			t.Errorf("%d users, %v", n, err)
@@ -1039,6 +1053,14 @@ func TestAPIKeys(t *testing.T) {
 			if _, err := d.APIKey(ctx, kid); !errors.Is(err, session.ErrNotFound) {
 				t.Errorf("key %q: %v, want session.ErrNotFound", kid, err)
 			}
+		}
+		k4, err := d.APIKey(ctx, "k4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		many, err := d.APIKeysOf(ctx, []string{"k4", "K1", "k9", "k1"})
+		if want := []*session.APIKey{k4, nil, nil, k}; err != nil || !reflect.DeepEqual(many, want) {
+			t.Errorf("keys %+v, %v, want %+v", many, err, want)
 		}
 		row, err := d.UserAPIKey(ctx, ann.ID, "k1")
 		if err != nil || !slices.Equal(row.Scope, []string{"trade", "withdraw"}) || row.Secret != "" {

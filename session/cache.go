@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,8 +28,11 @@ type CacheOptions struct {
 	// Fresh reports whether memory filled at loaded may be trusted at now: bus.Fresh with the TTL below. It must never
 	// trust older memory where it does not trust younger. nil trusts memory for the TTL alone.
 	Fresh func(loaded, now time.Time) bool
-	// TTL is how long memory is trusted where Fresh is nil. 0 is DefaultTTL.
+	// TTL is how long memory is trusted where Fresh is nil, or does not hear of changes. 0 is DefaultTTL.
 	TTL time.Duration
+	// Trust is how long memory is trusted at most, whatever Fresh says: a row that was edited by hand, or restored, is
+	// felt within it. 0 is DefaultTrust.
+	Trust time.Duration
 	// Life is the sliding life of a session, which is written back once per Life/20. 0 is DefaultLife.
 	Life time.Duration
 
@@ -46,6 +51,7 @@ type CacheOptions struct {
 // Defaults of CacheOptions.
 const (
 	DefaultTTL         = 5 * time.Second
+	DefaultTrust       = time.Minute
 	DefaultLife        = 30 * time.Minute
 	DefaultMaxSessions = 1 << 20
 	DefaultMaxAPIKeys  = 1 << 18
@@ -53,26 +59,31 @@ const (
 
 // A Cache is the near cache: what this process remembers of sessions, API keys and their users, so that a warm check
 // asks no store. It reads through to the stores, once per key however many ask for it, and believes what it read as
-// long as Fresh allows. An invalidation also defeats a reading that is under way: what was read before it is not kept.
+// long as Fresh allows, and for Trust at most. What is in use it reads again before that, in the background and in
+// batches (renew), so that no check waits for it. An invalidation also defeats a reading that is under way: what was read
+// before it is not kept.
 //
-// A session is found by its key alone, and only if its user exists, has its epoch and does not list it as ended. Keys that the store does not have
-// are remembered a few at a time, for a second; so strangers can neither fill the memory nor hide a new session for
-// long. Memory per session is below 700 bytes, its user included, as long as it has no token.
+// A session is found by its key alone, and only if its user exists, has its epoch and does not list it as ended. Keys that
+// the store does not have are remembered a few at a time, for a second; so strangers can neither fill the memory nor hide a
+// new session for long. Memory per session is below 700 bytes, its user included, as long as it has no token.
 //
-// A Cache runs goroutines that write sliding expiries back and drop what is dead; Close stops them. All methods are safe
-// for concurrent use.
+// A Cache runs goroutines that write sliding expiries back, read again what is in use and drop what is dead; Close stops
+// them. All methods are safe for concurrent use.
 type Cache struct {
 	store      Store
 	principals Principals
 	keys       APIKeys
 	fresh      func(loaded, now time.Time) bool
 	ttl        time.Duration
+	trust      time.Duration
 	life       time.Duration
 	record     func(context.Context, *Session) error
 	ended      func(Key)
 	now        func() time.Time
 	log        *slog.Logger
 	base       time.Time // stamp 0
+	useEvery   time.Duration
+	distrusted atomic.Int64 // stamp: what was read until then is not trusted
 
 	sessions *table[Key, sessionState]
 	users    *table[string, Principal]
@@ -80,6 +91,7 @@ type Cache struct {
 	texts    interner
 
 	touches chan touch
+	renewal renewal
 	quit    chan struct{}
 	closed  atomic.Bool
 	workers sync.WaitGroup
@@ -104,16 +116,21 @@ type keyState struct {
 // NewCache returns a cache that is empty, and starts its goroutines.
 func NewCache(o CacheOptions) *Cache {
 	c := &Cache{
-		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, life: o.Life,
+		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, trust: o.Trust, life: o.Life,
 		record: o.Record, ended: o.Ended, now: o.Now, log: o.Log,
 		touches: make(chan touch, maxTouches), quit: make(chan struct{}),
 	}
 	if c.ttl <= 0 {
 		c.ttl = DefaultTTL
 	}
+	if c.trust <= 0 {
+		c.trust = DefaultTrust
+	}
 	if c.life <= 0 {
 		c.life = DefaultLife
 	}
+	c.useEvery = min(c.ttl/8, time.Second)
+	c.distrusted.Store(math.MinInt64)
 	if c.fresh == nil {
 		c.fresh = func(loaded, now time.Time) bool { return now.Sub(loaded) < c.ttl }
 	}
@@ -131,12 +148,14 @@ func NewCache(o CacheOptions) *Cache {
 	}
 	c.base = c.now()
 	byText := hashOfText()
-	c.sessions = newTable(c, "session", o.MaxSessions, hashOfKey, c.readSession)
+	c.sessions = newTable(c, "session", o.MaxSessions, hashOfKey, c.readSession, c.readSessions)
 	c.sessions.kept = func(n *node[Key, sessionState], st *known[sessionState]) {
-		n.nextTouch.Store(c.stamp(st.value.session.SeenAt) + c.touchEvery())
+		// What was read may be from before a touch that is on its way.
+		n.nextTouch.Store(max(n.nextTouch.Load(), c.stamp(st.value.session.SeenAt)+c.touchEvery()))
 	}
-	c.users = newTable(c, "principal", o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal)
-	c.apiKeys = newTable(c, "API key", o.MaxAPIKeys, byText, c.readAPIKey)
+	c.users = newTable(c, "principal", o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal, c.readPrincipals)
+	c.apiKeys = newTable(c, "API key", o.MaxAPIKeys, byText, c.readAPIKey, c.readAPIKeys)
+	c.startRenewal()
 	c.workers.Add(touchers + 1)
 	for range touchers {
 		go c.touchWorker()
@@ -149,27 +168,35 @@ func NewCache(o CacheOptions) *Cache {
 func (c *Cache) Close() {
 	if !c.closed.Swap(true) {
 		close(c.quit)
+		c.renewal.stop()
 	}
 	c.workers.Wait()
 }
 
 func (c *Cache) stamp(t time.Time) stamp { return int64(t.Sub(c.base)) }
 
-func (c *Cache) trusts(loaded stamp, now time.Time) bool {
-	return c.fresh(c.base.Add(time.Duration(loaded)), now)
+// trusts reports whether what was read from loaded on may be believed at now, whose stamp is at.
+func (c *Cache) trusts(loaded, at stamp, now time.Time) bool {
+	return at-loaded < int64(c.trust) && loaded > c.distrusted.Load() &&
+		c.fresh(c.base.Add(time.Duration(loaded)), now)
 }
+
+// begin is the stamp of a reading that begins now. It is later than every distrust so far, also where the clock has not
+// moved since.
+func (c *Cache) begin() stamp { return max(c.stamp(c.now()), c.distrusted.Load()+1) }
 
 // A Token is what was last signed for a session or API key. It is immutable, but for Refreshing.
 type Token struct {
 	Authorization string     // "Bearer <JWT>"
 	Principal     *Principal // whose claims it carries
 	KeyID         string     // of the key that signed it
-	Refresh       int64      // Unix nanoseconds: from then on, a new one should be signed in the background
-	Until         int64      // Unix nanoseconds: from then on, it must not be handed out any more
+	Until         int64      // nanoseconds since its maker began: from then on, it must not be handed out any more
+	Expires       int64      // Unix nanoseconds: nor from then on, which another wall clock may reach earlier
 	Refreshing    atomic.Bool
 }
 
-// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they are forgotten.
+// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they have ended, and outlives
+// that what is known of them is trusted no longer: whoever is handed it was found anew.
 type TokenSlot = atomic.Pointer[Token]
 
 // A Found is what the cache knows about a session. What it points to must only be read.
@@ -200,9 +227,9 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 			prefetch(unsafe.Pointer(p), 2*line)
 			at := c.stamp(now)
 			s := &st.value.session
-			if p.use(at, c.ttl/8) && s.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
-				c.trusts(min(st.loaded, p.loaded), now) && s.UID == p.value.UID {
-				st.use(at, c.ttl/8)
+			if p.use(at, c.useEvery) && s.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
+				c.trusts(min(st.loaded.Load(), p.loaded.Load()), at, now) && s.UID == p.value.UID {
+				st.use(at, c.useEvery)
 				return found(n, st, p), nil
 			}
 		}
@@ -221,7 +248,14 @@ const epochPause = 250 * time.Millisecond
 
 // findSession is Session when memory alone does not answer.
 func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionState], now time.Time) (Found, error) {
+	var before *known[sessionState]
+	if n != nil {
+		before = n.state.Load()
+	}
 	n, st, value, err := c.sessions.current(ctx, key, n, now)
+	if before != nil && errors.Is(err, ErrNotFound) && !before.value.session.Live(now) {
+		return Found{Session: &before.value.session}, ErrExpired
+	}
 	for range maxReads {
 		if errors.Is(err, errOrphan) {
 			c.drop(ctx, key)
@@ -231,7 +265,7 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 			return Found{}, err
 		}
 		s, u := &st.value.session, st.value.user
-		justRead := st.loaded >= c.stamp(now)
+		justRead := st.loaded.Load() >= c.stamp(now)
 		switch {
 		case !now.Before(s.EndsAt):
 			c.sessions.forget(key)
@@ -263,7 +297,7 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 		case s.Epoch == p.value.Epoch:
 			return found(n, st, p), nil
 		}
-		if c.stamp(c.now())-min(st.loaded, p.loaded) < int64(epochPause) {
+		if c.stamp(c.now())-min(st.loaded.Load(), p.loaded.Load()) < int64(epochPause) {
 			return Found{Session: s}, ErrNotFound
 		}
 		if _, _, _, userErr = c.users.fetch(ctx, s.UID, now); userErr != nil && !answers(userErr) {
@@ -290,8 +324,8 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 		n.fetchToken()
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			at := c.stamp(now)
-			if p.use(at, c.ttl/8) && c.trusts(min(st.loaded, p.loaded), now) && st.value.key.UID == p.value.UID {
-				st.use(at, c.ttl/8)
+			if p.use(at, c.useEvery) && c.trusts(min(st.loaded.Load(), p.loaded.Load()), at, now) && st.value.key.UID == p.value.UID {
+				st.use(at, c.useEvery)
 				return foundKey(n, st, p), nil
 			}
 		}
@@ -339,8 +373,7 @@ func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessio
 		if err != nil {
 			return sessionState{}, err
 		}
-		s := *read
-		s.CSRF, s.UserAgent, s.Country = strings.Clone(s.CSRF), c.texts.of(s.UserAgent), c.texts.of(s.Country)
+		s := c.own(read)
 		u, p, _, err := c.users.current(ctx, s.UID, c.users.get(s.UID), now)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -365,8 +398,8 @@ func (c *Cache) readAPIKey(ctx context.Context, kid string, now time.Time) (keyS
 		if err != nil {
 			return keyState{}, err
 		}
-		k := APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: append([]byte(nil), read.Secret...), Active: read.Active}
-		state := keyState{key: k, mac: NewMAC(k.Secret)}
+		state := keyStateOf(kid, read, nil)
+		k := &state.key
 		u, _, _, err := c.users.current(ctx, k.UID, c.users.get(k.UID), now)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -389,10 +422,29 @@ func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (Pri
 	if err != nil {
 		return Principal{}, err
 	}
+	return c.ownPrincipal(read), nil
+}
+
+// own is a session as it is kept: it shares no memory with what a store has read but what many sessions share. The caller
+// sees to its UID.
+func (c *Cache) own(read *Session) Session {
+	s := *read
+	s.CSRF, s.UserAgent, s.Country = strings.Clone(s.CSRF), c.texts.of(s.UserAgent), c.texts.of(s.Country)
+	return s
+}
+
+// ownPrincipal is a principal as it is kept.
+func (c *Cache) ownPrincipal(read *Principal) Principal {
 	p := *read
 	p.UID, p.Email, p.Ended = strings.Clone(p.UID), strings.Clone(p.Email), strings.Clone(p.Ended)
 	p.Role, p.State = c.texts.of(p.Role), c.texts.of(p.State)
-	return p, nil
+	return p
+}
+
+// keyStateOf is an API key as it is kept, with the place of its owner.
+func keyStateOf(kid string, read *APIKey, user *node[string, Principal]) keyState {
+	k := APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: bytes.Clone(read.Secret), Active: read.Active}
+	return keyState{key: k, mac: NewMAC(k.Secret), user: user}
 }
 
 // End ends a live session: it has that recorded, deletes it from the store, forgets it and has the other replicas told. It
@@ -436,10 +488,15 @@ func (c *Cache) ForgetSessions() {
 	c.sessions.forgetAll()
 }
 
-// ForgetAll forgets everything (bus.Everything).
+// ForgetAll trusts nothing that was read so far (bus.Everything). What is in use is read again at once, in batches. Tokens
+// stay in their slots: they are handed out again when their session or API key, and its user, are found to be what they were.
 func (c *Cache) ForgetAll() {
-	c.ForgetSessions()
-	c.apiKeys.forgetAll()
+	for old := c.distrusted.Load(); !c.distrusted.CompareAndSwap(old, max(c.stamp(c.now()), old+1)); {
+		old = c.distrusted.Load()
+	}
+	c.users.distrust()
+	c.sessions.distrust()
+	c.apiKeys.distrust()
 }
 
 // Len returns how many sessions, users and API keys are remembered, for metrics. It takes time by the number of locks,

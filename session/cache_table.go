@@ -28,15 +28,22 @@ var errRestless = errors.New("session: kept changing while it was read")
 // is one, so that a step of the wall clock never makes old memory young.
 type stamp = int64
 
-// A known is one thing read from a store. It never changes, but for when it was used.
+// A known is one thing read from a store. It never changes, but for when it was read and used.
 type known[V any] struct {
-	loaded stamp        // when the reading began
+	loaded atomic.Int64 // stamp: when the reading began that has found it last
 	used   atomic.Int64 // stamp: when it was last used, coarsely; or gone
 	value  V
 }
 
 // gone marks what has been replaced or forgotten.
 const gone = math.MinInt64
+
+func knownSince[V any](loaded, used stamp, value V) *known[V] {
+	k := &known[V]{value: value}
+	k.loaded.Store(loaded)
+	k.used.Store(used)
+	return k
+}
 
 // use notes that it was used at now, unless it is gone, which it reports by false. It writes rarely, since a line of
 // memory that every check writes to is one that the processors fight for.
@@ -94,11 +101,13 @@ type table[K comparable, V any] struct {
 	what  string         // of one value, for errors
 	hash  func(K) uint64 // the lowest byte chooses the part
 	read  func(ctx context.Context, k K, now time.Time) (V, error)
-	kept  func(*node[K, V], *known[V]) // called when a state was read, before anybody sees it; may be nil
-	limit int                          // nodes per part
+	again func(ctx context.Context, keys []K, old []*V, now time.Time) ([]*V, error) // see table.renew
+	kept  func(*node[K, V], *known[V])                                               // called when a state was read, before anybody sees it; may be nil
+	limit int                                                                        // nodes per part
 
 	parts   [parts]part[K, V]
 	forgets atomic.Uint64 // invalidations so far
+	hurried chan struct{} // holds one when all should be renewed at once
 }
 
 type part[K comparable, V any] struct {
@@ -128,8 +137,10 @@ type flight[K comparable, V any] struct {
 
 func newTable[K comparable, V any](c *Cache, what string, limit int, hash func(K) uint64,
 	read func(context.Context, K, time.Time) (V, error),
+	again func(context.Context, []K, []*V, time.Time) ([]*V, error),
 ) *table[K, V] {
-	t := &table[K, V]{cache: c, what: what, hash: hash, read: read, limit: max(1, (limit+parts-1)/parts)}
+	t := &table[K, V]{cache: c, what: what, hash: hash, read: read, again: again, limit: max(1, (limit+parts-1)/parts)}
+	t.hurried = make(chan struct{}, 1)
 	for i := range t.parts {
 		t.parts[i].flights = make(map[K]*flight[K, V])
 		t.parts[i].nodes.clear()
@@ -189,8 +200,8 @@ func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.
 		}
 		return t.fetch(ctx, k, now)
 	}
-	if t.cache.trusts(st.loaded, now) {
-		st.use(at, t.cache.ttl/8)
+	if t.cache.trusts(st.loaded.Load(), at, now) {
+		st.use(at, t.cache.useEvery)
 		return n, st, none, nil
 	}
 	return t.fetch(ctx, k, now)
@@ -240,7 +251,7 @@ func gaveUp(err error) bool {
 func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[K, V]) {
 	h := t.hash(k)
 	p := t.part(h)
-	loaded := t.cache.stamp(t.cache.now())
+	loaded := t.cache.begin()
 	f.err = errors.New("session: the store panicked")
 	defer func() {
 		p.mu.Lock()
@@ -250,7 +261,7 @@ func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[K,
 		switch {
 		case f.stale:
 		case f.err == nil:
-			f.node, f.known = t.keep(p, h, k, &known[V]{loaded: loaded, value: f.value})
+			f.node, f.known = t.keep(p, h, k, knownSince(loaded, loaded, f.value))
 		case errors.Is(f.err, ErrNotFound):
 			p.nodes.remove(h, k)
 			p.absent[p.oldest] = absence[K]{k, loaded + int64(absenceLife)}
@@ -273,7 +284,6 @@ func (t *table[K, V]) keep(p *part[K, V], h uint64, k K, st *known[V]) (*node[K,
 	if !known {
 		n = &node[K, V]{key: k}
 	}
-	st.used.Store(st.loaded)
 	if t.kept != nil {
 		t.kept(n, st)
 	}
@@ -324,18 +334,35 @@ func (t *table[K, V]) forgetAll() {
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.mu.Lock()
-		p.forgot.Store(t.forgets.Add(1))
-		for _, f := range p.flights {
-			f.stale = true
-		}
-		clear(p.flights)
+		t.defeatReadings(p)
 		for n := range p.nodes.all {
 			n.forget()
 		}
 		p.nodes.clear()
-		p.absent = [absences]absence[K]{}
 		p.mu.Unlock()
 	}
+}
+
+// distrust drops nothing, and makes readings that are under way worthless: Cache.distrusted is later than what they and
+// all before them have found.
+func (t *table[K, V]) distrust() {
+	for i := range t.parts {
+		p := &t.parts[i]
+		p.mu.Lock()
+		t.defeatReadings(p)
+		p.mu.Unlock()
+	}
+	t.hurry()
+}
+
+// defeatReadings makes worthless what is being read in a part, and what was found not to be there. The part is locked.
+func (t *table[K, V]) defeatReadings(p *part[K, V]) {
+	p.forgot.Store(t.forgets.Add(1))
+	for _, f := range p.flights {
+		f.stale = true
+	}
+	clear(p.flights)
+	p.absent = [absences]absence[K]{}
 }
 
 // forgotSince reports whether k may have been invalidated after the table had counted so many invalidations.
@@ -349,7 +376,7 @@ func (t *table[K, V]) sweep(now time.Time, useless func(*node[K, V], *known[V]) 
 		p := &t.parts[i]
 		var drop []K
 		for n := range p.nodes.all {
-			if token := n.token.Load(); token != nil && now.UnixNano() >= token.Until {
+			if token := n.token.Load(); token != nil && now.UnixNano() >= token.Expires {
 				n.token.CompareAndSwap(token, nil)
 			}
 			if st := n.state.Load(); st != nil && useless(n, st) {

@@ -78,8 +78,7 @@ func (c *Cache) writeBack(t touch) {
 	case err == nil:
 		s := t.known.value.session
 		s.SeenAt, s.ExpiresAt = t.seenAt, t.expiresAt
-		moved := &known[sessionState]{loaded: t.known.loaded, value: stateOf(&s, t.known.value.user)}
-		moved.used.Store(t.known.used.Load())
+		moved := knownSince(t.known.loaded.Load(), t.known.used.Load(), stateOf(&s, t.known.value.user))
 		t.node.state.CompareAndSwap(t.known, moved) // fails when it was forgotten or read again, both of which are better
 	case errors.Is(err, ErrNotFound):
 		c.ForgetSession(t.key)

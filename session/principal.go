@@ -36,19 +36,15 @@ func (p *Principal) HasEnded(key Key) bool {
 	return false
 }
 
-// SameUser reports whether a token for one says what a token for the other says.
-func (p *Principal) SameUser(other *Principal) bool {
-	a, b := *p, *other
-	a.Ended, b.Ended = "", ""
-	return a == b
-}
-
 // Open reports whether the account may be used: state active or pending.
 func (p *Principal) Open() bool { return p.State == "active" || p.State == "pending" }
 
-// Principals reads principals from where they live. The error is ErrNotFound when there is no such user.
+// Principals reads principals from where they live.
 type Principals interface {
+	// Principal is the user of that uid, or ErrNotFound.
 	Principal(ctx context.Context, uid string) (*Principal, error)
+	// PrincipalsOf are the users of these uids, which are different ones, in their order; nil stands for one who is not there.
+	PrincipalsOf(ctx context.Context, uids []string) ([]*Principal, error)
 }
 
 // An APIKey is a key pair's server side as a check needs it.
@@ -59,7 +55,11 @@ type APIKey struct {
 	Active bool
 }
 
-// APIKeys reads API keys from where they live. The error is ErrNotFound when there is no such key.
+// APIKeys reads API keys from where they live.
 type APIKeys interface {
+	// APIKey is the key of that id, or ErrNotFound.
 	APIKey(ctx context.Context, kid string) (*APIKey, error)
+	// APIKeysOf are the keys of these ids, which are different ones, in their order; nil stands for one that is not there,
+	// or that cannot be read by itself.
+	APIKeysOf(ctx context.Context, kids []string) ([]*APIKey, error)
 }

@@ -119,6 +119,9 @@ type Store interface {
 	// Get returns the live session of that key at now, or ErrNotFound. A session that is expired exactly at now is
 	// not found.
 	Get(ctx context.Context, key Key, now time.Time) (*Session, error)
+	// GetMany returns what Get would of each of the keys, which are different ones, in their order; nil stands for one
+	// that is not found, or whose record is malformed.
+	GetMany(ctx context.Context, keys []Key, now time.Time) ([]*Session, error)
 	// Touch moves the sliding expiry of an existing session and returns ErrNotFound if it is gone: a touch never
 	// brings an ended session back, however it races with Delete. expiresAt is cut to the session's EndsAt.
 	Touch(ctx context.Context, key Key, seenAt, expiresAt time.Time) error

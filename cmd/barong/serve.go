@@ -350,17 +350,17 @@ func (v *server) databaseAnswers() (func(now time.Time) bool, error) {
 	v.closing("database probe", probe.Close)
 	pause := min(max(v.config.SessionCacheTTL/4, 100*time.Millisecond), time.Second)
 	life := max(v.config.SessionCacheTTL, 3*pause)
-	var last atomic.Int64 // Unix nanoseconds
-	last.Store(time.Now().UnixNano())
+	start := time.Now()
+	var last atomic.Int64 // nanoseconds since start, which no step of the wall clock moves
 	v.every(pause, func(ctx context.Context) {
 		asked := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, life)
 		defer cancel()
 		if probe.Ping(ctx) == nil {
-			last.Store(asked.UnixNano())
+			last.Store(int64(asked.Sub(start)))
 		}
 	})
-	return func(now time.Time) bool { return now.UnixNano()-last.Load() <= int64(life) }, nil
+	return func(now time.Time) bool { return int64(now.Sub(start))-last.Load() <= int64(life) }, nil
 }
 
 // forget makes the near cache forget what a notice names.
@@ -432,6 +432,8 @@ func (v *server) openRules() error {
 			case <-ctx.Done():
 				return
 			case <-hangup:
+				v.log.Info("hangup: all that is remembered is read again")
+				v.cache.ForgetAll()
 				r.Poke()
 			}
 		}

@@ -196,6 +196,30 @@ func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*sessi
 	return decode(key, record, generation, now)
 }
 
+// GetMany implements session.Store.
+func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
+	out := make([]*session.Session, 0, len(keys))
+	for chunk := range slices.Chunk(keys, batch) {
+		pipe := s.client.Pipeline()
+		current := pipe.Get(ctx, generationKey)
+		records := make([]*redis.StringCmd, len(chunk))
+		for i, key := range chunk {
+			records[i] = pipe.Get(ctx, name(key))
+		}
+		if err := exec(ctx, pipe); err != nil {
+			return nil, fmt.Errorf("get sessions: %w", err)
+		}
+		for i, key := range chunk {
+			v, err := decode(key, records[i].Val(), current.Val(), now)
+			if err != nil {
+				v = nil
+			}
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
 // record reads a record and the current generation, in one round trip; on a cluster in one to each of two nodes, at the
 // same time. What is not there is empty.
 func (s *Store) record(ctx context.Context, name string) (record, generation string, err error) {

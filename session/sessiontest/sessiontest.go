@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 	}{
 		{"what was created is got, field for field", roundTrip},
 		{"an absent key is not found", absent},
+		{"many are got at once", getMany},
 		{"a key that is there is taken", taken},
 		{"a session ends exactly at its expiry", expiry},
 		{"the absolute end wins over the sliding one", absoluteEnd},
@@ -115,6 +116,58 @@ func (s *suite) gone(t *testing.T, key session.Key, now time.Time) {
 	t.Helper()
 	if v, err := s.Get(s.ctx, key, now); !errors.Is(err, session.ErrNotFound) {
 		t.Fatalf("Get at %s = %+v, %v, want ErrNotFound", now.Sub(s.now), v, err)
+	}
+}
+
+// getMany asks for more than one statement or pipeline has room for, with some that are not there among them.
+func getMany(t *testing.T, s *suite) {
+	const n = 700
+	keys, want := make([]session.Key, n), make([]*session.Session, n)
+	for i := range n {
+		v := s.session("ID0000000001")
+		switch keys[i] = v.Key; {
+		case i%3 == 0:
+			continue // never opened
+		case i == 100:
+			v.ExpiresAt = s.now.Add(time.Second)
+		case i%100 == 1:
+			v.UserAgent = strings.Repeat("x", i%session.MaxUserAgent)
+			want[i] = v
+		default:
+			want[i] = v
+		}
+		s.create(t, v)
+	}
+	if err := s.Delete(s.ctx, keys[200]); err != nil {
+		t.Fatal(err)
+	}
+	want[200] = nil
+	got, err := s.GetMany(s.ctx, keys, s.now.Add(time.Second))
+	if err != nil || len(got) != n {
+		t.Fatalf("GetMany = %d sessions, %v", len(got), err)
+	}
+	for i := range n {
+		switch {
+		case (got[i] == nil) != (want[i] == nil):
+			t.Fatalf("session %d: got %+v, want %+v", i, got[i], want[i])
+		case got[i] != nil:
+			equal(t, got[i], want[i])
+		}
+	}
+	if got, err := s.GetMany(s.ctx, nil, s.now); err != nil || len(got) != 0 {
+		t.Errorf("GetMany of no key = %v, %v", got, err)
+	}
+	if _, err := s.DeleteAll(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	got, err = s.GetMany(s.ctx, keys[:5], s.now)
+	if err != nil || slices.ContainsFunc(got, func(v *session.Session) bool { return v != nil }) {
+		t.Errorf("GetMany after all have ended = %v, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	cancel()
+	if _, err := s.GetMany(ctx, keys[:2], s.now); err == nil {
+		t.Error("GetMany with a cancelled context is no error")
 	}
 }
 

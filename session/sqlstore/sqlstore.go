@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -42,6 +43,9 @@ type row struct {
 	ExpiresAt int64
 	EndsAt    int64
 }
+
+// batch is how many sessions one statement reads.
+const batch = 512
 
 // escaped marks a text that the column could not hold as it is.
 const escaped = "base64:"
@@ -156,6 +160,29 @@ func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*sessi
 		return nil, session.ErrNotFound
 	}
 	return v, nil
+}
+
+// GetMany implements session.Store.
+func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
+	texts := make([]string, len(keys))
+	at := make(map[string]int, len(keys))
+	for i, key := range keys {
+		texts[i] = key.String()
+		at[texts[i]] = i
+	}
+	out := make([]*session.Session, len(keys))
+	for chunk := range slices.Chunk(texts, batch) {
+		var rows []row
+		if err := s.db.Bun().NewSelect().Model(&rows).Where("key IN (?)", bun.List(chunk)).Scan(ctx); err != nil {
+			return nil, fmt.Errorf("get sessions: %w", err)
+		}
+		for i := range rows {
+			if v, err := rows[i].session(); err == nil && v.Live(now) {
+				out[at[rows[i].Key]] = v
+			}
+		}
+	}
+	return out, nil
 }
 
 // Touch implements session.Store. A session that had expired at seenAt is gone.
