@@ -7,13 +7,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
-
-	"barong/internal/fault"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
@@ -21,9 +19,6 @@ import (
 
 // ErrDigest says that a stored digest cannot be read: an unknown scheme, or costs beyond what this program will spend.
 var ErrDigest = errors.New("password: digest cannot be read")
-
-// errBusy is the private cause of a refusal because too many wait already.
-var errBusy = errors.New("password: too many hashes are waiting")
 
 // Costs of new digests: argon2id with 32 MiB and three passes in one lane, above the minimum that OWASP recommends
 // (19 MiB, two passes), about 50 ms on one core of a small server.
@@ -37,11 +32,13 @@ const (
 
 // Bounds of what a stored digest may ask for: whoever can write one must not be able to stop the process with it.
 const (
-	maxMemoryKiB  = 256 * 1024
-	maxPasses     = 16
-	maxLanes      = 16
-	maxBcryptCost = 17 // some ten seconds
+	maxMemoryKiB = 256 * 1024
+	maxPasses    = 16
+	maxLanes     = 16
 )
+
+// MaxBcryptCost is the dearest digest of bcrypt that is looked at: some ten seconds.
+const MaxBcryptCost = 17
 
 // HasherOptions size a Hasher. Zero values choose defaults.
 type HasherOptions struct {
@@ -60,17 +57,28 @@ type HasherOptions struct {
 // it always was: it knows the first 72 bytes of a password alone, so two long passwords that begin alike open the same
 // account until the first sign-in replaces the digest. New passwords have at most 72 characters; see MaxLength.
 //
+// A password that does not fit takes the same work whatever it was compared with: a digest of any kind, one that cannot be
+// read, or none. It is that of the slowest digests in store, so that the time of an answer does not tell which accounts
+// there are, nor how old they are. See SetSlowest.
+//
 // All methods return a fault 429 with Retry-After when too many callers wait, and one of 503 when the context ends first.
+// Who waits is served by turns; see For.
 type Hasher struct {
-	workers chan struct{}
-	waiting atomic.Int64
-	limit   int64
+	queue   *queue
 	cost    cost
-	nothing string // a digest of the current kind that no password fits
+	slowest struct {
+		argon2 atomic.Uint64 // as effort has it
+		bcrypt atomic.Uint64
+	}
+	done func(effort) // told of all work that was done for a password; for tests
 }
 
 // A cost is what a digest takes to make.
 type cost struct{ memoryKiB, passes uint32 }
+
+// An effort is work: of argon2id the memory in KiB times the passes, of bcrypt the rounds, which are two to the power of
+// its cost.
+type effort struct{ argon2, bcrypt uint64 }
 
 // NewHasher returns a Hasher.
 func NewHasher(o HasherOptions) *Hasher {
@@ -87,12 +95,29 @@ func NewHasher(o HasherOptions) *Hasher {
 	if c.passes == 0 {
 		c.passes = defaultPasses
 	}
-	salt, key := random(saltSize), random(keySize)
-	return &Hasher{
-		workers: make(chan struct{}, o.Workers),
-		limit:   int64(o.Waiting + o.Workers),
-		cost:    c,
-		nothing: encode(digest{c.memoryKiB, c.passes, lanes, salt, key}),
+	h := &Hasher{queue: newQueue(o.Workers, o.Waiting), cost: c, done: func(effort) {}}
+	h.slowest.argon2.Store(uint64(c.memoryKiB) * uint64(c.passes))
+	return h
+}
+
+// SetSlowest says what the highest cost of the bcrypt digests in store is, 0 when there are none. Until it is called
+// again, a digest that is dearer counts as soon as it is met.
+func (h *Hasher) SetSlowest(bcryptCost int) {
+	var rounds uint64
+	if bcryptCost >= bcrypt.MinCost && bcryptCost <= MaxBcryptCost {
+		rounds = 1 << bcryptCost
+	}
+	h.slowest.bcrypt.Store(rounds)
+}
+
+// met raises what the slowest digest takes.
+func (h *Hasher) met(e effort) {
+	for _, c := range [...]struct {
+		most *atomic.Uint64
+		have uint64
+	}{{&h.slowest.argon2, e.argon2}, {&h.slowest.bcrypt, e.bcrypt}} {
+		for most := c.most.Load(); c.have > most && !c.most.CompareAndSwap(most, c.have); most = c.most.Load() {
+		}
 	}
 }
 
@@ -109,70 +134,91 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 }
 
 // Verify reports whether password is the one of digest, and if so whether it should be hashed anew because the digest
-// is of an older kind. ErrDigest says that the digest is unreadable: that too takes the time of a check.
+// is of an older kind. ErrDigest says that the digest is unreadable.
 func (h *Hasher) Verify(ctx context.Context, digest, password string) (ok, rehash bool, err error) {
-	err = h.work(ctx, func() (err error) {
-		ok, rehash, err = h.verify(digest, password)
-		if err != nil {
-			_, _, _ = h.verify(h.nothing, password) // no faster than others
+	err = h.work(ctx, func() error {
+		var spent effort
+		var err error
+		ok, rehash, spent, err = h.verify(digest, password)
+		if !ok {
+			h.met(spent)
+			spent = h.fill(spent, password)
 		}
+		h.done(spent)
 		return err
 	})
 	return ok, rehash, err
 }
 
-// VerifyNothing takes the time of a check against a digest of the current kind, for names that nobody has.
+// VerifyNothing takes the work of a password that does not fit, for names that nobody has.
 func (h *Hasher) VerifyNothing(ctx context.Context, password string) error {
-	_, _, err := h.Verify(ctx, h.nothing, password)
-	return err
+	return h.work(ctx, func() error {
+		h.done(h.fill(effort{}, password))
+		return nil
+	})
 }
 
-// work runs f when a worker is free.
+// fill does what is missing to the work of the slowest digests, and returns how much was done in all.
+func (h *Hasher) fill(spent effort, password string) effort {
+	if want := h.slowest.argon2.Load(); want > spent.argon2 {
+		missing := want - spent.argon2
+		passes := max(uint64(h.cost.passes), (missing+maxMemoryKiB-1)/maxMemoryKiB)
+		derive(password, make([]byte, saltSize), uint32(passes), uint32(missing/passes), lanes, keySize)
+		spent.argon2 += missing
+	}
+	// 2^12 - 2^10 rounds are one digest of cost 10 and one of cost 11.
+	if want := h.slowest.bcrypt.Load(); want > spent.bcrypt {
+		for missing := want - spent.bcrypt; missing != 0; missing &= missing - 1 {
+			_ = bcrypt.CompareHashAndPassword(standIn(bits.TrailingZeros64(missing)), []byte(password))
+		}
+		spent.bcrypt = want
+	}
+	return spent
+}
+
+// standIn is a bcrypt digest of a cost that no password fits.
+func standIn(cost int) []byte { return fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat(".", 53)) }
+
+// work runs f when it is the caller's turn.
 func (h *Hasher) work(ctx context.Context, f func() error) error {
-	if h.waiting.Add(1) > h.limit {
-		h.waiting.Add(-1)
-		return fault.RateLimited(time.Second).Because(errBusy)
+	leave, err := h.queue.enter(ctx)
+	if err != nil {
+		return err
 	}
-	defer h.waiting.Add(-1)
-	if err := ctx.Err(); err != nil { // select picks at random when both are ready
-		return fault.New(fault.Unavailable).Because(err)
-	}
-	select {
-	case h.workers <- struct{}{}:
-		defer func() { <-h.workers }()
-		return f()
-	case <-ctx.Done():
-		return fault.New(fault.Unavailable).Because(ctx.Err())
-	}
+	defer leave()
+	return f()
 }
 
-func (h *Hasher) verify(stored, password string) (ok, rehash bool, err error) {
+// verify compares, and tells how much work that was.
+func (h *Hasher) verify(stored, password string) (ok, rehash bool, spent effort, err error) {
 	switch {
 	case strings.HasPrefix(stored, "$argon2id$"):
 		d, err := parse(stored)
 		if err != nil {
-			return false, false, err
+			return false, false, effort{}, err
 		}
+		spent.argon2 = uint64(d.memoryKiB) * uint64(d.passes)
 		key := derive(password, d.salt, d.passes, d.memoryKiB, d.lanes, uint32(len(d.key)))
 		ok = subtle.ConstantTimeCompare(key, d.key) == 1
 		current := d.memoryKiB == h.cost.memoryKiB && d.passes == h.cost.passes && d.lanes == lanes &&
 			len(d.salt) == saltSize && len(d.key) == keySize
-		return ok, ok && !current, nil
+		return ok, ok && !current, spent, nil
 	case strings.HasPrefix(stored, "$2a$"), strings.HasPrefix(stored, "$2b$"), strings.HasPrefix(stored, "$2y$"):
 		cost, err := bcrypt.Cost([]byte(stored))
-		if err != nil || cost > maxBcryptCost {
-			return false, false, ErrDigest
+		if err != nil || cost > MaxBcryptCost {
+			return false, false, effort{}, ErrDigest
 		}
+		spent.bcrypt = 1 << cost
 		switch err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(password)); {
 		case err == nil:
-			return true, true, nil
+			return true, true, spent, nil
 		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
-			return false, false, nil
+			return false, false, spent, nil
 		default:
-			return false, false, ErrDigest
+			return false, false, effort{}, ErrDigest
 		}
 	}
-	return false, false, ErrDigest
+	return false, false, effort{}, ErrDigest
 }
 
 // A digest is what a PHC string of argon2id says.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -120,7 +121,7 @@ func TestHasherBoundsWhatRunsAndWaits(t *testing.T) {
 			}
 		})
 	}
-	for h.waiting.Load() < 5 {
+	for waits(h) < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	var f *fault.Error
@@ -132,22 +133,203 @@ func TestHasherBoundsWhatRunsAndWaits(t *testing.T) {
 	if most.Load() != 2 {
 		t.Errorf("%d ran at once", most.Load())
 	}
-	if n := h.waiting.Load(); n != 0 {
-		t.Errorf("%d still counted", n)
+	if n := waits(h); n != 0 || h.queue.free != 2 || len(h.queue.flows) != 0 {
+		t.Errorf("%d wait, %d places are free, %d networks are known", n, h.queue.free, len(h.queue.flows))
 	}
 }
 
 func TestHasherGivesUpWithTheContext(t *testing.T) {
 	h := NewHasher(HasherOptions{Workers: 1})
-	h.workers <- struct{}{} // taken
+	leave, err := h.queue.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := h.Hash(ctx, "x"); !errors.Is(err, context.Canceled) || fault.As(err).Status != 503 {
 		t.Errorf("got %v", err)
 	}
-	<-h.workers
+	waiting, stop := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() { _, err := h.Hash(waiting, "x"); failed <- err }()
+	for waits(h) < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-failed; !errors.Is(err, context.Canceled) || fault.As(err).Status != 503 {
+		t.Errorf("while it waits: %v", err)
+	}
+	leave()
+	if waits(h) != 0 || h.queue.free != 1 || len(h.queue.flows) != 0 {
+		t.Errorf("%d wait, %d places are free, %d networks are known", waits(h), h.queue.free, len(h.queue.flows))
+	}
 	if _, err := h.Hash(ctx, "x"); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a free worker: %v", err)
+	}
+}
+
+func waits(h *Hasher) int {
+	h.queue.mu.Lock()
+	defer h.queue.mu.Unlock()
+	return len(h.queue.waiting)
+}
+
+// line fills the one place of a hasher, has askers wait in the order given, and returns who got in, in that order, and
+// who was sent away.
+func line(t *testing.T, waiting int, askers ...asker) (in, away []asker) {
+	t.Helper()
+	h := NewHasher(HasherOptions{Workers: 1, Waiting: waiting})
+	leave, err := h.queue.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i, a := range askers {
+		wg.Go(func() {
+			err := h.work(For(context.Background(), a.network, a.account), func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				in = append(in, a)
+				return nil
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				if f := fault.As(err); f == nil || f.Status != 429 {
+					t.Errorf("%v: %v", a, err)
+				}
+				away = append(away, a)
+			}
+		})
+		for { // until it waits, or the one that had to go for it has gone
+			mu.Lock()
+			gone := len(away)
+			mu.Unlock()
+			if waits(h)+gone == i+1 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	leave()
+	wg.Wait()
+	return in, away
+}
+
+func many(n int, a asker) []asker {
+	out := make([]asker, n)
+	for i := range out {
+		out[i] = a
+	}
+	return out
+}
+
+func place(list []asker, a asker) int { return slices.Index(list, a) + 1 }
+
+// TestQueueGivesTurns holds that who asks often makes others wait for one turn, not for all of theirs.
+func TestQueueGivesTurns(t *testing.T) {
+	flood, other, neighbour := asker{"a", "mallory"}, asker{"b", "alice"}, asker{"a", "bob"}
+	in, away := line(t, 64, append(many(30, flood), other, neighbour)...)
+	if len(in) != 32 || len(away) != 0 {
+		t.Fatalf("%d got in, %d were sent away", len(in), len(away))
+	}
+	if n := place(in, other); n > 2 {
+		t.Errorf("another network was number %d", n)
+	}
+	if n := place(in, neighbour); n > 4 {
+		t.Errorf("another account of the same network was number %d", n)
+	}
+	// Networks that ask alike take turns.
+	in, _ = line(t, 64, append(append(many(5, flood), many(5, other)...), many(5, asker{"c", ""})...)...)
+	for i := 0; i < len(in); i += 3 {
+		if a, b, c := in[i], in[i+1], in[i+2]; a.network == b.network || b.network == c.network || a.network == c.network {
+			t.Errorf("turn %d: %v", i/3, in[i:i+3])
+		}
+	}
+	// Accounts do not buy their network more turns.
+	in, _ = line(t, 64, asker{"a", "1"}, asker{"a", "2"}, asker{"a", "3"}, asker{"a", "4"}, other, other)
+	if n := place(in, other); n > 2 || place(in[n:], other) > 2 {
+		t.Errorf("order %v", in)
+	}
+}
+
+// TestQueueSendsTheGreedyAway holds that a network which fills the queue keeps nobody else out of it.
+func TestQueueSendsTheGreedyAway(t *testing.T) {
+	flood, other := asker{"a", "mallory"}, asker{"b", "alice"}
+	in, away := line(t, 8, append(many(12, flood), other, other, flood)...)
+	if place(in, other) == 0 || slices.Contains(away, other) {
+		t.Errorf("got in %v, were sent away %v", in, away)
+	}
+	if len(in) != 8 || len(away) != 7 {
+		t.Errorf("%d got in and %d were sent away", len(in), len(away))
+	}
+	// Where all have one, the newcomer goes.
+	in, away = line(t, 2, asker{"a", ""}, asker{"b", ""}, asker{"c", ""})
+	if len(in) != 2 || !slices.Equal(away, []asker{{"c", ""}}) {
+		t.Errorf("got in %v, were sent away %v", in, away)
+	}
+}
+
+// TestWrongPasswordsTakeTheSameWork counts the work of passwords that do not fit: against digests of every kind, those
+// that cannot be read, and none.
+func TestWrongPasswordsTakeTheSameWork(t *testing.T) {
+	var spent []effort
+	h := NewHasher(HasherOptions{MemoryKiB: 64, Passes: 2, Workers: 1})
+	h.done = func(e effort) { spent = append(spent, e) }
+	made := func(cost int) string {
+		d, err := bcrypt.GenerateFromPassword([]byte("Tecohvi0"), cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(d)
+	}
+	current, err := h.Hash(t.Context(), "Tecohvi0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	light := encode(digest{16, 1, 1, make([]byte, 16), make([]byte, 32)})
+	digests := []string{current, light, made(4), made(5), strings.Replace(made(6), "$2a$", "$2y$", 1), "x", "$2a$31$" + strings.Repeat("a", 53), ""}
+	same := func(want effort) {
+		t.Helper()
+		spent = nil
+		for _, d := range digests {
+			if ok, _, _ := h.Verify(t.Context(), d, "wrong"); ok {
+				t.Fatalf("%q fits", d)
+			}
+		}
+		if err := h.VerifyNothing(t.Context(), "wrong"); err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range spent {
+			if e != want {
+				t.Errorf("number %d took %+v, want %+v", i, e, want)
+			}
+		}
+		if len(spent) != len(digests)+1 {
+			t.Errorf("%d pieces of work", len(spent))
+		}
+	}
+	h.SetSlowest(7)
+	same(effort{argon2: 128, bcrypt: 1 << 7})
+	h.SetSlowest(6)
+	same(effort{argon2: 128, bcrypt: 1 << 6})
+
+	// One that is dearer than was known counts from then on; so do those of argon2id.
+	h.SetSlowest(0)
+	digests = []string{made(6), made(4), current}
+	same(effort{argon2: 128, bcrypt: 1 << 6})
+	digests = []string{encode(digest{128, 3, 1, make([]byte, 16), make([]byte, 32)}), current, made(4), "x"}
+	same(effort{argon2: 384, bcrypt: 1 << 6})
+
+	// A right password takes what its own digest takes.
+	spent = nil
+	if ok, _, err := h.Verify(t.Context(), current, "Tecohvi0"); !ok || err != nil || spent[0] != (effort{argon2: 128}) {
+		t.Errorf("the right password: %v, %v, %+v", ok, err, spent)
+	}
+	// What stands in for a digest of bcrypt is one, or it would cost nothing.
+	if err := bcrypt.CompareHashAndPassword(standIn(4), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		t.Errorf("the stand-in: %v", err)
 	}
 }
 
