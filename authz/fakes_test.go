@@ -257,6 +257,20 @@ func (w worldStore) DeleteUser(_ context.Context, uid string, keep *session.Key)
 	return ended, nil
 }
 
+func (w worldStore) Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) (ended []session.Key, err error) {
+	all, err := w.List(ctx, uid, now)
+	for _, s := range all {
+		if s.Epoch != epoch {
+			continue
+		}
+		if keep--; keep < 0 {
+			ended = append(ended, s.Key)
+			err = errors.Join(err, w.Delete(ctx, s.Key))
+		}
+	}
+	return ended, err
+}
+
 func (w worldStore) DeleteAll(context.Context) (int64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -134,6 +134,9 @@ type Store interface {
 	List(ctx context.Context, uid string, now time.Time) ([]*Session, error)
 	// DeleteUser ends all of a user's sessions but the one named by keep (nil: all), and returns the keys it ended.
 	DeleteUser(ctx context.Context, uid string, keep *Key) ([]Key, error)
+	// Trim ends the oldest of a user's live sessions of that epoch beyond the newest keep (in the order of List), a bounded
+	// number at a time, and returns the keys it ended. Sessions of other epochs count for nothing, and stay.
+	Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) ([]Key, error)
 	// DeleteAll ends every session of everybody, and returns how many.
 	DeleteAll(ctx context.Context) (int64, error)
 	// Purge drops what has expired at now, at most limit sessions, and returns how many; a store whose engine expires

@@ -365,6 +365,43 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 		kept := keep.String()
 		members = slices.DeleteFunc(members, func(m string) bool { return strings.HasPrefix(m, kept) })
 	}
+	ended, err := s.deleteMembers(ctx, uid, generation, members)
+	if err != nil {
+		return ended, fmt.Errorf("delete sessions of a user: %w", err)
+	}
+	return ended, nil
+}
+
+// Trim implements session.Store. With an error it returns the keys that were ended before it.
+func (s *Store) Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) ([]session.Key, error) {
+	if n, err := s.client.ZCard(ctx, userPrefix+uid).Result(); err != nil || n <= int64(keep) { // most often
+		return nil, err
+	}
+	all, err := s.List(ctx, uid, now)
+	if err != nil {
+		return nil, err
+	}
+	live := slices.DeleteFunc(all, func(v *session.Session) bool { return v.Epoch != epoch })
+	if len(live) <= keep {
+		return nil, nil
+	}
+	generation, err := s.generation(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("trim sessions: %w", err)
+	}
+	var members []string
+	for _, v := range live[keep:min(len(live), keep+2*batch)] {
+		members = append(members, member(v.Key, v.CreatedAt.UnixMilli()))
+	}
+	ended, err := s.deleteMembers(ctx, uid, generation, members)
+	if err != nil {
+		return ended, fmt.Errorf("trim sessions: %w", err)
+	}
+	return ended, nil
+}
+
+// deleteMembers ends the sessions of these members of a user's index.
+func (s *Store) deleteMembers(ctx context.Context, uid, generation string, members []string) ([]session.Key, error) {
 	var ended []session.Key
 	call, owner := rand.Text(), appendText(nil, uid)
 	for chunk := range slices.Chunk(members, batch) {
@@ -392,7 +429,7 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 			_ = s.client.ZRem(ctx, userPrefix+uid, gone...).Err() // see Delete
 		}
 		if err != nil {
-			return ended, fmt.Errorf("delete sessions of a user: %w", err)
+			return ended, err
 		}
 	}
 	return ended, nil

@@ -47,6 +47,9 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"delete user ends all sessions", deleteUser},
 		{"delete user keeps the one named", deleteUserKeep},
 		{"delete user with another user's key keeps nothing", deleteUserForeignKeep},
+		{"trim ends the oldest beyond those to keep", trim},
+		{"trim counts live sessions of one user and epoch alone", trimForeign},
+		{"of sessions opened in parallel trim leaves as many as are to be kept", trimParallel},
 		{"delete all ends everybody's sessions", deleteAll},
 		{"purge drops only what has expired, up to its limit", purge},
 		{"a cancelled context is an error", cancelled},
@@ -508,6 +511,92 @@ func deleteUserForeignKeep(t *testing.T, s *suite) {
 	equal(t, s.get(t, other.Key, s.now), other)
 }
 
+// aged opens n sessions of a user, each a second older than the one before.
+func (s *suite) aged(t *testing.T, uid string, n int) []*session.Session {
+	t.Helper()
+	out := make([]*session.Session, n)
+	for i := range out {
+		out[i] = s.session(uid)
+		out[i].CreatedAt = s.now.Add(-time.Duration(i) * time.Second)
+	}
+	for _, i := range []int{2, 0, 3, 1} { // not in their order
+		if i < n {
+			s.create(t, out[i])
+		}
+	}
+	if n > 4 {
+		s.create(t, out[4:]...)
+	}
+	return out
+}
+
+func keysOf(list []*session.Session) []session.Key {
+	var out []session.Key
+	for _, v := range list {
+		out = append(out, v.Key)
+	}
+	return out
+}
+
+func (s *suite) trims(t *testing.T, uid string, epoch int64, keep int, want []session.Key) {
+	t.Helper()
+	got, err := s.Trim(s.ctx, uid, epoch, keep, s.now)
+	if err != nil || !slices.Equal(sorted(got), sorted(want)) {
+		t.Errorf("Trim to %d = %v, %v, want %v", keep, sorted(got), err, sorted(want))
+	}
+	for _, k := range got {
+		s.gone(t, k, s.now)
+	}
+}
+
+func trim(t *testing.T, s *suite) {
+	mine := s.aged(t, "ID0000000001", 6)
+	s.trims(t, mine[0].UID, mine[0].Epoch, 6, nil)
+	s.trims(t, mine[0].UID, mine[0].Epoch, 4, keysOf(mine[4:]))
+	s.trims(t, mine[0].UID, mine[0].Epoch, 4, nil)
+	list, err := s.List(s.ctx, mine[0].UID, s.now)
+	if err != nil || !slices.Equal(keysOf(list), keysOf(mine[:4])) {
+		t.Errorf("List = %v, %v, want the four newest", keysOf(list), err)
+	}
+	s.trims(t, mine[0].UID, mine[0].Epoch, 0, keysOf(mine[:4]))
+	s.trims(t, "ID0000000009", 0, 0, nil) // nobody's
+}
+
+func trimForeign(t *testing.T, s *suite) {
+	mine := s.aged(t, "ID0000000001", 3)
+	other := s.opened(t, "ID0000000002")
+	older, expired := s.session(mine[0].UID), s.session(mine[0].UID)
+	older.Epoch--
+	expired.CreatedAt, expired.ExpiresAt = s.now.Add(time.Second), s.now.Add(-time.Millisecond)
+	s.create(t, older, expired)
+	s.trims(t, mine[0].UID, mine[0].Epoch, 3, nil)
+	s.trims(t, mine[0].UID, mine[0].Epoch, 2, keysOf(mine[2:]))
+	equal(t, s.get(t, older.Key, s.now), older)
+	equal(t, s.get(t, other.Key, s.now), other)
+}
+
+func trimParallel(t *testing.T, s *suite) {
+	const keep = 5
+	var group sync.WaitGroup
+	for range 6 {
+		group.Go(func() {
+			for range 4 {
+				v := s.session("ID0000000001")
+				if err := s.Create(s.ctx, v); err != nil {
+					t.Errorf("Create: %v", err)
+				}
+				if _, err := s.Trim(s.ctx, v.UID, v.Epoch, keep, s.now); err != nil {
+					t.Errorf("Trim: %v", err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if list, err := s.List(s.ctx, "ID0000000001", s.now); err != nil || len(list) != keep {
+		t.Errorf("List = %d sessions, %v, want %d", len(list), err, keep)
+	}
+}
+
 func deleteAll(t *testing.T, s *suite) {
 	var keys []session.Key
 	for _, uid := range []string{"ID0000000001", "ID0000000001", "ID0000000002", "ID0000000003"} {
@@ -578,6 +667,7 @@ func cancelled(t *testing.T, s *suite) {
 		"Delete":     func() error { return s.Delete(ctx, v.Key) },
 		"List":       func() error { _, err := s.List(ctx, v.UID, s.now); return err },
 		"DeleteUser": func() error { _, err := s.DeleteUser(ctx, v.UID, nil); return err },
+		"Trim":       func() error { _, err := s.Trim(ctx, v.UID, v.Epoch, 0, s.now); return err },
 		"DeleteAll":  func() error { _, err := s.DeleteAll(ctx); return err },
 		"Ping":       func() error { return s.Ping(ctx) },
 	} {

@@ -233,13 +233,37 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 	if keep != nil {
 		kept = keep.String()
 	}
+	return s.deleteKeys(ctx, "delete sessions of a user", `DELETE FROM sessions WHERE uid = ? AND key <> ? RETURNING key`,
+		escape(uid), kept)
+}
+
+// trimBatch is how many sessions one Trim ends.
+const trimBatch = 1000
+
+// Trim implements session.Store.
+func (s *Store) Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) ([]session.Key, error) {
+	var count int
+	err := s.db.Bun().NewRaw(`SELECT count(*) FROM sessions WHERE uid = ?`, escape(uid)).Scan(ctx, &count)
+	if err != nil {
+		return nil, fmt.Errorf("trim sessions: %w", err)
+	}
+	if count <= keep { // most often: a read does not queue for the one writer of SQLite
+		return nil, nil
+	}
+	return s.deleteKeys(ctx, "trim sessions", `DELETE FROM sessions WHERE key IN
+		(SELECT key FROM sessions WHERE uid = ? AND epoch = ? AND expires_at > ? ORDER BY created_at DESC, key LIMIT ? OFFSET ?)
+		RETURNING key`, escape(uid), epoch, now.UnixMilli(), trimBatch, keep)
+}
+
+// deleteKeys runs a statement that deletes sessions and returns their keys.
+func (s *Store) deleteKeys(ctx context.Context, what, query string, args ...any) ([]session.Key, error) {
 	var texts []string
 	err := s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		texts = texts[:0] // a second run starts anew
-		return tx.NewRaw(`DELETE FROM sessions WHERE uid = ? AND key <> ? RETURNING key`, escape(uid), kept).Scan(ctx, &texts)
+		return tx.NewRaw(query, args...).Scan(ctx, &texts)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("delete sessions of a user: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	keys := make([]session.Key, 0, len(texts))
 	for _, text := range texts {
