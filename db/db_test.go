@@ -365,9 +365,9 @@ func TestTaken(t *testing.T) {
 				return tx.PutRecoveryCodes(ctx, ann.ID, []string{"same", "same"})
 			}},
 			{"mail_tokens_pkey", func(ctx context.Context, tx *db.Tx) error {
-				return tx.InsertMailToken(ctx, "jti", ann.ID, "reset", now)
+				return tx.InsertMailToken(ctx, "jti", ann.ID, "reset", "token", now.Add(time.Hour))
 			}, func(ctx context.Context, tx *db.Tx) error {
-				return tx.InsertMailToken(ctx, "jti", bob.ID, "reset", now)
+				return tx.InsertMailToken(ctx, "jti", bob.ID, "reset", "token", now.Add(time.Hour))
 			}},
 		} {
 			if c.again == nil {
@@ -677,7 +677,9 @@ func TestMailTokens(t *testing.T) {
 		expires := time.Now().Add(time.Hour)
 		put := func(jti string, u *db.User, kind string) {
 			t.Helper()
-			update(t, d, func(ctx context.Context, tx *db.Tx) error { return tx.InsertMailToken(ctx, jti, u.ID, kind, expires) })
+			update(t, d, func(ctx context.Context, tx *db.Tx) error {
+				return tx.InsertMailToken(ctx, jti, u.ID, kind, "text of "+jti, expires)
+			})
 		}
 		use := func(jti string, u *db.User, kind string, want int32) {
 			t.Helper()
@@ -694,33 +696,107 @@ func TestMailTokens(t *testing.T) {
 		put("other kind", ann, "confirmation")
 		put("other user", bob, "reset")
 		put("second", ann, "reset")
-		use("first", ann, "reset", 0) // a later one has replaced it
+		live := func(u *db.User, kind string, until time.Time, want string) {
+			t.Helper()
+			token, err := d.LiveMailToken(t.Context(), u.ID, kind, until)
+			if token != want || (err != nil) != (want == "") || err != nil && !errors.Is(err, db.ErrNotFound) {
+				t.Errorf("the live %s token of %s is %q, %v, want %q", kind, u.UID, token, err, want)
+			}
+		}
+		expires = expires.Add(time.Minute)
+		put("third", ann, "reset")
+		live(ann, "reset", time.Now(), "text of third")
+		live(ann, "reset", expires, "")
+		live(bob, "reset", time.Now(), "text of other user")
+		live(bob, "confirmation", time.Now(), "")
+		if all := texts(t, d); strings.Contains(all, "text of") {
+			t.Error("a token is stored in clear")
+		}
 		use("second", bob, "reset", 0)
 		use("second", ann, "confirmation", 0)
 		use("second", ann, "reset", 1)
-		use("second", ann, "reset", 0)
+		for _, jti := range []string{"first", "second", "third"} { // one spends all of its kind
+			use(jti, ann, "reset", 0)
+		}
+		live(ann, "reset", time.Now(), "")
 		use("other kind", ann, "confirmation", 1)
 		use("other user", bob, "reset", 1)
 		use("never", ann, "reset", 0)
-		// Of tokens asked for at the same time one is the latest.
-		var group sync.WaitGroup
-		for i := range 8 {
-			group.Go(func() { put(fmt.Sprint("parallel", i), ann, "reset") })
+
+		// What is spent or has expired goes when the next one comes.
+		expires = time.Now().Add(-time.Minute)
+		put("expired", ann, "reset")
+		expires = time.Now().Add(time.Hour)
+		put("fresh", ann, "reset")
+		var left []string
+		if err := d.Bun().NewSelect().Table("mail_tokens").Column("jti").Where("user_id = ?", ann.ID).Where("kind = 'reset'").Scan(t.Context(), &left); err != nil || !slices.Equal(left, []string{"fresh"}) {
+			t.Errorf("tokens %v are left, %v", left, err)
 		}
-		group.Wait()
-		usable := 0
-		for i := range 8 {
-			ok, err := d.MailTokenUsable(t.Context(), fmt.Sprint("parallel", i), ann.ID, "reset")
-			if err != nil {
-				t.Error(err)
+	})
+}
+
+func TestNetworks(t *testing.T) {
+	bothEngines(t, func(t *testing.T, d *db.DB) {
+		ann := insertUser(t, d, "ID0000000001", "ann@example.com")
+		insertUser(t, d, "ID0000000002", "bob@example.com")
+		remember := func(network string) {
+			t.Helper()
+			update(t, d, func(ctx context.Context, tx *db.Tx) error { return tx.RememberNetwork(ctx, ann.ID, network) })
+		}
+		known := func(email, network string, want bool) {
+			t.Helper()
+			if got, err := d.KnownNetwork(t.Context(), email, network); err != nil || got != want {
+				t.Errorf("%s in %s is known: %v, %v, want %v", email, network, got, err, want)
 			}
-			if ok {
-				usable++
+		}
+		known("ann@example.com", "192.0.2.0/24", false)
+		remember("192.0.2.0/24")
+		remember("192.0.2.0/24")
+		known(" ANN@example.com", "192.0.2.0/24", true)
+		known("ann@example.com", "198.51.100.0/24", false)
+		known("bob@example.com", "192.0.2.0/24", false)
+		for _, nobody := range []string{"", "nobody@example.com", "nul\x00", "\xff"} {
+			known(nobody, "192.0.2.0/24", false)
+		}
+		// The memory is bounded, and keeps those of late.
+		if _, err := d.Bun().DB.ExecContext(t.Context(), "UPDATE user_networks SET seen_at = 1"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			remember(fmt.Sprintf("10.0.%d.0/24", i))
+		}
+		known("ann@example.com", "192.0.2.0/24", false)
+		known("ann@example.com", "10.0.0.0/24", true)
+		known("ann@example.com", "10.0.19.0/24", true)
+	})
+}
+
+func TestDearestBcrypt(t *testing.T) {
+	bothEngines(t, func(t *testing.T, d *db.DB) {
+		dearest := func(want int) {
+			t.Helper()
+			if got, err := d.DearestBcrypt(t.Context(), 17); err != nil || got != want {
+				t.Errorf("the dearest costs %d, %v, want %d", got, err, want)
 			}
 		}
-		if usable != 1 {
-			t.Errorf("%d of 8 tokens are usable, want the latest alone", usable)
+		set := func(email, digest string) {
+			t.Helper()
+			u := insertUser(t, d, "ID"+email[:1], email)
+			update(t, d, func(ctx context.Context, tx *db.Tx) error {
+				u.PasswordDigest = digest
+				return tx.UpdateUser(ctx, u, "password_digest")
+			})
 		}
+		dearest(0)
+		set("a@example.com", "$argon2id$v=19$m=32768,t=3,p=1$c2FsdA$a2V5")
+		set("b@example.com", "x")
+		dearest(0)
+		set("c@example.com", "$2y$09$"+strings.Repeat("a", 53))
+		dearest(9)
+		set("d@example.com", "$2a$12$"+strings.Repeat("a", 53))
+		set("e@example.com", "$2b$10$"+strings.Repeat("a", 53))
+		set("f@example.com", "$2a$31$"+strings.Repeat("a", 53)) // more than will be spent
+		dearest(12)
 	})
 }
 

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -322,29 +323,62 @@ func (q queries) DocumentByUpload(ctx context.Context, key string) (*Document, e
 	return d, nil
 }
 
-// InsertMailToken makes jti the latest one-time token of its kind for a user: older ones of the kind are spent.
-func (tx *Tx) InsertMailToken(ctx context.Context, jti string, userID int64, kind string, expires time.Time) error {
-	// One at a time for a user: two deletes at once would each miss the other's token, and both would stay usable.
-	if _, err := tx.LockUser(ctx, userID); err != nil {
-		return fmt.Errorf("insert mail token: %w", err)
-	}
-	if _, err := tx.NewDelete().Table("mail_tokens").Where("user_id = ?", userID).Where("kind = ?", kind).Exec(ctx); err != nil {
+// InsertMailToken keeps a one-time token, sealed, until it expires. Others of its kind stay usable beside it.
+func (tx *Tx) InsertMailToken(ctx context.Context, jti string, userID int64, kind, token string, expires time.Time) error {
+	_, err := tx.NewDelete().Table("mail_tokens").Where("user_id = ?", userID).Where("kind = ?", kind).
+		Where("(expires_at <= ? OR used_at IS NOT NULL)", tx.Now().UnixMilli()).Exec(ctx)
+	if err != nil {
 		return Translate(err)
 	}
-	row := map[string]any{"jti": jti, "user_id": userID, "kind": kind, "expires_at": expires.UnixMilli()}
-	_, err := tx.NewInsert().Model(&row).Table("mail_tokens").Exec(ctx)
+	row := map[string]any{
+		"jti": jti, "user_id": userID, "kind": kind, "expires_at": expires.UnixMilli(),
+		"token": tx.db.sealer.Seal([]byte(token), mailTokenContext(jti)),
+	}
+	_, err = tx.NewInsert().Model(&row).Table("mail_tokens").Exec(ctx)
 	return Translate(err)
 }
 
-// UseMailToken spends a one-time token and reports false when it is not the latest of its kind or was spent before.
-func (tx *Tx) UseMailToken(ctx context.Context, jti string, userID int64, kind string) (bool, error) {
-	r, err := tx.NewUpdate().Table("mail_tokens").Set("used_at = ?", tx.Now().UnixMilli()).
-		Where("jti = ?", jti).Where("user_id = ?", userID).Where("kind = ?", kind).Where("used_at IS NULL").Exec(ctx)
-	if err != nil {
-		return false, Translate(err)
+func mailTokenContext(jti string) string { return "mail_tokens.token:" + jti }
+
+// LiveMailToken is the text of a user's unused token that lives longest, if it outlives until, or ErrNotFound. One whose
+// key has left the key list counts as none.
+func (q queries) LiveMailToken(ctx context.Context, userID int64, kind string, until time.Time) (string, error) {
+	var row struct {
+		JTI   string `bun:"jti"`
+		Token *string
 	}
-	n, err := r.RowsAffected()
-	return n == 1, err
+	err := q.idb.NewSelect().Table("mail_tokens").Column("jti", "token").Where("user_id = ?", userID).Where("kind = ?", kind).
+		Where("used_at IS NULL").Where("expires_at > ?", until.UnixMilli()).Order("expires_at DESC", "jti").Limit(1).Scan(ctx, &row)
+	if err != nil {
+		return "", Translate(err)
+	}
+	if row.Token == nil {
+		return "", ErrNotFound
+	}
+	token, err := q.db.sealer.Open(*row.Token, mailTokenContext(row.JTI))
+	if err != nil {
+		return "", ErrNotFound
+	}
+	return string(token), nil
+}
+
+// UseMailToken spends a one-time token, and with it the user's others of the kind. It reports false when the token was
+// spent before, or never was.
+func (tx *Tx) UseMailToken(ctx context.Context, jti string, userID int64, kind string) (bool, error) {
+	spend := func(and string, args ...any) (int64, error) {
+		r, err := tx.NewUpdate().Table("mail_tokens").Set("used_at = ?", tx.Now().UnixMilli()).Where("user_id = ?", userID).
+			Where("kind = ?", kind).Where("used_at IS NULL").Where(and, args...).Exec(ctx)
+		if err != nil {
+			return 0, Translate(err)
+		}
+		return r.RowsAffected()
+	}
+	n, err := spend("jti = ?", jti)
+	if err != nil || n != 1 {
+		return false, err
+	}
+	_, err = spend("jti <> ?", jti)
+	return err == nil, err
 }
 
 // MailTokenUsable reports whether UseMailToken would succeed.
@@ -352,4 +386,53 @@ func (q queries) MailTokenUsable(ctx context.Context, jti string, userID int64, 
 	ok, err := q.idb.NewSelect().Table("mail_tokens").Where("jti = ?", jti).Where("user_id = ?", userID).
 		Where("kind = ?", kind).Where("used_at IS NULL").Exists(ctx)
 	return ok, Translate(err)
+}
+
+// networksKept is how many networks are remembered of an account, those it was signed in from last.
+const networksKept = 20
+
+// RememberNetwork notes that an account was signed in from a network.
+func (tx *Tx) RememberNetwork(ctx context.Context, userID int64, network string) error {
+	now := tx.Now().UnixMilli()
+	r, err := tx.NewRaw(`INSERT INTO user_networks AS n (user_id, network, seen_at) VALUES (?0, ?1, ?2)
+		ON CONFLICT (user_id, network) DO UPDATE SET seen_at = ?2 WHERE n.seen_at < ?3`,
+		userID, network, now, now-time.Hour.Milliseconds()).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("remember a network: %w", Translate(err))
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	_, err = tx.NewRaw(`DELETE FROM user_networks WHERE user_id = ?0 AND network NOT IN
+		(SELECT network FROM user_networks WHERE user_id = ?0 ORDER BY seen_at DESC, network LIMIT ?1)`, userID, networksKept).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("remember a network: %w", Translate(err))
+	}
+	return nil
+}
+
+// KnownNetwork reports whether the account of an address, if there is one, was signed in from a network.
+func (q queries) KnownNetwork(ctx context.Context, email, network string) (bool, error) {
+	if !storable(email) {
+		return false, nil
+	}
+	known, err := q.idb.NewSelect().Table("user_networks").Where("network = ?", network).
+		Where("user_id = (SELECT id FROM users WHERE lower(email) = ?)", NormalEmail(email)).Exists(ctx)
+	return known, Translate(err)
+}
+
+// DearestBcrypt is the highest cost, not above most, of the stored password digests of bcrypt; 0 when there are none.
+func (q queries) DearestBcrypt(ctx context.Context, most int) (int, error) {
+	var cost []string
+	err := q.idb.NewRaw(`SELECT substr(password_digest, 5, 2) FROM users WHERE substr(password_digest, 1, 2) = '$2'
+		AND substr(password_digest, 5, 2) <= ? ORDER BY substr(password_digest, 5, 2) DESC LIMIT 1`, fmt.Sprintf("%02d", most)).
+		Scan(ctx, &cost)
+	if err != nil || len(cost) == 0 {
+		return 0, Translate(err)
+	}
+	n, err := strconv.Atoi(cost[0])
+	if err != nil { // no digest that can be read
+		return 0, nil
+	}
+	return n, nil
 }

@@ -11,12 +11,12 @@ import (
 
 // AllowAddress counts one use by a client under a rule, and is request.rate_limited when the rule's limit is reached.
 func (s *Service) AllowAddress(ctx context.Context, r limit.Rule, ip netip.Addr) error {
-	return s.limited(r.Take(ctx, s.Limits, network(ip)))
+	return s.limited(r.Take(ctx, s.Limits, network(ip, 32, 64)))
 }
 
 // PeekAddress is AllowAddress without counting.
 func (s *Service) PeekAddress(ctx context.Context, r limit.Rule, ip netip.Addr) error {
-	return s.limited(r.Peek(ctx, s.Limits, network(ip)))
+	return s.limited(r.Peek(ctx, s.Limits, network(ip, 32, 64)))
 }
 
 // AllowEmail counts one use for an e-mail address, known or not, under a rule, and is request.rate_limited when the

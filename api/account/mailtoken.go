@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"barong/db"
@@ -25,10 +26,29 @@ func Language(lang string) string {
 	return "EN"
 }
 
-// IssueMailToken makes a token for the user and sends it off by event and mail. Only the latest of a kind works: the
-// transaction that uses it calls UseMailToken with its jti and the kind. It is told to nobody else, least of all to who
-// asked for it.
+// IssueMailToken sends the user a token, by event and mail: the one they were sent before, if it lives for a while yet, so
+// that whoever asks for another takes nothing from a link that is in the mailbox already. The transaction that uses a
+// token calls UseMailToken with its jti and the kind, which ends all of the kind. It is told to nobody else, least of all
+// to who asked for it.
 func (u *Unit) IssueMailToken(ctx context.Context, user *db.User, kind TokenKind, lang string) error {
+	// Whoever asks at the same time gets the same token.
+	if _, err := u.LockUser(ctx, user.ID); err != nil {
+		return err
+	}
+	token, err := u.LiveMailToken(ctx, user.ID, string(kind), u.s.Now().Add(u.s.MailTokenTTL/freshFor))
+	if errors.Is(err, db.ErrNotFound) {
+		token, err = u.newMailToken(ctx, user, kind)
+	}
+	if err != nil {
+		return err
+	}
+	return u.mailTokenIssued(ctx, user, kind, lang, token)
+}
+
+// freshFor is the part of its life that a token must have before it to be sent again: time to read the mail.
+const freshFor = 6
+
+func (u *Unit) newMailToken(ctx context.Context, user *db.User, kind TokenKind) (string, error) {
 	now := u.s.Now().UTC()
 	expires := now.Add(u.s.MailTokenTTL)
 	claims := struct {
@@ -50,10 +70,7 @@ func (u *Unit) IssueMailToken(ctx context.Context, user *db.User, kind TokenKind
 	}
 	token, err := u.s.Keys.Sign(claims)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := u.InsertMailToken(ctx, claims.ID, user.ID, string(kind), expires); err != nil {
-		return err
-	}
-	return u.mailTokenIssued(ctx, user, kind, lang, token)
+	return token, u.InsertMailToken(ctx, claims.ID, user.ID, string(kind), token, expires)
 }

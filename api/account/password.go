@@ -72,60 +72,115 @@ func (s *Service) rehash(ctx context.Context, user *db.User, password string) {
 	user.PasswordDigest = digest
 }
 
-// Tries counts wrong passwords for one account from one client.
+// Asking says in the context on whose behalf passwords are hashed, so that one client does not make all others wait: the
+// client's address and, if one is named, the account.
+func (s *Service) Asking(ctx context.Context, ip netip.Addr, email string) context.Context {
+	return digests.For(ctx, network(ip, 32, 64), db.NormalEmail(email))
+}
+
+// Tries count one try at the password of an account from one client: for the account and the client's network, so that a
+// stranger's guesses do not shut the owner out; for the account, which shuts out networks that its owner never signed in
+// from; and for the client, whatever the account.
 type Tries struct {
-	s                *Service
-	account, address string
+	s                         *Service
+	account, network, address string
+	overall                   bool // it is counted for the account
 }
 
-// PasswordTries are the counters for guessing the password of an address, known or not, from a client.
+// PasswordTries is a try at the password of an address, known or not, from a client.
 func (s *Service) PasswordTries(email string, ip netip.Addr) *Tries {
-	return &Tries{s: s, account: db.NormalEmail(email), address: network(ip)}
+	return &Tries{s: s, account: db.NormalEmail(email), network: network(ip, 24, 56), address: network(ip, 32, 64)}
 }
 
-// network is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one household or machine
-// can draw from at will.
-func network(ip netip.Addr) string {
+// network is the network of an address with so many bits; "unknown" when there is no address.
+func network(ip netip.Addr, bits4, bits6 int) string {
 	ip = ip.Unmap().WithZone("")
+	bits := bits6
 	switch {
 	case !ip.IsValid():
 		return "unknown"
-	case ip.Is4():
+	case ip.Is4() && bits4 == 32:
 		return ip.String()
+	case ip.Is4():
+		bits = bits4
 	}
-	prefix, err := ip.Prefix(64)
-	if err != nil { // 64 bits fit every IPv6 address
+	prefix, err := ip.Prefix(bits)
+	if err != nil { // the callers' bits fit every address
 		panic("account: " + err.Error())
 	}
 	return prefix.String()
 }
 
-// Begin counts one try before the password is looked at, so that parallel guesses cannot pass the limit together. The
-// error is request.rate_limited when account or client have used up theirs. Wrong, Right or Undecided must follow.
-func (t *Tries) Begin(ctx context.Context) error {
-	if err := t.s.limited(limit.WrongPasswordAddress.Peek(ctx, t.s.Limits, t.address)); err != nil {
+func (t *Tries) pair() string { return t.account + " " + t.network }
+
+// Begin counts the try before the password is looked at, so that parallel guesses cannot pass a limit together. The error
+// is request.rate_limited when a limit is reached. Right or Undecided take it back; a wrong one stays counted.
+func (t *Tries) Begin(ctx context.Context) (err error) {
+	// First the pair: what one account gets from one network does not use up what others get from that address.
+	if err := t.s.limited(limit.WrongPassword.Take(ctx, t.s.Limits, t.pair())); err != nil {
 		return err
 	}
-	return t.s.limited(limit.WrongPassword.Take(ctx, t.s.Limits, t.account))
-}
-
-// Wrong counts a wrong password against the client too.
-func (t *Tries) Wrong(ctx context.Context) error {
-	_, err := limit.WrongPasswordAddress.Take(ctx, t.s.Limits, t.address)
+	defer func() {
+		if err != nil {
+			t.giveBack(ctx, limit.WrongPassword, t.pair())
+		}
+	}()
+	if err := t.s.limited(limit.WrongPasswordAddress.Take(ctx, t.s.Limits, t.address)); err != nil {
+		return err
+	}
+	err = t.s.limited(limit.WrongPasswordAccount.Take(ctx, t.s.Limits, t.account))
+	if err == nil {
+		t.overall = true
+		return nil
+	}
+	if f := fault.As(err); f != nil && f.Has(fault.TooMany) {
+		known, kerr := t.s.DB.KnownNetwork(ctx, t.account, t.network)
+		switch {
+		case kerr != nil:
+			err = kerr
+		case known:
+			return nil
+		}
+	}
+	t.giveBack(ctx, limit.WrongPasswordAddress, t.address)
 	return err
 }
 
-// Right forgets the account's wrong tries: its owner is back. The client's stay, or guessing other accounts could be
-// washed clean by signing in to one's own.
+// Right forgets the wrong tries of the account from this network: its owner is there. The other counters get this try
+// back alone, or guessing other accounts could be washed clean by signing in to one's own.
 func (t *Tries) Right(ctx context.Context) error {
-	return limit.WrongPassword.Reset(ctx, t.s.Limits, t.account)
+	t.giveBackShared(ctx)
+	return t.Forgive(ctx)
+}
+
+// Forgive forgets the wrong tries of the account from this network.
+func (t *Tries) Forgive(ctx context.Context) error {
+	return limit.WrongPassword.Reset(ctx, t.s.Limits, t.pair())
 }
 
 // Undecided takes the try back: the password could not be looked at.
 func (t *Tries) Undecided(ctx context.Context) {
-	if err := limit.WrongPassword.Refund(context.WithoutCancel(ctx), t.s.Limits, t.account); err != nil {
+	t.giveBackShared(ctx)
+	t.giveBack(ctx, limit.WrongPassword, t.pair())
+}
+
+func (t *Tries) giveBackShared(ctx context.Context) {
+	t.giveBack(ctx, limit.WrongPasswordAddress, t.address)
+	if t.overall {
+		t.giveBack(ctx, limit.WrongPasswordAccount, t.account)
+	}
+}
+
+// giveBack takes an attempt back, also when the caller has gone. A failure only leaves it counted.
+func (t *Tries) giveBack(ctx context.Context, r limit.Rule, key string) {
+	if err := r.Refund(context.WithoutCancel(ctx), t.s.Limits, key); err != nil {
 		t.s.Log.WarnContext(ctx, "take back a password try", "error", err)
 	}
+}
+
+// Welcome notes that the owner of an account was there, in a network that others' guesses must not shut out from now on.
+func (u *Unit) Welcome(ctx context.Context, user *db.User, c Client) error {
+	return u.RememberNetwork(ctx, user.ID, network(c.IP, 24, 56))
 }
 
 func (s *Service) limited(wait time.Duration, err error) error {

@@ -8,6 +8,7 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/fault"
+	"barong/internal/limit"
 	"barong/session"
 )
 
@@ -62,15 +63,51 @@ func (s *Service) OpenSession(
 		s.drop(ctx, replaced.Key)
 		s.fold(ctx, replaced.UID, opened)
 	}
+	s.trim(ctx, opened)
 	return id, opened, nil
+}
+
+// maxSessions is how many live sessions a user may have.
+const maxSessions = 50
+
+// trim ends the oldest sessions of a user who has opened one too many. A failure is only logged: the next one ends them.
+func (s *Service) trim(ctx context.Context, opened *session.Session) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	ended, err := s.Sessions.Trim(ctx, opened.UID, opened.Epoch, maxSessions, opened.CreatedAt)
+	if len(ended) > 0 {
+		recorded := s.Update(ctx, func(ctx context.Context, u *Unit) error {
+			for _, key := range ended { // none of them can live longer than the one that was opened last
+				one := &session.Session{UID: opened.UID, Key: key, EndsAt: opened.EndsAt}
+				if err := u.EndSession(ctx, one); err != nil && !errors.Is(err, db.ErrNotFound) {
+					return err
+				}
+			}
+			return nil
+		})
+		if recorded != nil {
+			for _, key := range ended {
+				s.gone(ctx, key)
+			}
+		}
+		err = errors.Join(err, recorded)
+		s.fold(ctx, opened.UID, opened)
+	}
+	if err != nil {
+		s.Log.ErrorContext(ctx, "end the oldest sessions", "uid", opened.UID, "error", err)
+	}
 }
 
 // SignIn opens a session for a user whose password, and second factor if they have one, were proved, and records it:
 // activity login or login::2fa, event and mail of the new session. The account is looked at again under its lock: one
-// that was closed or whose sessions were ended meanwhile is refused with identity.session.not_active.
+// that was closed or whose sessions were ended meanwhile is refused with identity.session.not_active. Who signs in too
+// often is refused with request.rate_limited: sessions, mails and rows cost as much when the password is right.
 func (s *Service) SignIn(
 	ctx context.Context, c Client, oldCookie []byte, user *db.User,
 ) (session.ID, *session.Session, error) {
+	if err := s.limited(limit.SignIn.Take(ctx, s.Limits, user.UID)); err != nil {
+		return session.ID{}, nil, err
+	}
 	proved, action := user.Epoch(), "login"
 	if user.OTP {
 		action = "login::2fa"
@@ -83,6 +120,9 @@ func (s *Service) SignIn(
 			return fault.New("identity.session.not_active").Because(errMoved)
 		}
 		if err := u.Record(ctx, user, c, "session", action, Succeed, ""); err != nil {
+			return err
+		}
+		if err := u.Welcome(ctx, user, c); err != nil {
 			return err
 		}
 		return u.SessionCreated(ctx, user, c)

@@ -31,7 +31,7 @@ func (s *Service) SignUp(
 	if err != nil {
 		return nil, session.ID{}, nil, err
 	}
-	user, err := s.NewUser(ctx, db.User{Email: in.Email, Data: in.Data, ReferralID: referrer}, in.Password)
+	user, err := s.NewUser(s.Asking(ctx, c.IP, in.Email), db.User{Email: in.Email, Data: in.Data, ReferralID: referrer}, in.Password)
 	if err != nil {
 		return nil, session.ID{}, nil, err
 	}
@@ -40,6 +40,9 @@ func (s *Service) SignUp(
 			return err
 		}
 		if err := u.Record(ctx, user, c, "account", "signup", Succeed, ""); err != nil {
+			return err
+		}
+		if err := u.Welcome(ctx, user, c); err != nil {
 			return err
 		}
 		return u.IssueMailToken(ctx, user, Confirmation, in.Lang)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,8 +14,10 @@ import (
 
 	"barong/api/account"
 	"barong/db"
+	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/keys"
+	"barong/internal/limit"
 	"barong/internal/mail"
 	"barong/session"
 
@@ -219,9 +222,18 @@ func TestMailTokens(t *testing.T) {
 			}))
 			return used
 		}
-		first, second, reset := issue(account.Confirmation), issue(account.Confirmation), issue(account.Reset)
+		first, again, reset := issue(account.Confirmation), issue(account.Confirmation), issue(account.Reset)
+		if again.ID != first.ID || again.ExpiresAt != first.ExpiresAt {
+			t.Error("who asks again is sent another token, not the one that lives")
+		}
 		if len(reset.ResetToken) != 20 {
 			t.Errorf("reset token: %+v", reset)
+		}
+		// Of what has little time left another is sent, which ends nothing either.
+		b.advance(51 * time.Minute)
+		second := issue(account.Confirmation)
+		if second.ID == first.ID || issue(account.Confirmation).ID != second.ID {
+			t.Error("a token is sent that ends before the mail is read")
 		}
 		for _, c := range []struct {
 			what  string
@@ -229,15 +241,18 @@ func TestMailTokens(t *testing.T) {
 			kind  account.TokenKind
 			want  bool
 		}{
-			{"an older one", first, account.Confirmation, false},
 			{"a reset token as confirmation", reset, account.Confirmation, false},
-			{"the latest", second, account.Confirmation, true},
-			{"again", second, account.Confirmation, false},
+			{"the older one", first, account.Confirmation, true},
+			{"again", first, account.Confirmation, false},
+			{"the other one", second, account.Confirmation, false},
 			{"the reset token", reset, account.Reset, true},
 		} {
 			if got := use(c.token, c.kind); got != c.want {
 				t.Errorf("%s: usable %v, want %v", c.what, got, c.want)
 			}
+		}
+		if issue(account.Reset).ID == reset.ID {
+			t.Error("a spent token is sent again")
 		}
 	})
 }
@@ -528,36 +543,148 @@ func TestPasswords(t *testing.T) {
 
 func TestPasswordTries(t *testing.T) {
 	engines(t, func(t *testing.T, b *bench) {
-		ctx, address := t.Context(), netip.MustParseAddr("2001:db8::1")
-		guess := func(email string, ip netip.Addr) error {
-			tries := b.PasswordTries(email, ip)
-			if err := tries.Begin(ctx); err != nil {
-				return err
+		ctx := t.Context()
+		at := netip.MustParseAddr
+		guess := func(email, ip string) error { return b.PasswordTries(email, at(ip)).Begin(ctx) }
+		right := func(email, ip string) {
+			t.Helper()
+			tries := b.PasswordTries(email, at(ip))
+			must(t, tries.Begin(ctx))
+			must(t, tries.Right(ctx))
+		}
+		refused := func(what, email, ip string) {
+			t.Helper()
+			same(t, what, codes(guess(email, ip)), []fault.Code{fault.TooMany})
+		}
+		// Twenty for an account and a network: neighbours and spellings count as one, others do not count.
+		for i := range 20 {
+			ip := fmt.Sprintf("2001:db8:0:%x::1", i)
+			if err := guess([]string{"anna@example.com", " ANNA@example.com"}[i%2], ip); err != nil {
+				t.Fatalf("guess %d: %v", i, err)
 			}
-			return tries.Wrong(ctx)
+		}
+		refused("the pair", "Anna@example.com", "2001:db8:0:ff::1")
+		for range 30 {
+			right("anna@example.com", "2001:db8:0:100::1")
+			right("anna@example.com", "192.0.2.1")
+			right("otto@example.com", "2001:db8:0:ff::1")
 		}
 		for i := range 20 {
-			if err := guess([]string{"anna@example.com", " ANNA@example.com"}[i%2], address); err != nil {
-				t.Fatalf("guess %d: %v", i, err)
-			}
+			must(t, guess("anna@example.com", fmt.Sprintf("192.0.2.%d", i)))
 		}
-		elsewhere := netip.MustParseAddr("192.0.2.1")
-		same(t, "one account", codes(guess("Anna@example.com", elsewhere)), []fault.Code{fault.TooMany})
-		for i := range 10 {
-			if err := guess("otto@example.com", netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})); err != nil {
-				t.Fatalf("guess %d: %v", i, err)
+		refused("the pair", "anna@example.com", "192.0.2.99")
+		must(t, guess("anna@example.com", "192.0.3.1"))
+
+		// A right password forgives the pair.
+		for range 3 {
+			for range 19 {
+				must(t, guess("mary@example.com", "198.51.100.1"))
 			}
+			right("mary@example.com", "198.51.100.1")
+			b.advance(15 * time.Minute)
 		}
-		same(t, "one network", codes(guess("ella@example.com", address)), []fault.Code{fault.TooMany})
-		must(t, guess("otto@example.com", elsewhere))
-		must(t, b.PasswordTries("anna@example.com", elsewhere).Right(ctx))
-		must(t, guess("anna@example.com", elsewhere))
+
+		// Thirty for a client, whatever the accounts; what is right, or could not be looked at, counts for nothing.
+		for i := range 30 {
+			right("ella@example.com", "203.0.113.1")
+			undecided := b.PasswordTries("ella@example.com", at("203.0.113.1"))
+			must(t, undecided.Begin(ctx))
+			undecided.Undecided(ctx)
+			must(t, guess(fmt.Sprintf("user%d@example.com", i/2), "203.0.113.1"))
+		}
+		refused("the client", "ella@example.com", "203.0.113.1")
+		right("ella@example.com", "203.0.113.2")
 		b.advance(15 * time.Minute)
-		must(t, guess("ella@example.com", address))
-		for range 50 { // what could not be looked at counts for nothing
-			tries := b.PasswordTries("mary@example.com", elsewhere)
-			must(t, tries.Begin(ctx))
-			tries.Undecided(ctx)
+		must(t, guess("ella@example.com", "203.0.113.1"))
+	})
+}
+
+// TestStrangersCannotLockOut holds that what is guessed from everywhere refuses new networks, and never the owner's.
+func TestStrangersCannotLockOut(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		ctx := t.Context()
+		u, _, _, err := b.signUp(account.SignUp{Email: "anna@example.com"})
+		must(t, err)
+		home := browser.IP
+		office := account.Client{IP: netip.MustParseAddr("198.51.100.7"), UserAgent: browser.UserAgent}
+		_, _, err = b.SignIn(ctx, office, nil, u)
+		must(t, err)
+		guess := func(email string, ip netip.Addr) error { return b.PasswordTries(email, ip).Begin(ctx) }
+		for i, email := range []string{u.Email, "nobody@example.com"} {
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() {
+					for range 49 + i { // the first account's last four are guesses
+						if _, err := limit.WrongPasswordAccount.Take(ctx, b.Limits, email); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			group.Wait()
+			for n := range 4 - 4*i {
+				must(t, guess(email, netip.AddrFrom4([4]byte{10, byte(n), 0, 1})))
+			}
+			same(t, "a new network", codes(guess(email, netip.MustParseAddr("203.0.113.9"))), []fault.Code{fault.TooMany})
 		}
+		// The owner's networks go on, each with its own twenty, and a sign-in there gives strangers nothing.
+		for _, ip := range []netip.Addr{home, office.IP, netip.MustParseAddr("198.51.100.200")} {
+			tries := b.PasswordTries(u.Email, ip)
+			must(t, tries.Begin(ctx))
+			must(t, tries.Right(ctx))
+		}
+		same(t, "a new network", codes(guess(u.Email, netip.MustParseAddr("203.0.113.9"))), []fault.Code{fault.TooMany})
+		for range 20 {
+			must(t, guess(u.Email, home))
+		}
+		same(t, "the pair", codes(guess(u.Email, home)), []fault.Code{fault.TooMany})
+		// Nobody else's networks help.
+		same(t, "nobody's", codes(guess("nobody@example.com", home)), []fault.Code{fault.TooMany})
+		b.advance(15 * time.Minute)
+		must(t, guess(u.Email, netip.MustParseAddr("203.0.113.9")))
+	})
+}
+
+// TestFiftySessions holds that a user's oldest session ends when there are too many, on every replica.
+func TestFiftySessions(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, other := b.user("anna@example.com"), b.user("otto@example.com")
+		theirs := b.open(other)
+		var keys []session.Key
+		for range 52 {
+			keys = append(keys, b.open(u).Key)
+			b.advance(time.Second)
+		}
+		live, err := b.ListSessions(t.Context(), u)
+		must(t, err)
+		if len(live) != 50 || live[0].Key != keys[51] || live[49].Key != keys[2] {
+			t.Errorf("%d sessions live", len(live))
+		}
+		told := b.takeNotices()
+		for _, key := range keys[:2] {
+			if !slices.Contains(told, bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) {
+				t.Error("the caches were not told")
+			}
+		}
+		if !b.live(theirs) {
+			t.Error("another user's session has ended")
+		}
+	})
+}
+
+func TestSignInLimit(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		u, other := b.user("anna@example.com"), b.user("otto@example.com")
+		for range limit.SignIn.Max {
+			_, _, err := b.SignIn(t.Context(), browser, nil, u)
+			must(t, err)
+		}
+		_, _, err := b.SignIn(t.Context(), browser, nil, u)
+		same(t, "one too many", codes(err), []fault.Code{fault.TooMany})
+		_, _, err = b.SignIn(t.Context(), browser, nil, other)
+		must(t, err)
+		b.advance(limit.SignIn.Window)
+		_, _, err = b.SignIn(t.Context(), browser, nil, u)
+		must(t, err)
 	})
 }

@@ -41,6 +41,7 @@ var errSignIn = fault.New("identity.session.invalid_params")
 
 // provePassword finds the user whose address and password were sent.
 func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, error) {
+	ctx = m.Accounts.Asking(ctx, c.Client, c.String("email"))
 	tries := m.Accounts.PasswordTries(c.String("email"), c.Client)
 	if err := tries.Begin(ctx); err != nil {
 		return nil, err
@@ -59,9 +60,6 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, err
 		return user, tries.Right(ctx)
 	}
 	return nil, patiently(ctx, func() error {
-		if err := tries.Wrong(ctx); err != nil {
-			return err
-		}
 		if user != nil {
 			if err := m.recordFailure(ctx, c, user, "login", "Invalid Email or Password"); err != nil {
 				return err

@@ -40,9 +40,10 @@ func (m *Module) resendConfirmation(ctx context.Context, c *rest.Call) error {
 	})
 }
 
-// requestReset answers POST /identity/users/password/generate_code, alike whether the address has an account.
+// requestReset answers POST /identity/users/password/generate_code, alike whether the address has an account, and
+// whether somebody has asked too often: their mails were sent, and the owner is not to be refused for it.
 func (m *Module) requestReset(ctx context.Context, c *rest.Call) error {
-	limits := mailLimits{account: limit.ResetCode, address: limit.ResetCodeAddress}
+	limits := mailLimits{account: limit.ResetCode, address: limit.ResetCodeAddress, quiet: true}
 	return m.mail(ctx, c, passwordReset, limits, func(ctx context.Context, u *account.Unit, user *db.User) error {
 		if err := u.Record(ctx, user, m.client(c), "password", "request password reset", account.Succeed, ""); err != nil {
 			return err
@@ -51,8 +52,12 @@ func (m *Module) requestReset(ctx context.Context, c *rest.Call) error {
 	})
 }
 
-// mailLimits bound the mails that strangers can have sent: to one address, known or not, and from one client.
-type mailLimits struct{ account, address limit.Rule }
+// mailLimits bound the mails that strangers can have sent: to one address, known or not, and from one client. Quiet ones
+// send nothing more to an address, and do not say so.
+type mailLimits struct {
+	account, address limit.Rule
+	quiet            bool
+}
 
 // mail runs send for the owner of the address, if there is one, and answers the same in any case.
 func (m *Module) mail(
@@ -65,10 +70,16 @@ func (m *Module) mail(
 	if err := m.Accounts.AllowAddress(ctx, limits.address, c.Client); err != nil {
 		return err
 	}
-	if err := m.Accounts.AllowEmail(ctx, limits.account, c.String("email")); err != nil {
+	err := m.Accounts.AllowEmail(ctx, limits.account, c.String("email"))
+	f := fault.As(err)
+	enough := limits.quiet && f != nil && f.Has(fault.TooMany)
+	if err != nil && !enough {
 		return err
 	}
-	err := patiently(ctx, func() error {
+	err = patiently(ctx, func() error {
+		if enough {
+			return nil
+		}
 		user, err := m.DB.UserByEmail(ctx, c.String("email"))
 		if errors.Is(err, db.ErrNotFound) {
 			return nil
@@ -145,6 +156,9 @@ func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 		if err := u.PutLabel(ctx, user, "email", "verified"); err != nil {
 			return err
 		}
+		if err := u.Welcome(ctx, user, m.client(c)); err != nil {
+			return err
+		}
 		return u.EmailConfirmed(ctx, user, c.String("lang"))
 	}
 	if user.OTP { // the mailbox is one factor: the other is asked for at the sign-in
@@ -197,7 +211,7 @@ func (m *Module) resetPassword(ctx context.Context, c *rest.Call) error {
 	if err := resettable(user); err != nil {
 		return err
 	}
-	digest, err := m.Accounts.HashPassword(ctx, c.String("password"))
+	digest, err := m.Accounts.HashPassword(m.Accounts.Asking(ctx, c.Client, user.Email), c.String("password"))
 	if reason, refused := account.PasswordReason(err); refused {
 		if rerr := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 			return u.Record(ctx, user, m.client(c), "password", "password reset", account.Failed, reason)
@@ -233,9 +247,16 @@ func (m *Module) resetPassword(ctx context.Context, c *rest.Call) error {
 		if err := u.Record(ctx, user, m.client(c), "password", "password reset", account.Succeed, ""); err != nil {
 			return err
 		}
+		// The mailbox tells the owner as a sign-in does: the way in again for who is away from home while others guess.
+		if err := u.Welcome(ctx, user, m.client(c)); err != nil {
+			return err
+		}
 		return u.PasswordReset(ctx, user, c.String("lang"))
 	})
 	if err != nil {
+		return err
+	}
+	if err := m.Accounts.PasswordTries(user.Email, c.Client).Forgive(ctx); err != nil {
 		return err
 	}
 	return c.Done()

@@ -58,6 +58,7 @@ func (m *Module) deleteMe(ctx context.Context, c *rest.Call) error {
 // provePassword checks the caller's password, with the same limits as a sign-in: a stolen session must not be a way to
 // guess it.
 func (m *Module) provePassword(ctx context.Context, c *rest.Call, password string, wrong *fault.Error) error {
+	ctx = m.Accounts.Asking(ctx, c.Client, c.User.Email)
 	tries := m.Accounts.PasswordTries(c.User.Email, c.Client)
 	if err := tries.Begin(ctx); err != nil {
 		return err
@@ -68,9 +69,6 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call, password strin
 		return err
 	}
 	if !right {
-		if err := tries.Wrong(ctx); err != nil {
-			return err
-		}
 		return wrong
 	}
 	return tries.Right(ctx)
@@ -140,7 +138,7 @@ func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
 	if fresh == old {
 		return failed("New password cant be the same, as old one", fault.New("resource.password.no_change_provided"))
 	}
-	digest, err := m.Accounts.HashPassword(ctx, fresh)
+	digest, err := m.Accounts.HashPassword(m.Accounts.Asking(ctx, c.Client, c.User.Email), fresh)
 	if reason, ok := account.PasswordReason(err); ok {
 		if err := m.record(ctx, c, topic, action, account.Failed, reason); err != nil {
 			return err

@@ -615,6 +615,22 @@ func (v *server) counters() limit.Limiter {
 	return l
 }
 
+// hasher checks passwords, and is told what the dearest digests in the database cost: an import may bring others.
+func (v *server) hasher() *password.Hasher {
+	h := password.NewHasher(password.HasherOptions{})
+	look := func(ctx context.Context) {
+		cost, err := v.db.DearestBcrypt(ctx, password.MaxBcryptCost)
+		if err != nil {
+			v.log.Warn("it was not looked up what password digests cost", "error", err)
+			return
+		}
+		h.SetSlowest(cost)
+	}
+	look(v.ctx)
+	v.every(time.Minute, look)
+	return h
+}
+
 func (v *server) openAPI() error {
 	c := v.config
 	letters, publishEvent, err := v.openOutbox()
@@ -655,7 +671,7 @@ func (v *server) openAPI() error {
 			Issuer: c.JWTIssuer, Audience: c.JWTAudience,
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
-		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: password.NewHasher(password.HasherOptions{}),
+		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
 		Policy: strength, Limits: limits, Letters: letters, FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: audit.UnknownBrowser, Now: time.Now, Log: v.log,
 	})

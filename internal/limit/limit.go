@@ -57,21 +57,25 @@ type Rule struct {
 }
 
 // The default rules. Their keys are an account's uid, a normalised e-mail, or a client's address (which stands for a
-// household or an office). None blocks anybody after three mistakes.
+// household or an office); a network is what neighbours of that address share, wide enough that nobody has many at will.
+// None blocks anybody after three mistakes.
 var (
 	WrongTOTP            = Rule{"totp", 5, 15 * time.Minute}                 // by uid
-	WrongPassword        = Rule{"password.account", 20, 15 * time.Minute}    // by normalised e-mail
+	WrongPassword        = Rule{"password.pair", 20, 15 * time.Minute}       // by normalised e-mail and network
+	WrongPasswordAccount = Rule{"password.account", 200, 15 * time.Minute}   // by normalised e-mail, for networks new to it
 	WrongPasswordAddress = Rule{"password.address", 30, 15 * time.Minute}    // by address
+	SignIn               = Rule{"signin.account", 60, 15 * time.Minute}      // by uid: right passwords
 	SignUpAddress        = Rule{"signup.address", 100, time.Hour}            // by address
 	EmailCode            = Rule{"email_code.account", 5, 15 * time.Minute}   // by normalised e-mail
 	EmailCodeAddress     = Rule{"email_code.address", 60, 15 * time.Minute}  // by address
-	ResetCode            = Rule{"reset_code.account", 5, 15 * time.Minute}   // by normalised e-mail
+	ResetCode            = Rule{"reset_code.account", 3, time.Hour}          // by normalised e-mail: what is beyond is not sent
 	ResetCodeAddress     = Rule{"reset_code.address", 60, 15 * time.Minute}  // by address
 	MailTokenAddress     = Rule{"mail_token.address", 100, 15 * time.Minute} // by address: confirm_code calls that failed
 	WhitelinkAddress     = Rule{"whitelink.address", 30, 15 * time.Minute}   // by address: wrong links
 	CaptchaAddress       = Rule{"captcha.address", 120, 15 * time.Minute}    // by address: challenges, and responses refused
 	PhoneResend          = Rule{"phone.resend", 4, 2 * time.Minute}          // by uid: then a pause
 	PhoneDaily           = Rule{"phone.daily", 20, 24 * time.Hour}           // by uid: messages cost money
+	Mail                 = Rule{"mail.recipient", 10, 10 * time.Minute}      // by mailbox: what is beyond is not sent
 )
 
 // WrongSMSCodes is how many wrong codes one message's code outlives. It is counted in the phone's row.
@@ -80,8 +84,8 @@ const WrongSMSCodes = 5
 // Rules are the default rules.
 func Rules() []Rule {
 	return []Rule{
-		WrongTOTP, WrongPassword, WrongPasswordAddress, SignUpAddress, EmailCode, EmailCodeAddress, ResetCode,
-		ResetCodeAddress, MailTokenAddress, WhitelinkAddress, CaptchaAddress, PhoneResend, PhoneDaily,
+		WrongTOTP, WrongPassword, WrongPasswordAccount, WrongPasswordAddress, SignIn, SignUpAddress, EmailCode, EmailCodeAddress,
+		ResetCode, ResetCodeAddress, MailTokenAddress, WhitelinkAddress, CaptchaAddress, PhoneResend, PhoneDaily, Mail,
 	}
 }
 
