@@ -53,6 +53,9 @@ type Options struct {
 	Nonces        Nonces        // BARONG_APIKEY_REPLAY: NewLocalNonces for local; nil is off
 	Auditor       Auditor       // nil refuses what an AUDIT rule wants to be recorded, since it would not be
 	Sampler       Sampler       // nil samples nothing
+	// Forwarder is called for each request whose X-Forwarded-For is ignored since its peer is no trusted proxy; it must not
+	// block. nil counts nothing.
+	Forwarder func()
 
 	// Compat is BARONG_COMPAT=2.4.17: a session that does not fit is ended, and IPv6 clients are bound to a /96. What
 	// else that mode changes is a setting here: no Nonces, other Proxies.
@@ -106,8 +109,9 @@ type Engine struct {
 	nonceLifetime time.Duration
 	tokens        *tokens
 	nobody        *session.MAC // of no key: what the signature of an unknown key is compared with
-	untrusted     throttle     // of reports about ignored forwarding headers
-	undecided     throttle     // of reports about what could not be told
+	forwarder     func()
+	untrusted     throttle // of reports about ignored forwarding headers
+	undecided     throttle // of reports about what could not be told
 }
 
 // A throttle lets one of many reports through.
@@ -144,9 +148,9 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		policy: o.Policy, cache: o.Cache, proxies: o.Proxies, cookies: o.Cookies, csrf: o.CSRF, bind: o.Bind,
 		nonces: o.Nonces, auditor: o.Auditor, sampler: o.Sampler, compat: o.Compat, now: o.Now, log: o.Log,
-		nonceLifetime: o.NonceLifetime,
-		tokens:        newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
-		nobody:        session.NewMAC(secret),
+		nonceLifetime: o.NonceLifetime, forwarder: o.Forwarder,
+		tokens: newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
+		nobody: session.NewMAC(secret),
 	}, nil
 }
 
@@ -176,7 +180,7 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 			e.cache.Expect(c.key)
 		}
 	}
-	d.Client = e.client(r)
+	d.Client = e.Client(r.Peer, h.single[trueClientIP], h.forwarded.list()...)
 	rules := e.policy()
 	if o := rules.Restrict(d.Client, path); o.Refused {
 		d.refuse(refusal{o.Code, o.Status})
@@ -206,23 +210,26 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 	}
 }
 
-// client is the address of the client behind the trusted proxies.
-func (e *Engine) client(r *Request) netip.Addr {
-	h := &r.headers
-	if h.forwarded.count > 0 && !e.proxies.Trusted(r.Peer) {
-		e.reportUntrusted(r.Peer)
+// Client is Proxies.Client, and tells of a peer whose forwarding headers are ignored.
+func (e *Engine) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[]byte) netip.Addr {
+	if len(forwardedFor) > 0 && !e.proxies.Trusted(peer) {
+		e.reportUntrusted(peer)
 	}
-	return e.proxies.Client(r.Peer, h.single[trueClientIP], h.forwarded.list()...)
+	return e.proxies.Client(peer, trueClientIP, forwardedFor...)
 }
 
-// reportUntrusted warns, at most once a minute, of a peer whose forwarding headers are ignored: either it forges them, or
+// reportUntrusted tells, at most once a minute, of a peer whose forwarding headers are ignored: either it forges them, or
 // a proxy is missing in the configuration.
 func (e *Engine) reportUntrusted(peer netip.Addr) {
+	if e.forwarder != nil {
+		e.forwarder()
+	}
 	if !e.untrusted.open(e.now(), 60) {
 		return
 	}
-	e.log.LogAttrs(context.Background(), slog.LevelWarn,
-		"X-Forwarded-For of a peer that is no trusted proxy is ignored (BARONG_TRUSTED_PROXIES)", slog.String("peer", peer.String()))
+	e.log.LogAttrs(context.Background(), slog.LevelWarn, "a peer that is no trusted proxy sends X-Forwarded-For, which is "+
+		"ignored: everybody behind it counts as one client, with one address for restrictions and one counter of sign-in "+
+		"attempts; if it is your gateway, name it in BARONG_TRUSTED_PROXIES", slog.String("peer", peer.String()))
 }
 
 // A check is one decision under way.

@@ -210,4 +210,14 @@ func (p *Proxies) HTTPS(peer netip.Addr, forwardedProto []byte) bool {
 	return p.Trusted(peer) && https.Is(header.TrimSpace(first))
 }
 
+// Host is the host that the client asked for: what a trusted peer says in X-Forwarded-Host, of a list the first item, or
+// the Host header. It may be anything that a client can write there.
+func (p *Proxies) Host(peer netip.Addr, forwardedHost, host []byte) string {
+	first, _, _ := bytes.Cut(forwardedHost, []byte{','})
+	if first = header.TrimSpace(first); len(first) > 0 && p.Trusted(peer) {
+		host = first
+	}
+	return string(host)
+}
+
 var https = header.NewName("https")

@@ -17,9 +17,9 @@ var errMoved = errors.New("the account changed during the sign-in")
 
 // OpenSession opens a session for the user with that uid and epoch, and runs work, which records why, in one unit. It
 // returns the cookie's secret and the session. The session is stored first, so that a recorded sign-in has one, and
-// deleted again when the unit fails. The id is always new; the session that the browser's old cookie names is ended.
+// deleted again when the unit fails. The id is always new; the sessions that the browser's old cookies name are ended.
 func (s *Service) OpenSession(
-	ctx context.Context, c Client, oldCookie []byte, uid string, epoch int64, work func(context.Context, *Unit) error,
+	ctx context.Context, c Client, old []session.ID, uid string, epoch int64, work func(context.Context, *Unit) error,
 ) (session.ID, *session.Session, error) {
 	id, now := session.NewID(), s.Now().UTC().Truncate(time.Millisecond)
 	agent := c.UserAgent
@@ -42,16 +42,18 @@ func (s *Service) OpenSession(
 			s.drop(ctx, opened.Key)
 		}
 	}()
-	replaced, err := s.named(ctx, oldCookie)
+	replaced, err := s.named(ctx, old)
 	if err != nil {
 		return session.ID{}, nil, err
 	}
 	err = s.Update(ctx, func(ctx context.Context, u *Unit) error {
-		if err := work(ctx, u); err != nil || replaced == nil {
+		if err := work(ctx, u); err != nil {
 			return err
 		}
-		if err := u.EndSession(ctx, replaced); !errors.Is(err, db.ErrNotFound) {
-			return err
+		for _, one := range replaced {
+			if err := u.EndSession(ctx, one); err != nil && !errors.Is(err, db.ErrNotFound) {
+				return err
+			}
 		}
 		return nil
 	})
@@ -59,9 +61,9 @@ func (s *Service) OpenSession(
 		return session.ID{}, nil, err
 	}
 	committed = true
-	if replaced != nil {
-		s.drop(ctx, replaced.Key)
-		s.fold(ctx, replaced.UID, opened)
+	for _, one := range replaced {
+		s.drop(ctx, one.Key)
+		s.fold(ctx, one.UID, opened)
 	}
 	s.trim(ctx, opened)
 	return id, opened, nil
@@ -103,7 +105,7 @@ func (s *Service) trim(ctx context.Context, opened *session.Session) {
 // that was closed or whose sessions were ended meanwhile is refused with identity.session.not_active. Who signs in too
 // often is refused with request.rate_limited: sessions, mails and rows cost as much when the password is right.
 func (s *Service) SignIn(
-	ctx context.Context, c Client, oldCookie []byte, user *db.User,
+	ctx context.Context, c Client, old []session.ID, user *db.User,
 ) (session.ID, *session.Session, error) {
 	if err := s.limited(limit.SignIn.Take(ctx, s.Limits, user.UID)); err != nil {
 		return session.ID{}, nil, err
@@ -112,7 +114,7 @@ func (s *Service) SignIn(
 	if user.OTP {
 		action = "login::2fa"
 	}
-	return s.OpenSession(ctx, c, oldCookie, user.UID, proved, func(ctx context.Context, u *Unit) error {
+	return s.OpenSession(ctx, c, old, user.UID, proved, func(ctx context.Context, u *Unit) error {
 		if err := u.Lock(ctx, user); err != nil {
 			return err
 		}
@@ -129,40 +131,50 @@ func (s *Service) SignIn(
 	})
 }
 
-// named is the session that a cookie names in the store, or nil. Whether it still passes is not looked at.
-func (s *Service) named(ctx context.Context, cookie []byte) (*session.Session, error) {
-	id, ok := session.ParseID(cookie)
-	if !ok {
-		return nil, nil
+// named are the sessions that a browser's cookies name in the store. Whether they still pass is not looked at.
+func (s *Service) named(ctx context.Context, ids []session.ID) ([]*session.Session, error) {
+	var all []*session.Session
+	for _, id := range ids {
+		found, err := s.Sessions.Get(ctx, id.Key(), s.Now())
+		switch {
+		case err == nil:
+			all = append(all, found)
+		case !errors.Is(err, session.ErrNotFound):
+			return nil, outage(err)
+		}
 	}
-	found, err := s.Sessions.Get(ctx, id.Key(), s.Now())
-	if errors.Is(err, session.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, outage(err)
-	}
-	return found, nil
+	return all, nil
 }
 
-// Current finds the live session that a cookie's value names, and its user. session.ErrNotFound stands for every way of
-// not having one: no cookie, a malformed or unknown one, a session that expired or was ended, a user who is gone.
-func (s *Service) Current(ctx context.Context, cookie []byte) (*session.Session, *db.User, error) {
-	found, err := s.named(ctx, cookie)
+// Current finds the live session that a browser's cookies name, and its user; of several live ones that which a
+// session.Choice takes. session.ErrNotFound stands for every way of not having one: no cookie, an unknown one, a session
+// that expired or was ended, a user who is gone, sessions of different users.
+func (s *Service) Current(ctx context.Context, ids ...session.ID) (*session.Session, *db.User, error) {
+	all, err := s.named(ctx, ids)
 	if err != nil {
 		return nil, nil, err
 	}
-	if found == nil {
+	var (
+		choice  session.Choice
+		current *session.Session
+		owner   *db.User
+	)
+	for _, one := range all {
+		user, err := s.DB.UserByUID(ctx, one.UID)
+		if errors.Is(err, db.ErrNotFound) || err == nil && !passes(one, user) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if choice.Add(one) {
+			current, owner = one, user
+		}
+	}
+	if current == nil || choice.Disputed() {
 		return nil, nil, session.ErrNotFound
 	}
-	user, err := s.DB.UserByUID(ctx, found.UID)
-	if errors.Is(err, db.ErrNotFound) || err == nil && !passes(found, user) {
-		return nil, nil, session.ErrNotFound
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return found, user, nil
+	return current, owner, nil
 }
 
 // passes reports whether a session that the store has is alive for its user.
@@ -171,8 +183,21 @@ func passes(found *session.Session, user *db.User) bool {
 	return found.UID == p.UID && found.Epoch == p.Epoch && !p.HasEnded(found.Key)
 }
 
-// SignOut ends a session of a user and records the logout; session.ErrNotFound when it has ended already.
-func (s *Service) SignOut(ctx context.Context, c Client, user *db.User, current *session.Session) error {
+// SignOut ends a session of a user and records the logout; session.ErrNotFound when it has ended already. What else of
+// the user's sessions the browser's cookies name ends with it: the browser must not go on with an older one.
+func (s *Service) SignOut(ctx context.Context, c Client, user *db.User, current *session.Session, ids ...session.ID) error {
+	all, err := s.named(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		if one.Key == current.Key || !passes(one, user) {
+			continue
+		}
+		if err := s.end(ctx, one, func(context.Context, *Unit) error { return nil }); err != nil && !errors.Is(err, session.ErrNotFound) {
+			return err
+		}
+	}
 	return s.end(ctx, current, func(ctx context.Context, u *Unit) error {
 		return u.Record(ctx, user, c, "session", "logout", Succeed, "")
 	})

@@ -25,7 +25,7 @@ type SignUp struct {
 // SignUp creates a member and opens their first session: user, activity, confirmation mail. The error is the 422 of the
 // referral, or the one that lists every rule that the rest breaks.
 func (s *Service) SignUp(
-	ctx context.Context, c Client, oldCookie []byte, in SignUp,
+	ctx context.Context, c Client, old []session.ID, in SignUp,
 ) (*db.User, session.ID, *session.Session, error) {
 	referrer, err := s.referrer(ctx, in.RefID)
 	if err != nil {
@@ -35,7 +35,7 @@ func (s *Service) SignUp(
 	if err != nil {
 		return nil, session.ID{}, nil, err
 	}
-	id, opened, err := s.OpenSession(ctx, c, oldCookie, user.UID, user.Epoch(), func(ctx context.Context, u *Unit) error {
+	id, opened, err := s.OpenSession(ctx, c, old, user.UID, user.Epoch(), func(ctx context.Context, u *Unit) error {
 		if err := u.CreateUser(ctx, user); err != nil {
 			return err
 		}

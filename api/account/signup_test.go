@@ -277,21 +277,21 @@ func TestSignInAndOut(t *testing.T) {
 		if l := b.letters(); len(l) != 1 || l[0].Kind != "session.create" || !strings.Contains(l[0].Text, "192.0.2.7") {
 			t.Errorf("letters: %+v", l)
 		}
-		found, who, err := b.Current(t.Context(), []byte(id.String()))
+		found, who, err := b.Current(t.Context(), id)
 		must(t, err)
 		if found.Key != opened.Key || who.ID != u.ID {
 			t.Error("Current found another session")
 		}
 		// The same browser signs in again: its old session ends, others stay.
-		again, third, err := b.SignIn(t.Context(), browser, []byte(id.String()), u)
+		again, third, err := b.SignIn(t.Context(), browser, []session.ID{id}, u)
 		must(t, err)
 		if b.live(opened) || !b.live(first) || !b.live(third) {
 			t.Errorf("after a second sign-in: old %v, other %v, new %v", b.live(opened), b.live(first), b.live(third))
 		}
 		must(t, b.SignOut(t.Context(), browser, u, third))
-		for _, cookie := range []string{"", "x", again.String(), strings.Repeat("0", 64)} {
-			if _, _, err := b.Current(t.Context(), []byte(cookie)); !errors.Is(err, session.ErrNotFound) {
-				t.Errorf("Current(%.8q): %v", cookie, err)
+		for _, unknown := range []session.ID{{}, again} {
+			if _, _, err := b.Current(t.Context(), unknown); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("Current(%v): %v", unknown, err)
 			}
 		}
 		if err := b.SignOut(t.Context(), browser, u, third); !errors.Is(err, session.ErrNotFound) {
@@ -308,8 +308,47 @@ func TestSignInAndOut(t *testing.T) {
 			t.Errorf("activity of an odd browser: %+v", rows[2])
 		}
 		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetState(ctx, u, "banned") })
-		if _, _, err := b.Current(t.Context(), nil); !errors.Is(err, session.ErrNotFound) {
+		if _, _, err := b.Current(t.Context()); !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("no cookie: %v", err)
+		}
+	})
+}
+
+// Of several sessions that one browser names the newest live one of one user counts, and none of different users.
+func TestCurrentOfSeveral(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		anna, otto := b.user("anna@example.com"), b.user("otto@example.com")
+		nothing := func(context.Context, *account.Unit) error { return nil }
+		open := func(u *db.User) (session.ID, *session.Session) {
+			id, s, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+			must(t, err)
+			b.advance(time.Second)
+			return id, s
+		}
+		older, _ := open(anna)
+		newer, newest := open(anna)
+		dead, ended := open(anna)
+		others, _ := open(otto)
+		must(t, b.SignOut(t.Context(), browser, anna, ended))
+		for name, ids := range map[string][]session.ID{
+			"newest first": {newer, older}, "newest last": {older, newer}, "with unknown ones": {{}, older, {1}, newer}, "with a dead one": {dead, newer},
+		} {
+			found, who, err := b.Current(t.Context(), ids...)
+			if err != nil || found.Key != newest.Key || who.ID != anna.ID {
+				t.Errorf("%s: %v, %v, %v", name, found, who, err)
+			}
+		}
+		for name, ids := range map[string][]session.ID{"two users": {newer, others}, "one between": {older, others, newer}, "dead": {dead}} {
+			if _, _, err := b.Current(t.Context(), ids...); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		must(t, b.SignOut(t.Context(), browser, anna, newest, older, newer, others))
+		if _, _, err := b.Current(t.Context(), older, newer); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("signed out: %v", err)
+		}
+		if _, _, err := b.Current(t.Context(), others); err != nil {
+			t.Errorf("another user's session: %v", err)
 		}
 	})
 }
@@ -378,28 +417,28 @@ func TestWhatWasEndedStaysEnded(t *testing.T) {
 	nothing := func(context.Context, *account.Unit) error { return nil }
 	for _, c := range []struct {
 		how  string
-		end  func(b *bench, u *db.User, s *session.Session, cookie []byte) error
+		end  func(b *bench, u *db.User, s *session.Session, id session.ID) error
 		keep bool // the user's other session lives on
 	}{
-		{"signed out", func(b *bench, u *db.User, s *session.Session, _ []byte) error {
+		{"signed out", func(b *bench, u *db.User, s *session.Session, _ session.ID) error {
 			return b.SignOut(b.t.Context(), browser, u, s)
 		}, true},
-		{"ended from another", func(b *bench, u *db.User, s *session.Session, _ []byte) error {
+		{"ended from another", func(b *bench, u *db.User, s *session.Session, _ session.ID) error {
 			return b.EndOwn(b.t.Context(), u, s.Key)
 		}, true},
-		{"replaced", func(b *bench, u *db.User, _ *session.Session, cookie []byte) error {
-			_, _, err := b.OpenSession(b.t.Context(), browser, cookie, u.UID, b.stored(u).Epoch(), nothing)
+		{"replaced", func(b *bench, u *db.User, _ *session.Session, id session.ID) error {
+			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), nothing)
 			return err
 		}, true},
-		{"replaced by another user's", func(b *bench, u *db.User, _ *session.Session, cookie []byte) error {
+		{"replaced by another user's", func(b *bench, u *db.User, _ *session.Session, id session.ID) error {
 			otto := b.user("otto@example.com")
-			_, _, err := b.OpenSession(b.t.Context(), browser, cookie, otto.UID, b.stored(otto).Epoch(), nothing)
+			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, otto.UID, b.stored(otto).Epoch(), nothing)
 			return err
 		}, true},
-		{"with all of the user", func(b *bench, u *db.User, _ *session.Session, _ []byte) error {
+		{"with all of the user", func(b *bench, u *db.User, _ *session.Session, _ session.ID) error {
 			return b.try(func(ctx context.Context, w *account.Unit) error { return w.EndSessions(ctx, u, nil) })
 		}, false},
-		{"with everybody's", func(b *bench, _ *db.User, _ *session.Session, _ []byte) error {
+		{"with everybody's", func(b *bench, _ *db.User, _ *session.Session, _ session.ID) error {
 			return b.EndEverybody(b.t.Context())
 		}, false},
 	} {
@@ -409,14 +448,14 @@ func TestWhatWasEndedStaysEnded(t *testing.T) {
 				id, ended, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
 				must(t, err)
 				other := b.open(u)
-				must(t, c.end(b, u, ended, []byte(id.String())))
+				must(t, c.end(b, u, ended, id))
 				for _, s := range []*session.Session{ended, other} {
 					if err := b.store.Create(t.Context(), s); err != nil && !errors.As(err, new(*db.ErrTaken)) {
 						t.Fatal(err)
 					}
 				}
 				now := b.stored(u)
-				if _, _, err := b.Current(t.Context(), []byte(id.String())); !errors.Is(err, session.ErrNotFound) {
+				if _, _, err := b.Current(t.Context(), id); !errors.Is(err, session.ErrNotFound) {
 					t.Errorf("the ended session: %v", err)
 				}
 				if err := b.EndOwn(t.Context(), now, ended.Key); !errors.Is(err, session.ErrNotFound) {
@@ -495,7 +534,7 @@ func TestEndedSessionsFold(t *testing.T) {
 		nothing := func(context.Context, *account.Unit) error { return nil }
 		id, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
 		must(t, err)
-		_, next, err := b.OpenSession(t.Context(), browser, []byte(id.String()), u.UID, b.stored(u).Epoch(), nothing)
+		_, next, err := b.OpenSession(t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), nothing)
 		must(t, err)
 		list, err := b.ListSessions(t.Context(), b.stored(u))
 		must(t, err)

@@ -160,7 +160,8 @@ func (m *Module) listSessions(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	current, _, err := m.Accounts.Current(ctx, c.Cookie(m.Cookies.Name()))
+	sent := m.Cookies.Sent(c.Cookies()...)
+	current, _, err := m.Accounts.Current(ctx, sent.IDs()...)
 	if err != nil && !errors.Is(err, session.ErrNotFound) {
 		return err
 	}

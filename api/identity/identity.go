@@ -281,8 +281,19 @@ func (m *Module) view(c *rest.Call) *view.Builder {
 	return &view.Builder{DB: m.DB, Legacy: c.Legacy, FileURL: m.FileURL}
 }
 
-// cookie is the value of the session cookie that the caller sent, or nil.
-func (m *Module) cookie(c *rest.Call) []byte { return c.Cookie(m.Cookies.Name()) }
+// sent are the session cookies that the caller sent.
+func (m *Module) sent(c *rest.Call) authz.Sent { return m.Cookies.Sent(c.Cookies()...) }
+
+// expireOthers has the browser drop every session cookie that it sends here, if it sent more than one: which of them it
+// would send next time is not ours to say. What is set after it stays.
+func (m *Module) expireOthers(c *rest.Call, sent *authz.Sent) {
+	if !sent.Ambiguous() {
+		return
+	}
+	for _, text := range m.Cookies.Expire(c.AskedHost, c.HTTPS) {
+		c.SetCookie(text)
+	}
+}
 
 // answerSession hands a session that was just opened to its browser, and shows the user.
 func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User, id session.ID, opened *session.Session) error {
@@ -290,6 +301,8 @@ func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User,
 	if err != nil {
 		return err
 	}
+	sent := m.sent(c)
+	m.expireOthers(c, &sent)
 	c.SetCookie(m.Cookies.Set(id, opened.EndsAt, m.Now(), c.HTTPS))
 	return c.Answer(info)
 }

@@ -30,7 +30,8 @@ func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
 			return err
 		}
 	}
-	id, opened, err := m.Accounts.SignIn(ctx, m.client(c), m.cookie(c), user)
+	sent := m.sent(c)
+	id, opened, err := m.Accounts.SignIn(ctx, m.client(c), sent.IDs(), user)
 	if err != nil {
 		return err
 	}
@@ -112,9 +113,14 @@ func (m *Module) recordFailure(ctx context.Context, c *rest.Call, user *db.User,
 
 // signOut answers DELETE /identity/sessions.
 func (m *Module) signOut(ctx context.Context, c *rest.Call) error {
-	current, user, err := m.Accounts.Current(ctx, m.cookie(c))
+	sent := m.sent(c)
+	ids := sent.IDs()
+	current, user, err := m.Accounts.Current(ctx, ids...)
 	if err == nil {
-		err = m.Accounts.SignOut(ctx, m.client(c), user, current)
+		err = m.Accounts.SignOut(ctx, m.client(c), user, current, ids...)
+	}
+	if err == nil || errors.Is(err, session.ErrNotFound) {
+		m.expireOthers(c, &sent) // also when they are of different users, and so nobody's
 	}
 	if errors.Is(err, session.ErrNotFound) { // never there, or ended by a parallel call
 		return fault.New("identity.session.not_found").Because(err)

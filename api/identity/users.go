@@ -19,7 +19,8 @@ func (m *Module) signUp(ctx context.Context, c *rest.Call) error {
 	if err := m.Accounts.AllowAddress(ctx, limit.SignUpAddress, c.Client); err != nil {
 		return err
 	}
-	user, id, opened, err := m.Accounts.SignUp(ctx, m.client(c), m.cookie(c), account.SignUp{
+	sent := m.sent(c)
+	user, id, opened, err := m.Accounts.SignUp(ctx, m.client(c), sent.IDs(), account.SignUp{
 		Email: c.String("email"), Password: c.String("password"), Data: c.Optional("data"), RefID: c.String("refid"),
 		Lang: c.String("lang"),
 	})
@@ -171,7 +172,8 @@ func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
 		}
 		return c.Answer(info)
 	}
-	id, opened, err := m.Accounts.OpenSession(ctx, m.client(c), m.cookie(c), user.UID, epoch, confirm)
+	sent := m.sent(c)
+	id, opened, err := m.Accounts.OpenSession(ctx, m.client(c), sent.IDs(), user.UID, epoch, confirm)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,8 @@ func (m *Module) client(c *rest.Call) account.Client { return m.Accounts.Client(
 
 // current is the caller's own session, whose cookie came along, or nil: the one that a change of credentials keeps.
 func (m *Module) current(ctx context.Context, c *rest.Call) *session.Session {
-	s, user, err := m.Accounts.Current(ctx, c.Cookie(m.Cookies.Name()))
+	sent := m.Cookies.Sent(c.Cookies()...)
+	s, user, err := m.Accounts.Current(ctx, sent.IDs()...)
 	if err != nil || user.ID != c.User.ID {
 		return nil
 	}

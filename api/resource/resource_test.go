@@ -104,7 +104,11 @@ func (b *bench) signIn(t *testing.T, u *db.User) string {
 // alive reports whether a cookie still names a session that could be used.
 func (b *bench) alive(t *testing.T, cookie string) bool {
 	t.Helper()
-	_, _, err := b.env.Accounts.Current(t.Context(), []byte(cookie))
+	id, ok := session.ParseID([]byte(cookie))
+	if !ok {
+		return false
+	}
+	_, _, err := b.env.Accounts.Current(t.Context(), id)
 	if err != nil && !errors.Is(err, session.ErrNotFound) {
 		t.Fatal(err)
 	}

@@ -28,6 +28,8 @@ type Call struct {
 	Client    netip.Addr
 	UserAgent string // as header.UTF8 makes it
 	HTTPS     bool   // the caller came over https, as far as a trusted proxy says so
+	// AskedHost is the host that the caller asked for: that of the gateway, as far as a trusted proxy says it.
+	AskedHost string
 	// Legacy asks for the statuses and bodies of release 2.4.17.
 	Legacy bool
 
@@ -143,19 +145,13 @@ func (c *Call) UserFilter() db.UserFilter {
 	return f
 }
 
-// Cookie is the value of a cookie, or nil.
-func (c *Call) Cookie(name string) []byte {
-	v := c.rc.Request.Header.Cookie(name)
-	if v == nil {
-		return nil
-	}
-	return append([]byte(nil), v...)
-}
+// Cookies are the Cookie header lines: views, good until the call ends.
+func (c *Call) Cookies() [][]byte { return c.rc.Request.Header.PeekAll(fasthttp.HeaderCookie) }
 
 // Origin is the Origin header, or empty.
 func (c *Call) Origin() string { return string(c.rc.Request.Header.Peek(fasthttp.HeaderOrigin)) }
 
-// Host is the host that the caller asked for.
+// Host is the host that this process was asked for: the caller's, or one that a gateway has put in its place.
 func (c *Call) Host() string { return string(c.rc.Host()) }
 
 // Header is a request header, or empty.

@@ -49,8 +49,8 @@ type Options struct {
 	// Gate decides a request to the self-gated API as the gateway would. It answers and returns false, or sets the
 	// Authorization header of the request to the token, removes one that proves nothing, and returns true.
 	Gate func(rc *fasthttp.RequestCtx) bool
-	// Client is the caller's address, and whether the caller came over https.
-	Client func(rc *fasthttp.RequestCtx) (addr netip.Addr, https bool)
+	// Client tells who calls.
+	Client func(rc *fasthttp.RequestCtx) Caller
 	// Audit records a call that this server itself refuses for want of permission.
 	Audit authz.Auditor
 	// Open verifies the message of a call to a Signed route and returns the JSON object of its parameters. It may be nil
@@ -141,9 +141,7 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 	switch {
 	case bytes.HasPrefix(raw, s.gated):
 		// Headers behind the body come from the caller alone, so the caller is told before it is read.
-		var from caller
-		from.addr, from.https = s.Client(rc)
-		rc.SetUserValue(userCaller, from)
+		rc.SetUserValue(userCaller, s.Client(rc))
 		if err := readWhole(rc); err != nil {
 			WriteFault(rc, err)
 			return
@@ -174,9 +172,11 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 // userCaller is the key of who calls, where that is known before the call is read.
 const userCaller = "caller"
 
-type caller struct {
-	addr  netip.Addr
-	https bool
+// A Caller is who calls, behind trusted proxies.
+type Caller struct {
+	Addr  netip.Addr // the zero Addr when it could not be told
+	HTTPS bool       // they came over https
+	Host  string     // that they asked for, with the port if they said one
 }
 
 func query(rc *fasthttp.RequestCtx) string {
@@ -214,11 +214,11 @@ func withoutSuffix(path string) string {
 
 func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
 	c := &Call{Route: r, Legacy: s.Legacy, rc: rc, server: s, UserAgent: string(header.UTF8(rc.UserAgent()))}
-	if from, ok := rc.UserValue(userCaller).(caller); ok {
-		c.Client, c.HTTPS = from.addr, from.https
-	} else {
-		c.Client, c.HTTPS = s.Client(rc)
+	from, known := rc.UserValue(userCaller).(Caller)
+	if !known {
+		from = s.Client(rc)
 	}
+	c.Client, c.HTTPS, c.AskedHost = from.Addr, from.HTTPS, from.Host
 	return c
 }
 
@@ -266,7 +266,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 	if c.Route.Access == Signed {
 		// Such routes are for services in the same network: what came by the self-gated API, which is for everybody, does
 		// not reach them.
-		if _, gated := c.rc.UserValue(userCaller).(caller); gated {
+		if _, gated := c.rc.UserValue(userCaller).(Caller); gated {
 			return errNoRoute
 		}
 		leave, err := s.enterUnknown(ctx, c)

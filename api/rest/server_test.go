@@ -429,9 +429,9 @@ func TestClientIsOfTheHead(t *testing.T) {
 	})
 	e := apitest.New(t, "sqlite")
 	s := e.Serve(t, list, func(o *rest.Options) {
-		o.Client = func(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+		o.Client = func(rc *fasthttp.RequestCtx) rest.Caller {
 			addr, _ := netip.ParseAddr(string(rc.Request.Header.Peek("True-Client-Ip")))
-			return addr, false
+			return rest.Caller{Addr: addr}
 		}
 	})
 	for _, path := range []string{"/api/v2/barong/identity/whoami", "/api/v2/identity/whoami"} {
@@ -459,7 +459,7 @@ func TestWaitIsNotTheClients(t *testing.T) {
 	e.StreamForms = true
 	s := e.Serve(t, list, func(o *rest.Options) {
 		client := o.Client
-		o.Client = func(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+		o.Client = func(rc *fasthttp.RequestCtx) rest.Caller {
 			if err := rc.SetReadDeadline(time.Unix(1, 0)); err != nil { // its time is over
 				t.Error(err)
 			}

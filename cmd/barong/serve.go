@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -776,12 +775,15 @@ func (v *server) captcha() (*captcha.Captcha, error) {
 	return puzzle, nil
 }
 
-// client is the address of whoever calls the REST API, and whether they came over https.
-func (v *server) client(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
+// client is who calls the REST API.
+func (v *server) client(rc *fasthttp.RequestCtx) rest.Caller {
 	h := &rc.Request.Header
 	peer := envoy.Peer(rc)
-	forwarded := h.PeekAll("X-Forwarded-For")
-	return v.proxies.Client(peer, h.Peek("True-Client-Ip"), forwarded...), v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto"))
+	return rest.Caller{
+		Addr:  v.engine.Client(peer, h.Peek("True-Client-Ip"), h.PeekAll("X-Forwarded-For")...),
+		HTTPS: v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto")),
+		Host:  v.proxies.Host(peer, h.Peek("X-Forwarded-Host"), rc.Host()),
+	}
 }
 
 // handle is the main listener's handler: what is no check is the REST API.

@@ -579,16 +579,14 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 // Legacy makes a server answer as BARONG_COMPAT=2.4.17.
 func Legacy(o *rest.Options) { o.Legacy = true }
 
-func client(rc *fasthttp.RequestCtx) (netip.Addr, bool) {
-	https := string(rc.Request.Header.Peek("X-Https")) == "on"
-	if ip := rc.Request.Header.Peek("X-Real-Ip"); len(ip) > 0 {
-		addr, err := netip.ParseAddr(string(ip))
-		if err != nil {
-			return netip.Addr{}, https // an address that cannot be told
-		}
-		return addr, https
+func client(rc *fasthttp.RequestCtx) rest.Caller {
+	from := rest.Caller{
+		Addr: netip.MustParseAddr("127.0.0.1"), HTTPS: string(rc.Request.Header.Peek("X-Https")) == "on", Host: string(rc.Host()),
 	}
-	return netip.MustParseAddr("127.0.0.1"), https
+	if ip := rc.Request.Header.Peek("X-Real-Ip"); len(ip) > 0 {
+		from.Addr, _ = netip.ParseAddr(string(ip)) // one that is none cannot be told
+	}
+	return from
 }
 
 // testLog writes a server's log into the test's.
