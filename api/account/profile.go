@@ -17,29 +17,64 @@ import (
 // maxMetadata is the longest profile or document metadata, in bytes: the column of the original.
 const maxMetadata = 65535
 
-// checkProfile brings a profile into its normal form (runs of white space collapsed in names, city and postcode, a blank
-// date none) and lists the rules it breaks, in the order of the original. Blank fields break none.
+// checkProfile brings a profile into its normal form (runs of white space collapsed in names, city and postcode, one kind
+// of apostrophe in those and the address, a blank date none) and lists the rules it breaks, in the order of the original.
+// Blank fields break none.
 func checkProfile(p *db.Profile, now time.Time) []fault.Code {
-	for _, f := range []**string{&p.FirstName, &p.LastName, &p.City, &p.Postcode} {
-		if *f != nil {
-			squished := strings.Join(strings.Fields(**f), " ")
-			*f = &squished
+	for _, f := range []**string{&p.FirstName, &p.LastName, &p.City, &p.Address, &p.Postcode} {
+		if *f == nil {
+			continue
 		}
+		text := apostrophes.Replace(joiners(**f))
+		if f != &p.Address {
+			text = strings.Join(strings.Fields(text), " ")
+		}
+		*f = &text
 	}
 	if !filled(p.DOB) {
 		p.DOB = nil
 	}
 	var codes []fault.Code
-	codes = append(codes, checkText("first_name", p.FirstName, 1, "-'")...)
-	codes = append(codes, checkText("last_name", p.LastName, 1, "-'")...)
+	codes = append(codes, checkText("first_name", p.FirstName, 1, nameRunes)...)
+	codes = append(codes, checkText("last_name", p.LastName, 1, nameRunes)...)
 	codes = append(codes, checkDOB(p.DOB, now)...)
-	codes = append(codes, checkText("city", p.City, 1, "-–.~'")...)
+	codes = append(codes, checkText("city", p.City, 1, "-–.~'"+joinerRunes)...)
 	if filled(p.Country) && !policy.IsCountry(*p.Country) {
 		codes = append(codes, "country.must have alpha2 or alpha3 format")
 	}
 	codes = append(codes, checkText("postcode", p.Postcode, 2, "-")...)
-	codes = append(codes, checkText("address", p.Address, 1, "-–,.~;/:#\"\\&'()")...)
+	codes = append(codes, checkText("address", p.Address, 1, "-–,.~;/:#\"\\&'()"+joinerRunes)...)
 	return append(codes, CheckMetadata(p.Metadata)...)
+}
+
+// joinerRunes are the zero-width joiner and non-joiner, which words of some scripts are not written without.
+const joinerRunes = "\u200c\u200d"
+
+// nameRunes stand in names beside letters: "Smith-Jones Jr.", "山田・太郎", "迪丽热巴·迪力木拉提".
+const nameRunes = "-'.·・･" + joinerRunes
+
+// apostrophes are those that keyboards write for the one of ASCII.
+var apostrophes = strings.NewReplacer("\u2018", "'", "\u2019", "'", "\uff07", "'")
+
+// joiners is a text without the joiners that join nothing, and would tell two texts apart that look the same.
+func joiners(text string) string {
+	if !strings.ContainsAny(text, joinerRunes) {
+		return text
+	}
+	letter := func(r rune) bool { return unicode.In(r, unicode.L, unicode.M) }
+	var b strings.Builder
+	last := rune(0)
+	for i, r := range text {
+		if strings.ContainsRune(joinerRunes, r) {
+			next, _ := utf8.DecodeRuneInString(text[i+utf8.RuneLen(r):])
+			if !letter(last) || !letter(next) {
+				continue
+			}
+		}
+		b.WriteRune(r)
+		last = r
+	}
+	return b.String()
 }
 
 // CheckMetadata lists what is wrong with the JSON text of a profile or document.

@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +46,17 @@ func TestProfileRules(t *testing.T) {
 				[]fault.Code{"first_name.too_long", "address.too_long"},
 			},
 			{"255 letters", db.Profile{FirstName: text(strings.Repeat("ж", 255))}, nil},
-			{"dot in a name", db.Profile{FirstName: text("J. R.")}, []fault.Code{"first_name.invalid"}},
+			{"dot in a name", db.Profile{FirstName: text("J. R."), LastName: text("Smith Sr.")}, nil},
+			{"dots between words", db.Profile{FirstName: text("太郎"), LastName: text("山田・太郎")}, nil},
+			{"other dots between words", db.Profile{FirstName: text("迪丽热巴·迪力木拉提"), LastName: text("ﾔﾏﾀﾞ･ﾀﾛｳ")}, nil},
+			{"apostrophes of keyboards", db.Profile{
+				FirstName: text("D’Arcy"), LastName: text("O’Neill"), City: text("L‘Aquila"), Address: text("1  O’Connell ＇St"),
+			}, nil},
+			{"joiners", db.Profile{FirstName: text("می\u200cرا"), LastName: text("ක්\u200dෂ"), City: text("نجف\u200cآباد"), Address: text("نجف\u200cآباد")}, nil},
+			{"joiners that join nothing", db.Profile{FirstName: text("\u200cAnna\u200d \u200d Maria\u200c"), LastName: text("\u200d")}, nil},
+			{"what is no name", db.Profile{FirstName: text("Anna\u200b"), LastName: text("a/b")}, []fault.Code{"first_name.invalid", "last_name.invalid"}},
+			{"an address in a name", db.Profile{FirstName: text("https://x.example"), LastName: text("x@example.com")}, []fault.Code{"first_name.invalid", "last_name.invalid"}},
+			{"dots between words elsewhere", db.Profile{City: text("山・田"), Postcode: text("1.2")}, []fault.Code{"city.invalid", "postcode.invalid"}},
 			{"no date", db.Profile{DOB: text("1990-02-30")}, []fault.Code{"dob.invalid"}},
 			{"future", db.Profile{DOB: text("2026-03-03")}, []fault.Code{"dob.invalid"}},
 			{"tomorrow, for those east of us", db.Profile{DOB: text("2026-03-02")}, nil},
@@ -59,6 +70,21 @@ func TestProfileRules(t *testing.T) {
 		must(t, err)
 		if *stored[2].FirstName != "Anna Maria" || stored[1].DOB != nil || *stored[1].FirstName != "" {
 			t.Errorf("stored: %q, %v", *stored[2].FirstName, stored[1].DOB)
+		}
+		has := func(p db.Profile) bool {
+			return slices.ContainsFunc(stored, func(s db.Profile) bool {
+				return s.LastName != nil && s.FirstName != nil && *s.FirstName == *p.FirstName && *s.LastName == *p.LastName &&
+					(p.City == nil || *p.City == *s.City && *p.Address == *s.Address)
+			})
+		}
+		for _, want := range []db.Profile{
+			{FirstName: text("D'Arcy"), LastName: text("O'Neill"), City: text("L'Aquila"), Address: text("1  O'Connell 'St")},
+			{FirstName: text("می\u200cرا"), LastName: text("ක්\u200dෂ")},
+			{FirstName: text("Anna Maria"), LastName: text("")},
+		} {
+			if !has(want) {
+				t.Errorf("%s %s is not stored", *want.FirstName, *want.LastName)
+			}
 		}
 	})
 }
