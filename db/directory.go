@@ -15,10 +15,12 @@ import (
 type UserFilter struct {
 	UID, Email, Role, State *string // exact, but for the address, which is compared in its normal form
 	Level                   *int64
-	FirstName, LastName     *string // exact as stored, by blind index
-	Country                 *string // exact as stored
+	FirstName, LastName     *string // without regard to case, by blind index
+	Country                 *string // without regard to case
 	Updated                 bool    // From and To bound updated_at instead of created_at
 	From, To                *int64  // Unix seconds, both inclusive
+
+	countries []string // the spellings of Country that there are, when it is several
 }
 
 // storable reports whether the filter can be asked for at all; see storable.
@@ -88,12 +90,15 @@ func (f *UserFilter) time() string {
 // profile adds the conditions on a profile, pr.
 func (f *UserFilter) profile(q queries, s *listQuery) {
 	if f.FirstName != nil {
-		s.add(" AND pr.first_name_index = ?", q.db.sealer.Index(*f.FirstName, purposeFirstName))
+		s.add(" AND pr.first_name_index IN (?)", bun.List(nameIndexes(q.db.sealer, *f.FirstName, purposeFirstName)))
 	}
 	if f.LastName != nil {
-		s.add(" AND pr.last_name_index = ?", q.db.sealer.Index(*f.LastName, purposeLastName))
+		s.add(" AND pr.last_name_index IN (?)", bun.List(nameIndexes(q.db.sealer, *f.LastName, purposeLastName)))
 	}
-	if f.Country != nil {
+	switch {
+	case f.countries != nil:
+		s.add(" AND pr.country IN (?)", bun.List(f.countries))
+	case f.Country != nil:
 		s.add(" AND pr.country = ?", *f.Country)
 	}
 }
@@ -104,8 +109,27 @@ func (f *UserFilter) owners(q queries, s *listQuery) {
 }
 
 // counted reports that the counts of blocks know how many users fit: they know role, state and level, and besides the
-// country and the time.
-func (f *UserFilter) counted() bool { return !f.named() && f.FirstName == nil && f.LastName == nil }
+// country and the time. Of a country with several spellings they would count some users twice.
+func (f *UserFilter) counted() bool {
+	return !f.named() && f.FirstName == nil && f.LastName == nil && f.countries == nil
+}
+
+// spell puts the country in the spelling that profiles have.
+func (f *UserFilter) spell(ctx context.Context, q queries) error {
+	if f.Country == nil {
+		return nil
+	}
+	found, err := q.countries(ctx, *f.Country)
+	switch {
+	case err != nil:
+		return err
+	case len(found) == 1:
+		f.Country = &found[0]
+	case len(found) > 1:
+		f.countries = found
+	}
+	return nil
+}
 
 // unixTime is a time bound as both engines can compare it: seconds outside the years 1 to 9999 are cut to these.
 func unixTime(seconds int64) time.Time {
@@ -137,6 +161,9 @@ func (q queries) FindUsers(ctx context.Context, f UserFilter, p Page) ([]User, i
 	return q.userPage(ctx, func(q queries) ([]int64, int64, error) {
 		if !f.storable() {
 			return nil, 0, nil
+		}
+		if err := f.spell(ctx, q); err != nil {
+			return nil, 0, err
 		}
 		if f.counted() {
 			return q.countedUsers(ctx, f, p)
@@ -365,6 +392,9 @@ func (q queries) FindPendingUsers(ctx context.Context, f UserFilter, p Page) ([]
 	return q.userPage(ctx, func(q queries) ([]int64, int64, error) {
 		if !f.storable() {
 			return nil, 0, nil
+		}
+		if err := f.spell(ctx, q); err != nil {
+			return nil, 0, err
 		}
 		if !f.named() && !f.profiled() {
 			s := new(listQuery).add(" FROM document_queue AS q WHERE TRUE")

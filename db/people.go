@@ -41,7 +41,7 @@ func (q queries) index(v *string, purpose string) *string {
 	if v == nil {
 		return nil
 	}
-	s := q.db.sealer.Index(*v, purpose)
+	s := blindIndex(q.db.sealer, *v, purpose)
 	return &s
 }
 

@@ -25,6 +25,7 @@ type sealedTable struct {
 	key     string // primary key, an integer
 	owner   string // column of the owner's id, or empty
 	label   string // a text column that the sealing context holds, or empty
+	only    string // a condition that leaves rows out, or empty
 	columns []sealedTableColumn
 	context func(r *sealedRow, column string) string // as where the column is sealed
 }
@@ -151,6 +152,9 @@ type sealedRow struct {
 // sealedRows reads the rows whose key comes after the one given, by key. To be changed, they are locked.
 func (q queries) sealedRows(ctx context.Context, t sealedTable, after, limit int64, lock bool) ([]sealedRow, error) {
 	s := q.idb.NewSelect().Table(t.name).Column(t.key).Where("? > ?", bun.Ident(t.key), after).Order(t.key).Limit(limit)
+	if t.only != "" {
+		s = s.Where(t.only)
+	}
 	if lock && !q.db.sqlite {
 		s = s.For("UPDATE")
 	}
@@ -217,7 +221,7 @@ func (tx *Tx) resealRow(ctx context.Context, box Resealer, t sealedTable, r *sea
 			up, sealed = up.Set("? = ?", bun.Ident(c.name), box.Seal(plain, at)), true
 		}
 		if c.index != "" {
-			if index := box.Index(string(plain), c.purpose); index != r.indexes[i].String {
+			if index := blindIndex(box, string(plain), c.purpose); index != r.indexes[i].String {
 				up, indexed = up.Set("? = ?", bun.Ident(c.index), index), true
 			}
 		}
@@ -263,7 +267,7 @@ func (d *DB) checkRow(t sealedTable, r *sealedRow) error {
 		if err != nil {
 			return fmt.Errorf("%s.%s cannot be opened: %w", t.name, c.name, err)
 		}
-		if c.index != "" && d.sealer.Index(string(plain), c.purpose) != r.indexes[i].String {
+		if c.index != "" && !indexFits(d.sealer, r.indexes[i].String, string(plain), c.purpose) {
 			return fmt.Errorf("%s.%s was made with another index key; run \"barong secrets rotate\"", t.name, c.index)
 		}
 	}

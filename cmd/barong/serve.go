@@ -247,7 +247,23 @@ func (v *server) openDatabase(migrate bool) error {
 		}
 	}
 	v.ops.Part("database", true, v.db.Ping)
-	return v.checkSeals()
+	if err := v.checkSeals(); err != nil {
+		return err
+	}
+	v.background(v.indexNames)
+	v.every(10*time.Minute, v.indexNames) // replicas of an older release may run on for a while
+	return nil
+}
+
+// indexNames makes the names that an older release has written findable without regard to case.
+func (v *server) indexNames(ctx context.Context) {
+	switch n, err := v.db.IndexNames(ctx); {
+	case ctx.Err() != nil:
+	case err != nil:
+		v.log.Error("names of some profiles are found in their exact spelling only", "error", err)
+	case n > 0:
+		v.log.Info("names are found without regard to case now", "profiles", n)
+	}
 }
 
 // checkSeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right

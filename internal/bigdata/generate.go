@@ -180,10 +180,12 @@ func people(ctx context.Context, d *db.DB, conn *pgx.Conn, s size) (int64, error
 	}
 	var first, last []string
 	for i := range firstNames {
-		first = append(first, d.Sealer().Index(firstName(i), "profiles.first_name"))
+		index, _ := db.NameIndexes(d.Sealer(), firstName(i), "")
+		first = append(first, index)
 	}
 	for i := range lastNames {
-		last = append(last, d.Sealer().Index(lastName(i), "profiles.last_name"))
+		_, index := db.NameIndexes(d.Sealer(), "", lastName(i))
+		last = append(last, index)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	var profiles, phones, documents [][]any
