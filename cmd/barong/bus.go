@@ -29,7 +29,7 @@ func openBus(ctx context.Context, c *config.Config, d *db.DB, o bus.Options) (b 
 		b, err = sqlbus.Open(ctx, d, o)
 		return b, func() error { return nil }, err
 	}
-	client, err := redisstore.Connect(c.RedisURL.Reveal())
+	client, err := redisstore.ConnectWithin(c.RedisURL.Reveal(), c.RedisTimeout)
 	if err != nil {
 		return nil, nil, err
 	}

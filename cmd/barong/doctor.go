@@ -281,7 +281,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 
 // lookAtRedis asks Redis for an answer and for its time.
 func lookAtRedis(ctx context.Context, c *config.Config) (string, error) {
-	client, err := redisstore.Connect(c.RedisURL.Reveal())
+	client, err := redisstore.ConnectWithin(c.RedisURL.Reveal(), c.RedisTimeout)
 	if err != nil {
 		return "", err
 	}

@@ -287,7 +287,7 @@ func (v *server) openShared() error {
 	joining, cancel := context.WithTimeout(v.ctx, joinTime)
 	defer cancel()
 	if c.RedisURL != "" {
-		client, err := redisstore.Connect(c.RedisURL.Reveal())
+		client, err := redisstore.ConnectWithin(c.RedisURL.Reveal(), c.RedisTimeout)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
 		}

@@ -79,6 +79,9 @@ type Config struct {
 	// RedisURL is where sessions, counters and notices live: redis://, rediss://, redis+cluster://h1:p1,h2:p2 or
 	// redis+sentinel://h1:p1,h2:p2/master. Empty: the database keeps sessions.
 	RedisURL secret.URL `env:"BARONG_REDIS_URL" kind:"redis?"`
+	// RedisTimeout is how long an answer of Redis is waited for; asked for once more, it takes at most twice as long. A check
+	// gives its stores half a second in all, so it should stay at or below 250ms, and above twice the time to Redis and back.
+	RedisTimeout time.Duration `env:"BARONG_REDIS_TIMEOUT" default:"250ms" max:"60"`
 	// SecretKey seals API-key secrets, second-factor secrets and personal data at rest: 32 random bytes in base64
 	// (openssl rand -base64 32). Several keys are separated by commas, the newest first; see "barong secrets rotate --help".
 	// Empty, in development: generated into data/secret.key.

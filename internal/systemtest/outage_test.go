@@ -230,6 +230,28 @@ func (o outage) run(t *testing.T) {
 	}
 }
 
+// A Redis that is a tenth of a second away slows down what asks it, and refuses nobody.
+func TestDistantRedis(t *testing.T) {
+	t.Parallel()
+	relay := testkit.NewRelay(t, testkit.ValkeyServer(t).Addr)
+	relay.Delay(100 * time.Millisecond)
+	s := startServer(t, newVault(), "BARONG_REDIS_URL=redis://"+relay.Addr, "BARONG_APIKEY_REPLAY=shared")
+	known, email, password := s.member()
+	known.check(account).wants(t, "check", 200)
+	again := s.client()
+	again.signIn(email, password).wants(t, "sign-in", 201)
+	again.check(account).wants(t, "first check of a session", 200)
+	k := known.newKey(t, known.enable2FA(t))
+	for range 3 {
+		s.client().check(account, k.sign()...).wants(t, "API key", 200)
+	}
+	known.call("DELETE", "/identity/sessions", nil).wants(t, "logout", 204)
+	known.check(account).wants(t, "after the logout", 401, "authz.invalid_session")
+	if r := s.probe("/readyz"); r.status != http.StatusOK {
+		t.Errorf("readyz: got %s", r)
+	}
+}
+
 // While another process holds the embedded database, checks go on; what must be written waits, and is refused as
 // unavailable when it waits too long.
 func TestLockedDatabase(t *testing.T) {

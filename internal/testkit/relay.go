@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Relay stands between clients and a server, and loses answers on demand: what was asked has been done, and whoever
@@ -18,6 +19,7 @@ type Relay struct {
 	left      int
 	lost      int
 	swallowed []byte
+	delay     time.Duration
 	conns     map[net.Conn]bool
 }
 
@@ -72,6 +74,13 @@ func (r *Relay) swallows(request []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.swallowed) > 0 && bytes.Contains(request, r.swallowed)
+}
+
+// Delay makes each answer arrive so much later.
+func (r *Relay) Delay(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.delay = d
 }
 
 // Lost tells how many answers were lost so far.
@@ -147,6 +156,10 @@ func (r *Relay) serve(client net.Conn) {
 			return
 		default:
 		}
+		r.mu.Lock()
+		delay := r.delay
+		r.mu.Unlock()
+		time.Sleep(delay)
 		if _, err := client.Write(buffer[:n]); err != nil {
 			return
 		}

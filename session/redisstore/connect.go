@@ -16,14 +16,14 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// What the client waits for, unless the URL says otherwise. Gateways give a check 200 ms by default, so one attempt and
-// its one repetition must fit into that: a slow Redis is then answered as "cannot be decided", by us, in time. The
-// deadline of a call's context counts as well.
+// DefaultWait is how long an answer of Redis is waited for, unless the caller or the URL says otherwise. One attempt and its
+// one repetition fit into the half second that a check has for its stores, whose own deadline counts as well; and a Redis
+// that is 100 ms away answers in time.
+const DefaultWait = 250 * time.Millisecond
+
 const (
-	dialTimeout = 90 * time.Millisecond
-	ioTimeout   = 90 * time.Millisecond
-	poolTimeout = 90 * time.Millisecond
-	maxRetries  = 1
+	dialWaits  = 2 // waits for a new connection, which takes more than one round trip with TLS
+	maxRetries = 1
 )
 
 // allowed names the forms of URL in errors.
@@ -34,24 +34,31 @@ const allowed = "allowed are redis://[user:password@]host:port/db, rediss://… 
 // not dial: the first command does. A rediss+cluster or rediss+sentinel URL uses TLS. The options that go-redis knows
 // may follow as a query (read_timeout=50ms, pool_size=200); for Sentinel also sentinel_username and sentinel_password,
 // the credentials of the sentinels themselves. No error holds any of the URL's credentials.
-func Connect(rawURL string) (redis.UniversalClient, error) {
-	o, err := parse(rawURL)
+func Connect(rawURL string) (redis.UniversalClient, error) { return ConnectWithin(rawURL, DefaultWait) }
+
+// ConnectWithin is Connect with another time to wait for an answer, which the options of the URL may still replace.
+func ConnectWithin(rawURL string, wait time.Duration) (redis.UniversalClient, error) {
+	o, err := parse(rawURL, wait)
 	if err != nil {
 		return nil, fmt.Errorf("redis URL: %w; %s", err, allowed)
 	}
-	return redis.NewUniversalClient(o), nil
+	client := redis.NewUniversalClient(o)
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		cluster.AddHook(mapReader{cluster})
+	}
+	return client, nil
 }
 
 // CheckURL says what is wrong with a Redis URL. It connects to nothing, and the error has nothing of the URL.
 func CheckURL(rawURL string) error {
-	if _, err := parse(rawURL); err != nil {
+	if _, err := parse(rawURL, DefaultWait); err != nil {
 		return fmt.Errorf("%w; %s", err, allowed)
 	}
 	return nil
 }
 
 // parse is done by hand: net/url knows no list of hosts, and its errors repeat the whole URL.
-func parse(rawURL string) (*redis.UniversalOptions, error) {
+func parse(rawURL string, wait time.Duration) (*redis.UniversalOptions, error) {
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok {
 		return nil, errors.New("no scheme")
@@ -94,13 +101,13 @@ func parse(rawURL string) (*redis.UniversalOptions, error) {
 		DB: known.DB, Protocol: known.Protocol, ClientName: cmp.Or(known.ClientName, "barong"),
 		MaxRetries: cmp.Or(known.MaxRetries, maxRetries), MinRetryBackoff: cmp.Or(known.MinRetryBackoff, time.Millisecond),
 		MaxRetryBackoff: cmp.Or(known.MaxRetryBackoff, 10*time.Millisecond),
-		DialTimeout:     cmp.Or(known.DialTimeout, dialTimeout), DialerRetries: 1,
-		ReadTimeout: cmp.Or(known.ReadTimeout, ioTimeout), WriteTimeout: cmp.Or(known.WriteTimeout, ioTimeout),
+		DialTimeout:     cmp.Or(known.DialTimeout, dialWaits*wait), DialerRetries: 1,
+		ReadTimeout: cmp.Or(known.ReadTimeout, wait), WriteTimeout: cmp.Or(known.WriteTimeout, wait),
 		ContextTimeoutEnabled: true,
 		// A cold check holds a connection for one round trip. Enough of them that a burst does not queue, few enough
 		// that a fleet of replicas stays below a server's 10,000 clients.
 		PoolSize:    cmp.Or(known.PoolSize, 64+16*runtime.GOMAXPROCS(0)),
-		PoolTimeout: cmp.Or(known.PoolTimeout, poolTimeout), PoolFIFO: known.PoolFIFO,
+		PoolTimeout: cmp.Or(known.PoolTimeout, wait), PoolFIFO: known.PoolFIFO,
 		MinIdleConns: cmp.Or(known.MinIdleConns, 4), MaxIdleConns: known.MaxIdleConns, MaxActiveConns: known.MaxActiveConns,
 		MaxConcurrentDials: known.MaxConcurrentDials,
 		ReadBufferSize:     8 << 10, WriteBufferSize: 8 << 10,

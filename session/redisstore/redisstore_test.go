@@ -92,15 +92,14 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// startCluster starts three masters that share the slots, and returns their URL.
-func startCluster(t *testing.T) string {
+// startCluster starts three masters that share the slots.
+func startCluster(t *testing.T, args ...string) (url string, nodes []*redis.Client) {
 	t.Helper()
 	ctx := t.Context()
 	slots := [][2]int{{0, 5460}, {5461, 10922}, {10923, 16383}}
 	var hosts []string
-	var nodes []*redis.Client
 	for i, port := range ports(t, 3) {
-		node := valkey(t, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "15000")
+		node := valkey(t, port, append([]string{"--cluster-enabled", "yes"}, args...)...)
 		if err := node.ClusterAddSlotsRange(ctx, slots[i][0], slots[i][1]).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -124,13 +123,75 @@ func startCluster(t *testing.T) string {
 		}
 		return true
 	})
-	return "redis+cluster://" + strings.Join(hosts, ",")
+	return "redis+cluster://" + strings.Join(hosts, ","), nodes
+}
+
+// When a primary is killed and its replica takes over, the client finds it as soon as it is asked for what lies there,
+// though the cluster's map is not read again without need.
+func TestClusterFailover(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url, nodes := startCluster(t, "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+	port := ports(t, 1)[0]
+	replica := valkey(t, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+	host, first, _ := net.SplitHostPort(nodes[1].Options().Addr)
+	if err := replica.ClusterMeet(ctx, host, first).Err(); err != nil {
+		t.Fatal(err)
+	}
+	primary, err := nodes[0].ClusterMyID(ctx).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "replica", func() bool { return replica.ClusterReplicate(ctx, primary).Err() == nil })
+	await(t, "replication", func() bool {
+		info, _ := replica.Info(ctx, "replication").Result()
+		return strings.Contains(info, "master_link_status:up")
+	})
+	client := connect(t, url)
+	store := redisstore.New(client)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	var kept *session.Session
+	await(t, "a session on the first node", func() bool {
+		s := &session.Session{
+			Key: session.NewID().Key(), UID: "ID0000000001", CSRF: "0123456789abcdef0123",
+			CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(time.Hour), EndsAt: now.Add(time.Hour),
+		}
+		slot, err := nodes[1].ClusterKeySlot(ctx, "barong:session:"+s.Key.String()).Result()
+		if err != nil || slot > 5460 || store.Create(ctx, s) != nil {
+			return false
+		}
+		kept = s
+		return true
+	})
+	await(t, "the copy", func() bool {
+		n, err := nodes[0].Wait(ctx, 1, time.Second).Result()
+		return err == nil && n == 1
+	})
+	nodes[0].ShutdownNoSave(ctx)
+	whole := time.Time{}
+	await(t, "the session after the failover", func() bool {
+		if info, err := nodes[1].ClusterInfo(ctx).Result(); whole.IsZero() && err == nil && strings.Contains(info, "cluster_state:ok") {
+			if role, err := replica.Do(ctx, "ROLE").Slice(); err == nil && role[0] == "master" {
+				whole = time.Now()
+			}
+		}
+		_, err := store.Get(ctx, kept.Key, now)
+		return err == nil
+	})
+	if whole.IsZero() {
+		whole = time.Now()
+	}
+	t.Logf("%s after the cluster was whole", time.Since(whole).Round(time.Millisecond))
+	if took := time.Since(whole); took > 20*time.Second {
+		t.Errorf("the store was away for %s after the cluster was whole", took)
+	}
 }
 
 // On a cluster the suite's stores would share their keys, so that its tests take turns and each begins empty.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	client := connect(t, startCluster(t)+patient)
+	url, _ := startCluster(t, "--cluster-node-timeout", "15000")
+	client := connect(t, url+patient)
 	if _, ok := client.(*redis.ClusterClient); !ok {
 		t.Fatalf("the client is a %T", client)
 	}
