@@ -46,7 +46,7 @@ type Trigger struct {
 	Keys  []string
 }
 
-// Options are what New needs. Only Publish, Notices, Country and UnknownBrowser may be nil.
+// Options are what New needs. Only Publish, MailDropped, Notices, Country and UnknownBrowser may be nil.
 type Options struct {
 	Settings
 	DB        *db.DB
@@ -60,6 +60,8 @@ type Options struct {
 
 	// Publish takes an event into the outbox, in the transaction that caused it. Without it events are dropped.
 	Publish func(ctx context.Context, tx *db.Tx, e Event) error
+	// MailDropped is told the kind of a mail that is not written because the address is not confirmed.
+	MailDropped func(kind string)
 	// Notices tells the caches of all replicas about sessions that ended outside a transaction.
 	Notices func(ctx context.Context, notices ...bus.Notice) error
 	// Country is the ISO 3166-1 alpha-2 code of an address, or empty.
@@ -85,6 +87,9 @@ type Service struct {
 func New(o Options) *Service {
 	if o.Publish == nil {
 		o.Publish = func(context.Context, *db.Tx, Event) error { return nil }
+	}
+	if o.MailDropped == nil {
+		o.MailDropped = func(string) {}
 	}
 	if o.Notices == nil {
 		o.Notices = func(context.Context, ...bus.Notice) error { return nil }

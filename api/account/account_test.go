@@ -38,6 +38,7 @@ type bench struct {
 	now     time.Time
 	events  []account.Event
 	notices []bus.Notice
+	dropped []string // kinds of mails that were not written
 }
 
 var browser = account.Client{IP: netip.MustParseAddr("192.0.2.7"), UserAgent: "Mozilla/5.0 Firefox/130.0", Country: "UA"}
@@ -105,6 +106,7 @@ func newBench(t *testing.T, url string) *bench {
 			b.notices = append(b.notices, n...)
 			return nil
 		},
+		MailDropped:    func(kind string) { b.dropped = append(b.dropped, kind) },
 		UnknownBrowser: func(agent string) bool { return !strings.HasPrefix(agent, "Mozilla/") },
 		Now:            b.clock,
 		Log:            slog.New(slog.NewTextHandler(io.Discard, nil)),

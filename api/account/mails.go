@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"barong/db"
@@ -14,8 +15,19 @@ type Letters interface {
 	Render(kind, language string, d mail.Data) (mail.Message, error)
 }
 
-// mail queues a letter to the user, in the transaction that causes it.
+// mail queues a letter to the user, in the transaction that causes it. Who has not confirmed their address gets none but
+// the two that strangers can ask for as well: the address may be that of somebody who never heard of us.
 func (u *Unit) mail(ctx context.Context, user *db.User, kind string, data mail.Data) error {
+	if kind != mail.Confirmation && kind != mail.ResetToken {
+		confirmed, err := u.confirmed(ctx, user)
+		if err != nil {
+			return err
+		}
+		if !confirmed {
+			u.AfterCommit(func(context.Context) { u.s.MailDropped(kind) })
+			return nil
+		}
+	}
 	data.Email = user.Email
 	letter, err := u.s.Letters.Render(kind, u.s.mailLanguage(user), data)
 	if err != nil {
@@ -27,6 +39,19 @@ func (u *Unit) mail(ctx context.Context, user *db.User, kind string, data mail.D
 		return nil
 	}
 	return mail.Enqueue(ctx, u.Tx, letter)
+}
+
+// confirmed reports whether the user's address is known to be theirs: they have followed the link of a mail, or somebody
+// else vouches for it who made the account active. That labels made it active tells it where they must hold the address.
+func (u *Unit) confirmed(ctx context.Context, user *db.User) (bool, error) {
+	if user.State == Active && (user.StateManual || u.s.ActivationRequirements["email"] != "") {
+		return true, nil
+	}
+	l, err := u.Label(ctx, user.ID, "email", Private)
+	if errors.Is(err, db.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && l.Value == "verified", err
 }
 
 // mailLanguage is the member language of the user's data, or the default. Data may be any JSON, or have been imported.

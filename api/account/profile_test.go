@@ -221,8 +221,39 @@ func TestRecords(t *testing.T) {
 				t.Errorf("%s: got %v\n%s\nwant\n%s", c.name, names(events), events[0].Record, c.want)
 			}
 		}
-		if l := b.letters(); len(l) != 3 {
-			t.Errorf("%d letters, want those of reset, change and sign-in", len(l))
+		// Who has not confirmed gets no mail of these, and it is counted; who has gets them.
+		if l := b.letters(); len(l) != 0 || !slices.Equal(b.dropped, []string{"user.password.reset", "user.password.change", "session.create"}) {
+			t.Errorf("%d letters, dropped %v", len(l), b.dropped)
+		}
+		tell := func() []string {
+			t.Helper()
+			b.dropped = nil
+			b.do(func(ctx context.Context, w *account.Unit) error { return w.SessionCreated(ctx, u, browser) })
+			b.do(func(ctx context.Context, w *account.Unit) error { return w.PasswordReset(ctx, u, "") })
+			var kinds []string
+			for _, l := range b.letters() {
+				kinds = append(kinds, l.Kind)
+			}
+			return kinds
+		}
+		both := []string{"session.create", "user.password.reset"}
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.PutLabel(ctx, u, "email", "verified") })
+		same(t, "after confirming", tell(), both)
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetState(ctx, u, "locked") })
+		same(t, "confirmed and locked", tell(), both)
+		b.do(func(ctx context.Context, w *account.Unit) error {
+			return w.DeleteLabel(ctx, u, "email", account.Private)
+		})
+		same(t, "locked without having confirmed", tell(), nil)
+		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetState(ctx, u, "active") })
+		same(t, "vouched for by staff", tell(), both)
+		// Confirmation and reset are for everybody.
+		other := b.user("otto@example.com")
+		for _, kind := range []account.TokenKind{account.Confirmation, account.Reset} {
+			b.do(func(ctx context.Context, w *account.Unit) error { return w.IssueMailToken(ctx, other, kind, "") })
+		}
+		if l := b.letters(); len(l) != 2 {
+			t.Errorf("%d letters to who has not confirmed", len(l))
 		}
 	})
 }

@@ -37,6 +37,7 @@ import (
 	"barong/internal/bus/sqlbus"
 	"barong/internal/captcha"
 	"barong/internal/config"
+	"barong/internal/device"
 	"barong/internal/events"
 	"barong/internal/geoip"
 	"barong/internal/jws"
@@ -536,7 +537,7 @@ func (v *server) openEngine() error {
 var outboxFolder = filepath.Join(config.DataFolder, "outbox")
 
 // openMail makes the letters, and how the outbox sends them.
-func (v *server) openMail() (*mail.Renderer, outbox.Kind, error) {
+func (v *server) openMail(limits limit.Limiter) (*mail.Renderer, outbox.Kind, error) {
 	c := v.config
 	letters, err := newLetters(c)
 	if err != nil {
@@ -554,7 +555,14 @@ func (v *server) openMail() (*mail.Renderer, outbox.Kind, error) {
 		return nil, outbox.Kind{}, err
 	}
 	v.closing("mail", sender.Close)
-	return letters, outbox.Kind{Handler: mail.Handler(sender)}, nil
+	return letters, outbox.Kind{Handler: mail.Handler(sender, limits, v.mailDropped("limit"))}, nil
+}
+
+// mailDropped counts a mail that is not sent, for a reason.
+func (v *server) mailDropped(reason string) func(kind string) {
+	return func(kind string) {
+		v.metrics.Counter("barong_mails_dropped_total", "kind", kind, "reason", reason).Inc()
+	}
 }
 
 // openEvents makes how the outbox publishes events.
@@ -581,11 +589,11 @@ func publish(ctx context.Context, tx *db.Tx, e account.Event) error {
 
 // openOutbox starts to deliver what is queued. It returns how events get there, or nil when there is no broker for them:
 // then none is queued.
-func (v *server) openOutbox() (
+func (v *server) openOutbox(limits limit.Limiter) (
 	letters *mail.Renderer, publishEvent func(context.Context, *db.Tx, account.Event) error, err error,
 ) {
 	kinds := map[string]outbox.Kind{}
-	if letters, kinds[mail.OutboxKind], err = v.openMail(); err != nil {
+	if letters, kinds[mail.OutboxKind], err = v.openMail(limits); err != nil {
 		return nil, nil, err
 	}
 	if v.config.BrokerURL() != "" {
@@ -648,7 +656,12 @@ func (v *server) hasher() *password.Hasher {
 
 func (v *server) openAPI() error {
 	c := v.config
-	letters, publishEvent, err := v.openOutbox()
+	counters := v.counters()
+	limits := counters
+	if c.RateLimits == "off" {
+		limits = limit.Off
+	}
+	letters, publishEvent, err := v.openOutbox(limits)
 	if err != nil {
 		return err
 	}
@@ -674,11 +687,6 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	counters := v.counters()
-	limits := counters
-	if c.RateLimits == "off" {
-		limits = limit.Off
-	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -687,8 +695,8 @@ func (v *server) openAPI() error {
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
-		Policy: strength, Limits: limits, Letters: letters, FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
-		Country: v.geo.Country, UnknownBrowser: audit.UnknownBrowser, Now: time.Now, Log: v.log,
+		Policy: strength, Limits: limits, Letters: letters, MailDropped: v.mailDropped("unconfirmed"), FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
+		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
 	})
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
 	if err != nil {

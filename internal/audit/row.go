@@ -15,6 +15,7 @@ import (
 
 	"barong/authz"
 	"barong/db"
+	"barong/internal/device"
 )
 
 // Bounds of what is kept of one request, in bytes unless said otherwise.
@@ -279,7 +280,7 @@ func (p *params) data(e *authz.AuditEntry) string {
 		write("cut", true)
 	}
 	write("path", shorten(e.Path, maxValue))
-	if UnknownBrowser(e.UserAgent) {
+	if device.UnknownBrowser(e.UserAgent) {
 		write("note", "Detected suspicious browser")
 	}
 	out.WriteByte('}')

@@ -10,8 +10,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"barong/db"
+	"barong/internal/limit"
 	"barong/internal/outbox"
 )
 
@@ -91,13 +94,44 @@ func Enqueue(ctx context.Context, q Queue, m Message) error {
 	return q.Enqueue(ctx, OutboxKind, m.Kind, payload)
 }
 
-// Handler delivers from the outbox what Enqueue has queued.
-func Handler(s Sender) outbox.Handler {
+// Handler delivers from the outbox what Enqueue has queued, as many to one mailbox as limits allow; what is beyond is not
+// sent, and dropped is told its kind. A mailbox is the recipient without regard to case, dots and what follows a plus.
+func Handler(s Sender, limits limit.Limiter, dropped func(kind string)) outbox.Handler {
 	return func(ctx context.Context, _ string, payload []byte) error {
 		var m Message
 		if err := json.Unmarshal(payload, &m); err != nil {
 			return outbox.Permanent(errors.New("the queued mail is not readable")) // its text stays out of the log
 		}
-		return s.Send(ctx, m)
+		to := mailbox(m.To)
+		wait, err := limit.Mail.Take(ctx, limits, to)
+		if err != nil {
+			return err
+		}
+		if wait > 0 {
+			dropped(m.Kind)
+			return nil
+		}
+		if err := s.Send(ctx, m); err != nil {
+			// What was not sent does not count. If that cannot be said, it does for ten minutes.
+			_ = limit.Mail.Refund(context.WithoutCancel(ctx), limits, to)
+			return err
+		}
+		return nil
 	}
+}
+
+// mailbox is what most servers take an address for.
+func mailbox(address string) string {
+	local, domain := cut(db.NormalEmail(address))
+	local, _, _ = strings.Cut(local, "+")
+	return strings.ReplaceAll(local, ".", "") + "@" + domain
+}
+
+// cut cuts an address at its last at sign.
+func cut(address string) (local, domain string) {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return address, ""
+	}
+	return address[:at], address[at+1:]
 }

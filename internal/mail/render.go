@@ -10,6 +10,7 @@ import (
 	htmltemplate "html/template"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -18,18 +19,23 @@ import (
 	"text/template"
 	"time"
 	"unicode"
+	"unicode/utf8"
+
+	"barong/internal/device"
 )
 
 //go:embed templates
 var builtIn embed.FS
 
-// Data is what a mail may speak of. Which fields a kind needs is said there; the others are ignored.
+// Data is what a mail may speak of. Which fields a kind needs is said there; the others are ignored. Templates, also the
+// operator's own, see nothing of it that a client may have typed: whoever asks for a mail to somebody else must not be its
+// author.
 type Data struct {
-	Email     string // the reader's address
+	Email     string // the reader's address; templates see the first character of its local part, and the domain
 	Token     string // Confirmation, ResetToken: goes into the link
-	IP        string // SessionCreated
-	UserAgent string // SessionCreated
-	Key       string // APIKeyCreated: the key's id
+	IP        string // SessionCreated; empty unless it is an address
+	UserAgent string // SessionCreated; templates see the device's name, or nothing
+	Key       string // APIKeyCreated: the key's id; empty unless it is letters and digits
 }
 
 // RendererOptions are what NewRenderer needs.
@@ -153,9 +159,7 @@ func (r *Renderer) Render(kind, language string, d Data) (Message, error) {
 	}
 	now := r.o.Now().UTC()
 	v := view{
-		Data: Data{
-			Email: oneLine(d.Email, 320), IP: oneLine(d.IP, 64), UserAgent: oneLine(d.UserAgent, 300), Key: oneLine(d.Key, 64),
-		},
+		Data:  Data{Email: masked(d.Email), IP: address(d.IP), UserAgent: device.Name(d.UserAgent), Key: word(d.Key)},
 		Brand: r.o.Brand, Site: r.base, At: now.Format("2006-01-02 15:04 UTC"), Language: language,
 	}
 	if p, ok := paths[kind]; ok {
@@ -232,6 +236,33 @@ func oneLine(s string, n int) string {
 func CheckDomain(domain string) error {
 	_, err := baseURL(domain)
 	return err
+}
+
+// masked is an address with the first character of its local part alone: many servers deliver whatever else stands there.
+func masked(email string) string {
+	local, domain := cut(oneLine(email, 320))
+	_, n := utf8.DecodeRuneInString(local)
+	if domain == "" {
+		return local[:n] + "…"
+	}
+	return local[:n] + "…@" + domain
+}
+
+// address is an address of a network, or empty.
+func address(ip string) string {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return ""
+	}
+	return a.WithZone("").String()
+}
+
+// word is letters and digits, or empty.
+func word(s string) string {
+	if len(s) > 64 || strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) }) >= 0 {
+		return ""
+	}
+	return s
 }
 
 // baseURL makes the beginning of every link. It comes from the configuration alone, never from a request, so that nobody

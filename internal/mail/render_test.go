@@ -17,6 +17,8 @@ import (
 // A token as long as one signed with RSA.
 var token = "eyJhbGciOiJSUzI1NiJ9." + strings.Repeat("eyJzdWIiOiJjb25maXJtYXRpb24ifQ", 12) + "." + strings.Repeat("q-_A", 86)
 
+const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+
 var inLink = regexp.MustCompile(`token=([^&\s"'<>)\]]+)`)
 
 func renderer(t testing.TB, o RendererOptions) *Renderer {
@@ -61,7 +63,7 @@ func TestEveryKindInEveryLanguage(t *testing.T) {
 	for _, kind := range kinds {
 		for _, language := range []string{"en", "ru"} {
 			m, err := r.Render(kind, language, Data{
-				Email: "ann@example.com", Token: token, IP: "203.0.113.7", UserAgent: "Lynx", Key: "504c76977710c01c",
+				Email: "ann@example.com", Token: token, IP: "203.0.113.7", UserAgent: firefox, Key: "504c76977710c01c",
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -75,7 +77,7 @@ func TestEveryKindInEveryLanguage(t *testing.T) {
 				t.Errorf("%s in %s: subject %q", kind, language, m.Subject)
 			}
 			for _, body := range []string{m.Text, m.HTML} {
-				if !strings.Contains(body, "ann@example.com") || !strings.Contains(body, "Barong") {
+				if !strings.Contains(body, "a…@example.com") || strings.Contains(body, "ann@") || !strings.Contains(body, "Barong") {
 					t.Errorf("%s in %s: %s", kind, language, body)
 				}
 				if strings.Contains(body, "{{") || strings.Contains(body, "<no value>") || strings.Contains(body, "ZgotmplZ") {
@@ -88,7 +90,7 @@ func TestEveryKindInEveryLanguage(t *testing.T) {
 			if !strings.Contains(m.HTML, `<html lang="`+language+`">`) {
 				t.Errorf("%s: language of the page", kind)
 			}
-			if kind == SessionCreated && (!strings.Contains(m.Text, "203.0.113.7") || !strings.Contains(m.Text, "Lynx")) {
+			if kind == SessionCreated && (!strings.Contains(m.Text, "203.0.113.7") || !strings.Contains(m.Text, "Firefox on Linux")) {
 				t.Errorf("%s: %s", kind, m.Text)
 			}
 			if kind == APIKeyCreated && !strings.Contains(m.Text, "504c76977710c01c") {
@@ -134,20 +136,46 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-func TestWhatOthersWroteStaysText(t *testing.T) {
-	r := renderer(t, RendererOptions{})
-	evil := "<b>x</b>\r\nBcc: all@example.com\r\n\r\nhttps://evil.example\x00"
-	m, err := r.Render(SessionCreated, "en", Data{Email: `"><i>@x.io`, IP: evil, UserAgent: evil + strings.Repeat("long ", 500)})
-	if err != nil {
+// TestMailsHoldNothingTyped renders every kind, by the built-in templates and by an operator's that shows all there is, of
+// texts that somebody else chose.
+func TestMailsHoldNothingTyped(t *testing.T) {
+	dir := t.TempDir()
+	var all strings.Builder
+	for _, kind := range kinds {
+		all.WriteString(`{{define "` + kind + ` subject"}}{{.Email}} {{.IP}} {{.UserAgent}} {{.Key}}{{end}}`)
+		all.WriteString(`{{define "` + kind + ` body"}}{{.Data}} {{.Email}} {{.IP}} {{.UserAgent}} {{.Key}}{{end}}`)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "xx.tmpl"), []byte(all.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(m.HTML, "<b>x") || strings.Contains(m.HTML, "<i>") {
-		t.Errorf("markup passes: %s", m.HTML)
-	}
-	for _, line := range strings.Split(m.Text, "\n") {
-		if strings.HasPrefix(line, "Bcc:") || strings.HasPrefix(line, "https://evil") || len(line) > 400 {
-			t.Errorf("line %q", line)
+	r := renderer(t, RendererOptions{Folder: dir})
+	const typed = "Your funds are frozen, see https://evil.example/now"
+	for _, evil := range []string{
+		typed, firefox + " " + typed, "Mozilla/5.0 (" + typed + ") Gecko Firefox/1.0", "<b>" + typed + "</b>\r\nBcc: all@evil.example",
+		"Mozilla/5.0 (X11; Linux) " + strings.ReplaceAll(typed, " ", "/1.0 "),
+	} {
+		for _, kind := range kinds {
+			for _, language := range []string{"en", "ru", "xx"} {
+				m, err := r.Render(kind, language, Data{
+					Email: "v+funds-frozen.evil.example@example.com", Token: "t", IP: evil, UserAgent: evil, Key: evil,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, part := range []string{m.Subject, m.Text, m.HTML} {
+					if strings.Contains(part, "evil") || strings.Contains(part, "frozen") || strings.Contains(part, "<b>") {
+						t.Errorf("%s in %s: %s", kind, language, part)
+					}
+				}
+				if m.To != "v+funds-frozen.evil.example@example.com" {
+					t.Errorf("%s goes to %s", kind, m.To)
+				}
+			}
 		}
+	}
+	m, err := r.Render(SessionCreated, "xx", Data{Email: "élan@example.com", IP: "2001:db8::1", UserAgent: firefox, Key: "504c76977710c01c"})
+	if want := "é…@example.com 2001:db8::1 Firefox on Linux 504c76977710c01c"; err != nil || m.Subject != want {
+		t.Errorf("subject %q, %v, want %q", m.Subject, err, want)
 	}
 }
 
@@ -166,7 +194,7 @@ func TestRenderProperties(t *testing.T) {
 		if strings.ContainsAny(m.Subject, "\r\n") {
 			t.Fatalf("subject %q", m.Subject)
 		}
-		plain, err := r.Render(kind, "en", Data{Email: "x", Token: "t"})
+		plain, err := r.Render(kind, "en", Data{Email: "x", Token: "t", IP: d.IP, UserAgent: d.UserAgent})
 		if err != nil || strings.Count(m.HTML, "<") != strings.Count(plain.HTML, "<") {
 			t.Fatalf("data makes elements: %s", m.HTML)
 		}

@@ -9,6 +9,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -19,6 +21,7 @@ import (
 	netmail "net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +29,7 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/internal/limit"
 	"barong/internal/outbox"
 	"barong/internal/secret"
 
@@ -419,7 +423,7 @@ func TestThroughTheOutbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := outbox.New(outbox.Options{
-		Store: d, Kinds: map[string]outbox.Kind{OutboxKind: {Handler: Handler(sender(t, SenderOptions{Host: s.host, Port: s.port}))}},
+		Store: d, Kinds: map[string]outbox.Kind{OutboxKind: {Handler: Handler(sender(t, SenderOptions{Host: s.host, Port: s.port}), limit.Off, nil)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -439,7 +443,76 @@ func TestThroughTheOutbox(t *testing.T) {
 		t.Fatalf("%d mails", len(got))
 	}
 	checkMail(t, got[0].data, m)
-	if err := Handler(nil)(t.Context(), "", []byte("{")); err == nil || !outbox.IsPermanent(err) {
+	if err := Handler(nil, limit.Off, nil)(t.Context(), "", []byte("{")); err == nil || !outbox.IsPermanent(err) {
 		t.Errorf("unreadable: %v", err)
+	}
+}
+
+// A post counts what is sent, and fails while it is told to.
+type post struct {
+	sent []string
+	fail error
+}
+
+func (p *post) Send(_ context.Context, m Message) error {
+	if p.fail == nil {
+		p.sent = append(p.sent, m.To)
+	}
+	return p.fail
+}
+
+func (p *post) Close() error { return nil }
+
+// TestTenMailsInTenMinutes holds that one mailbox gets so many, whatever their kinds and its spelling, and others get theirs.
+func TestTenMailsInTenMinutes(t *testing.T) {
+	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + filepath.Join(t.TempDir(), "b.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	counters := limit.SQL(d, limit.Options{Hash: func(value, _ string) string { return value }, Now: func() time.Time { return now }})
+	p := &post{}
+	var dropped []string
+	handle := Handler(p, counters, func(kind string) { dropped = append(dropped, kind) })
+	send := func(kind, to string) error {
+		t.Helper()
+		payload, err := json.Marshal(Message{Kind: kind, To: to})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return handle(t.Context(), kind, payload)
+	}
+	p.fail = errors.New("no server")
+	for range 20 { // what was not sent does not count
+		if err := send(Confirmation, "ann.lee@example.com"); !errors.Is(err, p.fail) {
+			t.Fatal(err)
+		}
+	}
+	p.fail = nil
+	for i := range 12 {
+		to := []string{"ann.lee@example.com", "Ann.Lee@Example.com", "annlee+a@example.com", "ann.lee+b.c@example.com"}[i%4]
+		if err := send(kinds[i], to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, to := range []string{"bob@example.com", "ann.lee@other.example"} {
+		if err := send(Confirmation, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(p.sent) != 12 || !slices.Equal(dropped, kinds[10:12]) {
+		t.Errorf("sent %v, dropped %v", p.sent, dropped)
+	}
+	now = now.Add(10 * time.Minute)
+	if err := send(Confirmation, "ann.lee@example.com"); err != nil || len(p.sent) != 13 {
+		t.Errorf("ten minutes later: %v, %d sent", err, len(p.sent))
+	}
+	d.Close()
+	if err := send(Confirmation, "ann.lee@example.com"); err == nil || len(p.sent) != 13 {
+		t.Errorf("without its counters: %v, %d sent", err, len(p.sent))
 	}
 }
