@@ -2,7 +2,7 @@
 // defaults over each other and remembers where each value came from, Check refuses combinations that are unsafe, and
 // Reference writes docs/configuration.md.
 //
-// It depends on the standard library, a YAML parser and package secret. It opens no connection and starts nothing.
+// It depends on the standard library, a YAML parser, and packages secret and yamlfile. It opens no connection and starts nothing.
 package config
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"unicode"
 
 	"barong/internal/secret"
+	"barong/internal/yamlfile"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -600,41 +602,11 @@ func foreignLetters(key string) string {
 
 // suggestion finds the known name that differs in at most two letters.
 func suggestion(name string, known map[string]bool) string {
-	best, least := "", 3
-	for k := range known {
-		if d := distance(name, k, 3); k != "" && (d < least || d == least && best != "" && k < best) {
-			best, least = k, d
-		}
-	}
+	best := yamlfile.Similar(name, slices.Collect(maps.Keys(known))...)
 	if best == "" {
 		return ""
 	}
 	return ": did you mean " + best + "?"
-}
-
-// distance is the number of letters to add, drop or change between a and b, or at least most when it is not less.
-func distance(a, b string, most int) int {
-	x, y := []rune(a), []rune(b)
-	if len(x)-len(y) >= most || len(y)-len(x) >= most {
-		return most
-	}
-	row := make([]int, len(y)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range x {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range y {
-			cost := diagonal
-			if x[i] != y[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(y)]
 }
 
 // derive fills in what follows from several settings.
