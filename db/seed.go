@@ -25,6 +25,7 @@ var defaultSeeds []byte
 type Seeds struct {
 	users, levels, permissions, restrictions []seedEntry
 
+	warnings   []string
 	firstUsers bool // the users are for a database without a superadmin
 }
 

@@ -1,16 +1,14 @@
 package db
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"barong/internal/yamlfile"
 )
 
 // Bounds of a seeds file.
@@ -44,107 +42,57 @@ func (e *seedEntry) errorf(format string, args ...any) error {
 	return &SeedError{Line: e.line, Message: fmt.Sprintf(format, args...)}
 }
 
-// ParseSeeds reads a seeds file: YAML with the lists users, levels, permissions and restrictions. The two templates
-// <%= ENV["NAME"] %> and <%= ENV.fetch("NAME", "default") %> stand for variables, which getenv reads; a value becomes
-// text of the one field where the template stands, and can never add anything else to the file. Any other template is
-// an error. Errors name the line.
+// ParseSeeds reads a seeds file: YAML with the lists users, levels, permissions and restrictions, and templates that read
+// variables (see package yamlfile). Unknown keys of entries are told by Warnings. Errors name the line.
 func ParseSeeds(data []byte, getenv func(string) (string, bool)) (*Seeds, error) {
 	if len(data) > maxSeedsFile {
 		return nil, fmt.Errorf("seeds file: larger than %d bytes", maxSeedsFile)
 	}
-	text, values, err := replaceTemplates(string(data), getenv)
+	top, err := yamlfile.Parse(data, getenv)
 	if err != nil {
 		return nil, fmt.Errorf("seeds file: %w", err)
 	}
-	dec := yaml.NewDecoder(bytes.NewReader([]byte(text)))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return &Seeds{}, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("seeds file: %w", err)
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("seeds file: more than one document")
-	}
-	s, err := readSeeds(&doc, values)
+	s, err := readSeeds(top)
 	if err != nil {
 		return nil, fmt.Errorf("seeds file: %w", err)
 	}
 	return s, nil
 }
 
-var seedTemplates = []*regexp.Regexp{
-	regexp.MustCompile(`^<%=\s*ENV\[\s*(?:"(\w+)"|'(\w+)')\s*\]\s*%>`),
-	regexp.MustCompile(`^<%=\s*ENV\.fetch\(\s*(?:"(\w+)"|'(\w+)')\s*,\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)')\s*\)\s*%>`),
-}
+// Warnings are one line each: what in the file has no effect.
+func (s *Seeds) Warnings() []string { return slices.Clone(s.warnings) }
 
-// Marks around the number of a value, in place of its template until the YAML is parsed. They are private characters
-// of Unicode, which have no meaning to YAML.
-const (
-	markOpen  = "\ue000"
-	markClose = "\ue001"
-)
-
-var seedMark = regexp.MustCompile(markOpen + `(\d+)` + markClose)
-
-func replaceTemplates(text string, getenv func(string) (string, bool)) (string, []string, error) {
-	if strings.ContainsAny(text, markOpen+markClose) {
-		return "", nil, errors.New("it has private-use characters")
-	}
-	var (
-		out    strings.Builder
-		values []string
-		line   = 1
-	)
-next:
-	for {
-		before, _, found := strings.Cut(text, "<%")
-		out.WriteString(before)
-		if !found {
-			return out.String(), values, nil
-		}
-		line += strings.Count(before, "\n")
-		text = text[len(before):]
-		for _, template := range seedTemplates {
-			m := template.FindStringSubmatch(text)
-			if m == nil {
-				continue
-			}
-			value, set := getenv(m[1] + m[2])
-			if !set && len(m) > 3 {
-				value = m[3] + m[4]
-			}
-			fmt.Fprintf(&out, "%s%d%s", markOpen, len(values), markClose)
-			values = append(values, value)
-			text = text[len(m[0]):]
-			continue next
-		}
-		return "", nil, fmt.Errorf(
-			`line %d: the only templates are <%%= ENV["NAME"] %%> and <%%= ENV.fetch("NAME", "default") %%>`, line)
+func (s *Seeds) warn(format string, args ...any) {
+	if line := fmt.Sprintf(format, args...); !slices.Contains(s.warnings, line) {
+		s.warnings = append(s.warnings, line)
 	}
 }
 
-func readSeeds(doc *yaml.Node, values []string) (*Seeds, error) {
+func readSeeds(top *yaml.Node) (*Seeds, error) {
 	s := new(Seeds)
-	if len(doc.Content) != 1 || isNull(doc.Content[0]) {
+	if top == nil {
 		return s, nil
 	}
-	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: want users, levels, permissions or restrictions", top.Line)
 	}
 	seen := map[string]bool{}
+	names := slices.Sorted(maps.Keys(seedLists))
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, list := top.Content[i], top.Content[i+1]
-		fields, ok := seedLists[key.Value]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("line %d: unknown key %q, want users, levels, permissions or restrictions", key.Line, key.Value)
-		case seen[key.Value]:
+		if seen[key.Value] {
 			return nil, fmt.Errorf("line %d: key %s is there twice", key.Line, key.Value)
 		}
 		seen[key.Value] = true
-		entries, err := readEntries(list, key.Value, fields, values)
+		fields, ok := seedLists[key.Value]
+		if !ok {
+			if meant := yamlfile.Similar(key.Value, names...); meant != "" {
+				return nil, fmt.Errorf("line %d: unknown key %q: %s is meant", key.Line, key.Value, meant)
+			}
+			s.warn("line %d: %q has no effect: the lists are %s", key.Line, key.Value, strings.Join(names, ", "))
+			continue
+		}
+		entries, err := s.readEntries(list, key.Value, fields)
 		if err != nil {
 			return nil, err
 		}
@@ -164,8 +112,8 @@ func readSeeds(doc *yaml.Node, values []string) (*Seeds, error) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-func readEntries(list *yaml.Node, name string, known []string, values []string) ([]seedEntry, error) {
-	if isNull(list) {
+func (s *Seeds) readEntries(list *yaml.Node, name string, known []string) ([]seedEntry, error) {
+	if yamlfile.Empty(list) {
 		return nil, nil
 	}
 	if list.Kind != yaml.SequenceNode {
@@ -183,37 +131,23 @@ func readEntries(list *yaml.Node, name string, known []string, values []string) 
 		seen := map[string]bool{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
-			switch {
-			case key.Kind != yaml.ScalarNode || !slices.Contains(known, key.Value):
-				return nil, fmt.Errorf("line %d: unknown key %q in %s, want %s", key.Line, key.Value, name, strings.Join(known, ", "))
-			case seen[key.Value]:
+			if key.Kind != yaml.ScalarNode {
+				return nil, fmt.Errorf("line %d: a key of %s is no text", key.Line, name)
+			}
+			if seen[key.Value] {
 				return nil, fmt.Errorf("line %d: key %s is there twice", key.Line, key.Value)
-			case value.Kind != yaml.ScalarNode:
-				return nil, fmt.Errorf("line %d: %s is no text", value.Line, key.Value)
 			}
 			seen[key.Value] = true
-			if text, set := readScalar(value, values); set {
-				e.fields[key.Value] = &text
+			switch {
+			case !slices.Contains(known, key.Value):
+				s.warn("%q of %s has no effect: known are %s", key.Value, name, strings.Join(known, ", "))
+			case value.Kind != yaml.ScalarNode:
+				return nil, fmt.Errorf("line %d: %s is no text", value.Line, key.Value)
+			case !isNull(value):
+				e.fields[key.Value] = &value.Value
 			}
 		}
 		out = append(out, e)
 	}
 	return out, nil
-}
-
-// readScalar is the text of a value with the variables in it, and whether there is one.
-func readScalar(n *yaml.Node, values []string) (string, bool) {
-	if isNull(n) {
-		return "", false
-	}
-	marked := false
-	text := seedMark.ReplaceAllStringFunc(n.Value, func(mark string) string {
-		i, err := strconv.Atoi(strings.Trim(mark, markOpen+markClose))
-		if err != nil || i >= len(values) { // written as an escape, not by replaceTemplates
-			return mark
-		}
-		marked = true
-		return values[i]
-	})
-	return text, text != "" || !marked
 }

@@ -1,14 +1,14 @@
 package policy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"barong/internal/yamlfile"
 )
 
 // Lists are the path lists of an authz_rules.yml: whoever asks for a blocked path is refused, whatever the credentials;
@@ -16,6 +16,8 @@ import (
 type Lists struct {
 	Pass  []string
 	Block []string
+
+	Warnings []string // what in the file has no effect, one line each
 }
 
 // Bounds of a rules file.
@@ -35,7 +37,7 @@ func DefaultLists() Lists {
 // At returns the lists for an API that is published at prefix and not at DefaultPrefix: entries that name the API follow it
 // there. An empty prefix is DefaultPrefix.
 func (l Lists) At(prefix string) Lists {
-	out := Lists{Pass: slices.Clone(l.Pass), Block: slices.Clone(l.Block)}
+	out := Lists{Pass: slices.Clone(l.Pass), Block: slices.Clone(l.Block), Warnings: slices.Clone(l.Warnings)}
 	for _, entries := range [][]string{out.Pass, out.Block} {
 		for i, entry := range entries {
 			entries[i] = PathAt(prefix, entry)
@@ -54,92 +56,79 @@ func PathAt(prefix, path string) string {
 	return prefix + rest
 }
 
-// ParseLists reads a rules file: YAML with the key rules, below it the optional lists pass and block. Errors name the
-// line. A misspelt key, an entry that can never match a canonical path, and a template (the original expanded ERB) are
-// errors, since each would quietly leave a path unblocked.
-func ParseLists(data []byte) (Lists, error) {
+// ParseLists reads a rules file: YAML with the key rules, below it the optional lists pass and block, and templates that read
+// variables (see package yamlfile), for which getenv may be nil. Errors name the line. A misspelt key and an entry that can
+// never match a canonical path are errors, since each would quietly leave a path unblocked; what is no list of ours is told by
+// the warnings.
+func ParseLists(data []byte, getenv func(string) (string, bool)) (Lists, error) {
 	if len(data) > maxListsFile {
 		return Lists{}, fmt.Errorf("rules file: larger than %d bytes", maxListsFile)
 	}
-	if at := bytes.Index(data, []byte("<%")); at >= 0 {
-		return Lists{}, fmt.Errorf("rules file: line %d: templates (<%% %%>) are not expanded",
-			1+bytes.Count(data[:at], []byte("\n")))
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return Lists{}, errors.New("rules file: line 1: no key rules")
-		}
-		return Lists{}, fmt.Errorf("rules file: %w", err)
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Lists{}, errors.New("rules file: more than one document")
-	}
-	lists, err := readLists(&doc)
-	if err != nil {
-		return Lists{}, fmt.Errorf("rules file: %w", err)
-	}
-	return lists, nil
-}
-
-func readLists(doc *yaml.Node) (Lists, error) {
-	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
-		return Lists{}, errors.New("line 1: no key rules")
-	}
-	top, err := mapping(doc.Content[0], "rules")
-	if err != nil {
-		return Lists{}, err
-	}
-	rules, ok := top["rules"]
-	if !ok {
-		return Lists{}, fmt.Errorf("line %d: no key rules", doc.Content[0].Line)
-	}
-	if absent(rules) {
-		return Lists{}, nil
-	}
-	keys, err := mapping(rules, "pass", "block")
-	if err != nil {
-		return Lists{}, err
+	top, err := yamlfile.Parse(data, getenv)
+	if err == nil && top == nil {
+		err = errors.New("line 1: no key rules")
 	}
 	var lists Lists
-	if lists.Pass, err = entries(keys["pass"], "pass"); err != nil {
-		return Lists{}, err
+	if err == nil {
+		err = lists.read(top)
 	}
-	if lists.Block, err = entries(keys["block"], "block"); err != nil {
-		return Lists{}, err
+	if err != nil {
+		return Lists{}, fmt.Errorf("rules file: %w", err)
 	}
 	return lists, nil
 }
 
-func absent(n *yaml.Node) bool { return n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+func (l *Lists) read(top *yaml.Node) error {
+	keys, err := l.mapping(top, "rules")
+	if err != nil {
+		return err
+	}
+	rules, ok := keys["rules"]
+	if !ok {
+		return fmt.Errorf("line %d: no key rules", top.Line)
+	}
+	if yamlfile.Empty(rules) {
+		return nil
+	}
+	if keys, err = l.mapping(rules, "pass", "block"); err != nil {
+		return err
+	}
+	if l.Pass, err = entries(keys["pass"], "pass"); err != nil {
+		return err
+	}
+	l.Block, err = entries(keys["block"], "block")
+	return err
+}
 
-// mapping reads a YAML mapping that may have the given keys and no others.
-func mapping(n *yaml.Node, known ...string) (map[string]*yaml.Node, error) {
+// mapping reads a YAML mapping that may have the given keys. Others are warnings, unless they look like one of those.
+func (l *Lists) mapping(n *yaml.Node, known ...string) (map[string]*yaml.Node, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: want a mapping with %s", n.Line, strings.Join(known, ", "))
 	}
 	m := make(map[string]*yaml.Node, len(known))
-next:
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
-		for _, k := range known {
-			if key.Kind != yaml.ScalarNode || key.Value != k {
-				continue
-			}
-			if m[k] != nil {
-				return nil, fmt.Errorf("line %d: key %s is there twice", key.Line, k)
-			}
-			m[k] = n.Content[i+1]
-			continue next
+		if key.Kind != yaml.ScalarNode {
+			return nil, fmt.Errorf("line %d: a key is no text, want %s", key.Line, strings.Join(known, ", "))
 		}
-		return nil, fmt.Errorf("line %d: unknown key %q, want %s", key.Line, key.Value, strings.Join(known, ", "))
+		if m[key.Value] != nil {
+			return nil, fmt.Errorf("line %d: key %s is there twice", key.Line, key.Value)
+		}
+		m[key.Value] = n.Content[i+1]
+		if slices.Contains(known, key.Value) {
+			continue
+		}
+		if meant := yamlfile.Similar(strings.ToLower(key.Value), known...); meant != "" {
+			return nil, fmt.Errorf("line %d: unknown key %q: %s is meant", key.Line, key.Value, meant)
+		}
+		l.Warnings = append(l.Warnings, fmt.Sprintf("rules file: line %d: %q has no effect, known are %s", key.Line, key.Value,
+			strings.Join(known, ", ")))
 	}
 	return m, nil
 }
 
 func entries(n *yaml.Node, list string) ([]string, error) {
-	if absent(n) {
+	if yamlfile.Empty(n) {
 		return nil, nil
 	}
 	if n.Kind != yaml.SequenceNode {

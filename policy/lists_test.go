@@ -17,7 +17,7 @@ func TestParseLists(t *testing.T) {
 		{"as shipped", "rules:\n  pass:\n    - api/v2/barong/identity\n    - api/v2/peatio/public\n  block:\n    - api/v2/barong/management\n    - api/v2/peatio/management\n", DefaultLists(), ""},
 		{"pass alone", "rules: {pass: [a]}", Lists{Pass: []string{"a"}}, ""},
 		{"nothing below", "rules:", Lists{}, ""},
-		{"empty lists", "rules:\n  pass:\n  block: []\n", Lists{Block: []string{}}, ""},
+		{"empty lists", "rules:\n  pass:\n  block: []\n", Lists{}, ""},
 		{"quoted", "rules:\n  block: ['a/b', \"c d\"]\n", Lists{Block: []string{"a/b", "c d"}}, ""},
 		{"empty file", "", Lists{}, "line 1: no key rules"},
 		{"comment only", "# nothing\n", Lists{}, "no key rules"},
@@ -35,14 +35,25 @@ func TestParseLists(t *testing.T) {
 		{"query", "rules: {block: ['a?b']}", Lists{}, "query"},
 		{"empty segment", "rules: {block: [a//b]}", Lists{}, "empty segment"},
 		{"dot segment", "rules: {block: [a/../b]}", Lists{}, "dot segment"},
-		{"template", "rules:\n  pass:\n    - <%= ENV['X'] %>\n", Lists{}, "line 3: templates"},
+		{"empty mappings", "rules:\n  pass: {}\n  block: {}\n", Lists{}, ""},
+		{"an empty list below", "rules: []", Lists{}, ""},
+		{"template", "rules:\n  pass:\n    - <%= ENV['X'] %>\n    - <%= ENV['Y'] || 'b' %>/c\n", Lists{Pass: []string{"a/b", "b/c"}}, ""},
+		{"template in comments", "# <% if x %>\nrules:\n  pass: [a] # <%= y %>\n", Lists{Pass: []string{"a"}}, ""},
+		{"template of nothing", "rules:\n  block:\n    - <%= ENV['Y'] %>\n", Lists{}, "line 3: an entry of block is no text"},
+		{"template of an absent variable", "rules:\n  block:\n    - <%= ENV.fetch('Y') %>\n", Lists{}, "line 3: the variable Y is not set"},
+		{"template that computes", "rules:\n  block:\n    - <%= `id` %>\n", Lists{}, "line 3: the only templates"},
+		{"code", "rules:\n<% 3.times do %>\n  block: [a]\n<% end %>\n", Lists{}, "line 2: the only templates"},
+		{"misspelt with another case", "rules:\n  Block: [b]\n", Lists{}, `line 2: unknown key "Block": block is meant`},
+		{"keys of others", "rules:\n  pass: [a]\n  comments: [b]\nversion: 1\n", Lists{Pass: []string{"a"}, Warnings: []string{
+			`rules file: line 4: "version" has no effect, known are rules`, `rules file: line 3: "comments" has no effect, known are pass, block`,
+		}}, ""},
 		{"two documents", "rules: {}\n---\nrules: {}\n", Lists{}, "more than one document"},
 		{"no YAML", "rules: [", Lists{}, "rules file: "},
 		{"too large", "rules: {}\n#" + strings.Repeat("x", 1<<20), Lists{}, "larger than"},
 		{"too many", "rules:\n  pass:\n" + strings.Repeat("    - a\n", 10_001), Lists{}, "more than 10000 entries"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := ParseLists([]byte(tc.text))
+			got, err := ParseLists([]byte(tc.text), func(name string) (string, bool) { return "a/b", name == "X" })
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Fatalf("got %v, %v, want an error with %q", got, err, tc.err)
@@ -125,7 +136,7 @@ func FuzzParseLists(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		lists, err := ParseLists([]byte(text))
+		lists, err := ParseLists([]byte(text), nil)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "rules file: ") {
 				t.Fatalf("got error %q", err)
@@ -151,7 +162,7 @@ func FuzzParseLists(f *testing.F) {
 				t.Fatalf("block entry %q does not match itself", e)
 			}
 		}
-		back, err := ParseLists([]byte(again.String()))
+		back, err := ParseLists([]byte(again.String()), nil)
 		if err != nil || !slices.Equal(back.Pass, lists.Pass) || !slices.Equal(back.Block, lists.Block) {
 			t.Fatalf("got %+v, %v back, want %+v", back, err, lists)
 		}

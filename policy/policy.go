@@ -78,6 +78,8 @@ func Compile(src Source) (*Snapshot, error) {
 		lists:   Lists{Pass: slices.Clone(src.Lists.Pass), Block: slices.Clone(src.Lists.Block)},
 		block:   new(node),
 		pass:    new(node),
+
+		warnings: slices.Clone(src.Lists.Warnings),
 	}
 	if err := s.compilePermissions(src.Permissions); err != nil {
 		return nil, err
@@ -107,7 +109,8 @@ func (s *Snapshot) Version() int64 {
 	return s.version
 }
 
-// Warnings lists rules that are legal and can never have an effect, one sentence each, for the log.
+// Warnings lists rules, and keys of the rules file, that are legal and can never have an effect, one sentence each, for the
+// log.
 func (s *Snapshot) Warnings() []string {
 	if s == nil {
 		return nil

@@ -1,12 +1,10 @@
 package management
 
 import (
-	"bytes"
 	"crypto"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -16,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"barong/internal/jws"
+	"barong/internal/yamlfile"
 )
 
 // A Config says who may sign for what. The zero value lets nobody sign for anything.
@@ -91,30 +90,43 @@ func (t *texts) UnmarshalYAML(n *yaml.Node) error {
 // scopes are those that endpoints have. Others may stand in the file: other releases have more.
 var scopes = []string{"otp_sign", "read_labels", "read_users", "tools", "write_documents", "write_labels", "write_users"}
 
-// ParseConfig reads a management_api.yml (gateway.md 17.3, management.md 1.1). What would quietly let more through than its
-// author meant is an error: a misspelt key, a template (the original expanded ERB), a private key, one key of two signers, a
-// scope that demands nobody. legacy allows the switches that the safer rules about claims leave no room for.
-func ParseConfig(data []byte, legacy bool) (Config, error) {
+// fileKeys are the keys of each level of the file.
+var fileKeys = struct{ top, key, claims, scope []string }{
+	[]string{"keychain", "jwt", "scopes"},
+	[]string{"algorithm", "value"},
+	[]string{
+		"verify_expiration", "verify_not_before", "verify_iat", "verify_jti", "verify_iss", "iss", "verify_aud", "aud", "verify_sub", "sub",
+		"leeway",
+	},
+	[]string{"permitted_signers", "mandatory_signers"},
+}
+
+// ParseConfig reads a management_api.yml, with templates that read variables (see package yamlfile). What would quietly let
+// more through than its author meant is an error: a misspelt key, a private key, one key of two signers, a scope that demands
+// nobody. legacy allows the switches that the safer rules about claims leave no room for. getenv may be nil.
+func ParseConfig(data []byte, legacy bool, getenv func(string) (string, bool)) (Config, error) {
 	none := Config{}
 	if len(data) > maxFile {
 		return none, fmt.Errorf("larger than %d bytes", maxFile)
 	}
-	if at := bytes.Index(data, []byte("<%")); at >= 0 {
-		return none, fmt.Errorf("line %d: templates (<%% %%>) are not expanded", 1+bytes.Count(data[:at], []byte("\n")))
+	top, err := yamlfile.Parse(data, getenv)
+	if err != nil {
+		return none, err
 	}
+	c := Config{Keychain: jws.Keychain{}, Scopes: map[string]Scope{}}
 	var f configFile
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return none, errors.New(goTypes.ReplaceAllString(err.Error(), ""))
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return none, errors.New("more than one document")
+	if top != nil {
+		if err := c.checkKeys(top); err != nil {
+			return none, err
+		}
+		empty(top)
+		if err := top.Decode(&f); err != nil {
+			return none, errors.New(goTypes.ReplaceAllString(err.Error(), ""))
+		}
 	}
 	if len(f.Keychain) > maxSigners || len(f.Scopes) > maxSigners {
 		return none, fmt.Errorf("more than %d signers or scopes", maxSigners)
 	}
-	c := Config{Keychain: jws.Keychain{}, Scopes: map[string]Scope{}}
 	for _, id := range slices.Sorted(maps.Keys(f.Keychain)) {
 		pem, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.Join(strings.Fields(f.Keychain[id].Value), ""), "="))
 		if err != nil {
@@ -158,6 +170,62 @@ func ParseConfig(data []byte, legacy bool) (Config, error) {
 	}
 	slices.Sort(c.Doubts)
 	return c, nil
+}
+
+// checkKeys refuses keys that look like known ones, and doubts others.
+func (c *Config) checkKeys(top *yaml.Node) error {
+	return each(top, func(key string, value *yaml.Node) error {
+		var below []string
+		switch key {
+		case "keychain":
+			below = fileKeys.key
+		case "scopes":
+			below = fileKeys.scope
+		case "jwt":
+			return c.checkNames(value, "jwt.", fileKeys.claims)
+		default:
+			return c.checkName(key, "", fileKeys.top)
+		}
+		return each(value, func(id string, entry *yaml.Node) error { return c.checkNames(entry, key+"."+id+".", below) })
+	})
+}
+
+func (c *Config) checkNames(n *yaml.Node, where string, known []string) error {
+	return each(n, func(key string, _ *yaml.Node) error { return c.checkName(key, where, known) })
+}
+
+func (c *Config) checkName(key, where string, known []string) error {
+	if slices.Contains(known, key) {
+		return nil
+	}
+	if meant := yamlfile.Similar(strings.ToLower(key), known...); meant != "" {
+		return fmt.Errorf("unknown key %s%s: %s is meant", where, key, meant)
+	}
+	c.doubt("%s%s: it has no effect, known are %s", where, key, strings.Join(known, ", "))
+	return nil
+}
+
+// each walks a mapping. What is none is left to the decoder to complain of.
+func each(n *yaml.Node, f func(key string, value *yaml.Node) error) error {
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if err := f(n.Content[i].Value, n.Content[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty makes nothing of empty lists and mappings, so that either may stand for the other.
+func empty(n *yaml.Node) {
+	for _, child := range n.Content {
+		empty(child)
+	}
+	if n.Kind != yaml.ScalarNode && yamlfile.Empty(n) {
+		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Line: n.Line, Column: n.Column}
+	}
 }
 
 func (config *Config) setClaims(f *fileClaims, legacy bool) error {

@@ -46,7 +46,7 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*management.Options)) *
 	b := &bench{env: e, folder: filepath.Join(e.Folder, "files"), services: map[string]*jwstest.Service{
 		"applogic": jwstest.New(t), "peatio": jwstest.New(t), "stranger": jwstest.New(t),
 	}}
-	config, err := management.ParseConfig(b.file(""), false)
+	config, err := management.ParseConfig(b.file(""), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestClaimRules(t *testing.T) {
 		{"verify_jti: true, leeway: 30", object{"exp": now - 20, "nbf": now + 20}, []object{{"exp": now - 40}, {"nbf": now + 40}}},
 	} {
 		b := start(t, e, func(o *management.Options) {
-			config, err := management.ParseConfig(plain.file(c.jwt), false)
+			config, err := management.ParseConfig(plain.file(c.jwt), false, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -807,7 +807,7 @@ func TestRoutes(t *testing.T) {
 	}
 	for _, r := range routes {
 		config, err := management.ParseConfig([]byte("keychain: {a: "+entry+"}\n"+
-			"scopes: {"+r.Scope+": {permitted_signers: [a], mandatory_signers: [a]}}"), false)
+			"scopes: {"+r.Scope+": {permitted_signers: [a], mandatory_signers: [a]}}"), false, nil)
 		if err != nil || r.Access != rest.Signed || len(config.Doubts) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
 			t.Errorf("%+v", r)
 		}

@@ -186,6 +186,12 @@ func TestSeedAndAudit(t *testing.T) {
 		if err := os.WriteFile(bad, []byte("users:\n  - {level: 1}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		// As deployments of the original have them.
+		field := "# <% unless wizard %>\nusers:\n- {email: \"<%= ENV['WHO'] || 'e@f.test' %>\", password: \"<%= ENV.fetch('SECOND', nil) %>Tr0ub4dor\", level: 0, id: 7}\n" +
+			"restrictions: {}\n# - { category: whitelist, value: <%= ENV.fetch('ABSENT') %> }\nwallets: []\n"
+		if err := os.WriteFile(filepath.Join(dir, "field.yml"), []byte(field), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		admin := append([]string{"ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz"}, env...)
 		second := append([]string{"SECOND=c@d.test"}, env...)
 		play(t, dir,
@@ -194,6 +200,10 @@ func TestSeedAndAudit(t *testing.T) {
 			step{call: "seed", env: admin, out: `^0 created, 0 changed, \d+ left alone$`, not: `^created`},
 			step{call: "seed --file seeds.yml", env: second, out: `created +user +a@b\.test +member$.*created +user +c@d\.test +password: in data/passwords-\d+\.txt member$`, not: "Tr0ub4dor"},
 			step{call: "seed --seeds-file seeds.yml", env: second, out: `^0 created, 0 changed, 2 left alone$`},
+			step{
+				call: "seed --file field.yml", env: env, out: `created +user +e@f\.test +member$.*^1 created, 0 changed, 0 left alone$`,
+				errs: `\Awarning: field\.yml: "id" of users has no effect[^\n]*\nwarning: field\.yml: line 6: "wallets" has no effect[^\n]*\n\z`,
+			},
 			step{call: "seed --file bad.yml", env: env, status: 1, errs: `\Abarong: bad\.yml: line 2: .*Email missing in users seed`},
 			step{call: "seed --seeds-file bad.yml", env: env, status: 2, errs: `\Abarong: BARONG_SEEDS_FILE="bad\.yml" is not allowed: .*line 2: .*Email missing in users seed`},
 			step{call: "seed --file absent.yml", env: env, status: 1, errs: "absent.yml"},

@@ -169,7 +169,7 @@ func openServices(c *config.Config) (management.Config, error) {
 	if err != nil {
 		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "a file that can be read: "+oneLine(err))
 	}
-	services, err := management.ParseConfig(text, c.Original())
+	services, err := management.ParseConfig(text, c.Original(), c.Lookup)
 	if err != nil {
 		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "keychain, jwt and scopes: "+oneLine(err))
 	}

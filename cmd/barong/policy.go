@@ -235,7 +235,7 @@ func checkRuleFiles(c *config.Config) error {
 	if c.AuthzRulesFile != "" {
 		text, err := os.ReadFile(c.AuthzRulesFile)
 		if err == nil {
-			_, err = policy.ParseLists(text)
+			_, err = policy.ParseLists(text, c.Lookup)
 		}
 		if err != nil {
 			errs = append(errs, config.Bad("BARONG_AUTHZ_RULES_FILE", c.AuthzRulesFile, "a file with lists of paths: "+oneLine(err)))
@@ -257,7 +257,7 @@ func checkRuleFiles(c *config.Config) error {
 func ruleOptions(c *config.Config, d *db.DB, places *geoip.Locator) rules.Options {
 	return rules.Options{
 		DB: d, ListsFile: c.AuthzRulesFile, ListsRequired: c.AuthzRulesFile != "" && c.Source("BARONG_AUTHZ_RULES_FILE") != "default",
-		ModelFile: c.CasbinModel, Prefix: c.APIPrefix, Locator: places,
+		Getenv: c.Lookup, ModelFile: c.CasbinModel, Prefix: c.APIPrefix, Locator: places,
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -50,7 +49,7 @@ func (s seedCommand) Run(p *program) error {
 		notices = append(notices, n...)
 		return nil
 	})
-	report, file, err := runSeeds(p.ctx, d, c, s.File, p.stdout)
+	report, file, err := p.runSeeds(d, c, s.File, func(doubt string) { fmt.Fprintln(p.stderr, "warning:", doubt) })
 	if err != nil {
 		return err
 	}
@@ -79,8 +78,8 @@ func (s seedCommand) Run(p *program) error {
 
 // seed seeds a new database, and says on the terminal, or through a file that the log names, whom it made with a password of
 // its own making.
-func seed(ctx context.Context, d *db.DB, c *config.Config, out io.Writer, log *slog.Logger) error {
-	report, file, err := runSeeds(ctx, d, c, "", out)
+func (p *program) seed(d *db.DB, c *config.Config, log *slog.Logger) error {
+	report, file, err := p.runSeeds(d, c, "", func(doubt string) { log.Warn("seeds", "warning", doubt) })
 	if err != nil {
 		return err
 	}
@@ -90,28 +89,33 @@ func seed(ctx context.Context, d *db.DB, c *config.Config, out io.Writer, log *s
 		case file != "":
 			log.Warn("an account was made, and a password for it; take it from the file, and delete that", "account", item.Name, "file", file)
 		default:
-			fmt.Fprintf(out, "created %s %s with the password %s (it is not shown again)\n", item.Kind, item.Name, item.Password.Reveal())
+			fmt.Fprintf(p.stdout, "created %s %s with the password %s (it is not shown again)\n", item.Kind, item.Name, item.Password.Reveal())
 		}
 	}
 	return nil
 }
 
-// runSeeds puts the seeds of file, or of BARONG_SEEDS_FILE, or else the built-in ones into the database. Where out is no
-// terminal, whose text others may keep and read, passwords that are made up go into the file whose name is returned.
-func runSeeds(
-	ctx context.Context, d *db.DB, c *config.Config, file string, out io.Writer,
+// runSeeds puts the seeds of file, or of BARONG_SEEDS_FILE, or else the built-in ones into the database. Where standard
+// output is no terminal, so that others may keep and read it, passwords that are made up go into the file whose name is
+// returned.
+func (p *program) runSeeds(
+	d *db.DB, c *config.Config, file string, warn func(doubt string),
 ) (report *db.SeedReport, passwords string, err error) {
 	seeds, err := readSeeds(c, file)
 	if err != nil {
 		return nil, "", err
 	}
+	for _, doubt := range seeds.Warnings() {
+		warn(cmp.Or(file, c.SeedsFile) + ": " + doubt)
+	}
+	ctx := p.ctx
 	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}
 	hasher := password.NewHasher(password.HasherOptions{})
 	o := db.SeedOptions{
 		UIDPrefix: c.UIDPrefix, State: rules.StateOf,
 		Hash: func(text string) (string, error) { return hasher.Hash(ctx, text) },
 	}
-	if !obs.Terminal(out) {
+	if !obs.Terminal(p.stdout) {
 		o.Deliver = func(r *db.SeedReport) (err error) {
 			passwords, err = writePasswords(r, passwords)
 			return err

@@ -242,7 +242,7 @@ func (v *server) openDatabase(migrate bool) error {
 			return err
 		}
 		if users == 0 {
-			if err := seed(v.ctx, v.db, c, v.stdout, v.log); err != nil {
+			if err := v.seed(v.db, c, v.log); err != nil {
 				return err
 			}
 		}

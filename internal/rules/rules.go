@@ -26,9 +26,10 @@ type Options struct {
 	DB  *db.DB
 	Bus bus.Bus // brings the news of changes; without it they are found by asking the database
 
-	ListsFile     string // BARONG_AUTHZ_RULES_FILE; empty for the built-in lists
-	ListsRequired bool   // the operator named the file: that it is missing is an error, and not the built-in lists
-	ModelFile     string // of an operator's own Casbin model; empty for the shipped one
+	ListsFile     string                                     // BARONG_AUTHZ_RULES_FILE; empty for the built-in lists
+	ListsRequired bool                                       // the operator named the file: that it is missing is an error, and not the built-in lists
+	Getenv        func(name string) (value string, set bool) // finds the variables that the lists read; nil: none is set
+	ModelFile     string                                     // of an operator's own Casbin model; empty for the shipped one
 
 	Locator policy.Locator
 	Prefix  string        // BARONG_API_PREFIX; empty for policy.DefaultPrefix
@@ -204,7 +205,7 @@ func (r *Rules) read(ctx context.Context) (policy.Source, error) {
 	if r.o.ListsFile != "" {
 		switch data, err := os.ReadFile(r.o.ListsFile); {
 		case err == nil:
-			if src.Lists, err = policy.ParseLists(data); err != nil {
+			if src.Lists, err = policy.ParseLists(data, r.o.Getenv); err != nil {
 				return src, err
 			}
 			r.hadLists = true
