@@ -161,6 +161,19 @@ func (d *DB) Sealer() Sealer { return d.sealer }
 // Ping reports whether the database answers.
 func (d *DB) Ping(ctx context.Context) error { return d.sql.PingContext(ctx) }
 
+// TryWrite reports whether the database takes writes, by one: a server that only answers may be read-only or full.
+func (d *DB) TryWrite(ctx context.Context) error {
+	err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.NewRaw(`INSERT INTO probes (name, tried_at) VALUES ('write', ?)
+			ON CONFLICT (name) DO UPDATE SET tried_at = EXCLUDED.tried_at`, time.Now().UnixMilli()).Exec(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the database takes no writes: %w", err)
+	}
+	return nil
+}
+
 // PublishTo names who hears a committed transaction's notices. Call it before the first Update.
 func (d *DB) PublishTo(publish func(context.Context, ...bus.Notice) error) { d.publish = publish }
 

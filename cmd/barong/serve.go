@@ -247,7 +247,7 @@ func (v *server) openDatabase(migrate bool) error {
 			}
 		}
 	}
-	v.ops.Part("database", true, v.db.Ping)
+	v.ops.Part("database", true, takesWrites(v.db.Ping, v.db.TryWrite))
 	if err := v.checkSeals(); err != nil {
 		return err
 	}
@@ -264,6 +264,20 @@ func (v *server) indexNames(ctx context.Context) {
 		v.log.Error("names of some profiles are found in their exact spelling only", "error", err)
 	case n > 0:
 		v.log.Info("names are found without regard to case now", "profiles", n)
+	}
+}
+
+// writeEvery is how often /readyz tries a write, at most.
+const writeEvery = 5 * time.Second
+
+// takesWrites is the check of a store, which has to answer each time and to have taken a write lately.
+func takesWrites(answers, write func(context.Context) error) func(context.Context) error {
+	write = obs.AtMostEvery(writeEvery, write)
+	return func(ctx context.Context) error {
+		if err := answers(ctx); err != nil {
+			return err
+		}
+		return write(ctx)
 	}
 }
 
@@ -294,7 +308,8 @@ func (v *server) openShared() error {
 		}
 		v.redis = client
 		v.closing("redis", client.Close)
-		v.sessions = redisstore.New(client)
+		store := redisstore.New(client)
+		v.sessions = store
 		shared, err := redisbus.Open(joining, client, o)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
@@ -305,7 +320,7 @@ func (v *server) openShared() error {
 		} else if drops != "" {
 			v.log.Warn(evictionDoubt(drops).Error())
 		}
-		v.ops.Part("redis", true, v.sessions.Ping)
+		v.ops.Part("redis", true, takesWrites(store.Ping, store.TryWrite))
 	} else {
 		v.sessions = sqlstore.New(v.db)
 		shared, err := sqlbus.Open(joining, v.db, o)

@@ -14,7 +14,9 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"barong/authz"
@@ -318,5 +320,63 @@ func BenchmarkObserve(b *testing.B) {
 		for p.Next() {
 			m.Observe(authz.EnvoyHTTP, authz.Deny, "authz.invalid_session", authz.NoCredential)
 		}
+	})
+}
+
+// A check that costs something is made at most once in a pause, and for all who ask meanwhile.
+func TestAtMostEvery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int64
+		var fault error
+		hold := make(chan struct{})
+		check := obs.AtMostEvery(5*time.Second, func(ctx context.Context) error {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("the check is not bounded")
+			}
+			switch n := calls.Add(1); n {
+			case 2:
+				<-hold
+			case 4:
+				panic("check")
+			}
+			return fault
+		})
+		ask := func(want bool) {
+			t.Helper()
+			if err := check(t.Context()); (err == nil) != want {
+				t.Errorf("call %d: %v", calls.Load(), err)
+			}
+		}
+		ask(true)
+		fault = errors.New("read-only")
+		ask(true) // what was said last
+		time.Sleep(5 * time.Second)
+		var group sync.WaitGroup
+		for range 10 {
+			group.Go(func() { ask(false) })
+		}
+		impatient, cancel := context.WithCancel(t.Context())
+		group.Go(func() {
+			if err := check(impatient); !errors.Is(err, context.Canceled) {
+				t.Errorf("who gives up is told %v", err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		time.Sleep(10 * time.Second) // it is still under way, and made no second time
+		group.Go(func() { ask(false) })
+		synctest.Wait()
+		close(hold)
+		group.Wait()
+		if n := calls.Load(); n != 2 {
+			t.Errorf("%d calls, want 2", n)
+		}
+		time.Sleep(5 * time.Second)
+		fault = nil
+		ask(true)
+		time.Sleep(5 * time.Second)
+		ask(false) // it panicked
+		time.Sleep(5 * time.Second)
+		ask(true)
 	})
 }

@@ -48,6 +48,52 @@ func (o *Ops) Part(name string, essential bool, check func(context.Context) erro
 	o.parts = append(o.parts, part{name, essential, check, make(chan struct{}, maxAsked)})
 }
 
+// An attempt is one call of a check under AtMostEvery.
+type attempt struct {
+	begun time.Time
+	done  chan struct{} // closed at its end
+	err   error         // to be read after done
+}
+
+func (a *attempt) over() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// AtMostEvery is a check that is made anew at most once in a pause, by one caller at a time: the others are told what it
+// said last, or wait for what it will say. It suits checks that cost something, such as a write.
+func AtMostEvery(pause time.Duration, check func(context.Context) error) func(context.Context) error {
+	var mu sync.Mutex
+	var latest *attempt
+	return func(ctx context.Context) error {
+		mu.Lock()
+		a := latest
+		if a == nil || a.over() && time.Since(a.begun) >= pause {
+			a = &attempt{begun: time.Now(), done: make(chan struct{}), err: errors.New("the check panicked")}
+			latest = a
+			go func() {
+				defer close(a.done)
+				defer func() { _ = recover() }() // which the error tells
+				// None of the callers' contexts: each of them may give up alone.
+				ctx, cancel := context.WithTimeout(context.Background(), partTimeout)
+				defer cancel()
+				a.err = check(ctx)
+			}()
+		}
+		mu.Unlock()
+		select {
+		case <-a.done:
+			return a.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // Stopping makes /readyz answer 503 from now on, so that load balancers look elsewhere before the listeners close.
 func (o *Ops) Stopping() { o.stopping.Store(true) }
 

@@ -33,6 +33,7 @@ const (
 	sessionPrefix = "barong:session:"       // + session key: record
 	userPrefix    = "barong:sessions:user:" // + uid: sorted set, member = session key ":" CreatedAt in ms, score = EndsAt
 	generationKey = "barong:sessions:generation"
+	probeKey      = "barong:probe:" // + number; see Store.TryWrite
 )
 
 // slack is how much longer than needed Redis keeps things. What has expired is decided on the caller's clock, to the
@@ -509,6 +510,36 @@ func (s *Store) sweep(ctx context.Context, node redis.UniversalClient, generatio
 
 // Purge implements session.Store: Redis expires by itself.
 func (s *Store) Purge(context.Context, time.Time, int) (int64, error) { return 0, nil }
+
+// probeScript writes, for a minute, and reads what it wrote.
+const probeScript = `redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) return redis.call('GET', KEYS[1])`
+
+// probes is how many keys TryWrite writes to on a cluster: so many are spread over all of its nodes.
+const probes = 64
+
+// TryWrite reports whether Redis takes writes and scripts, as all that is stored there needs: one that only answers may be
+// a replica, or full.
+func (s *Store) TryWrite(ctx context.Context) error {
+	n := 1
+	if _, cluster := s.client.(*redis.ClusterClient); cluster {
+		n = probes
+	}
+	word := rand.Text()
+	pipe := s.client.Pipeline()
+	read := make([]*redis.Cmd, n)
+	for i := range read {
+		read[i] = pipe.Eval(ctx, probeScript, []string{probeKey + strconv.Itoa(i)}, word)
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return fmt.Errorf("redis takes no writes: %w", err)
+	}
+	for _, r := range read {
+		if _, err := r.Text(); err != nil {
+			return fmt.Errorf("redis takes no writes: %w", err)
+		}
+	}
+	return nil
+}
 
 // Ping implements session.Store: it reads the one key that every other call needs.
 func (s *Store) Ping(ctx context.Context) error {

@@ -195,6 +195,7 @@ func TestCluster(t *testing.T) {
 	if _, ok := client.(*redis.ClusterClient); !ok {
 		t.Fatalf("the client is a %T", client)
 	}
+	triesEveryNode(t, client.(*redis.ClusterClient))
 	var turn sync.Mutex
 	sessiontest.Run(t, func(t *testing.T) session.Store {
 		turn.Lock()
@@ -207,6 +208,37 @@ func TestCluster(t *testing.T) {
 		}
 		return redisstore.New(client)
 	})
+}
+
+// triesEveryNode fills each node of a cluster in turn: the store notices whichever it is.
+func triesEveryNode(t *testing.T, client *redis.ClusterClient) {
+	t.Helper()
+	store := redisstore.New(client)
+	var nodes []*redis.Client
+	var mu sync.Mutex
+	err := client.ForEachMaster(t.Context(), func(_ context.Context, c *redis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		nodes = append(nodes, redis.NewClient(c.Options()))
+		return nil
+	})
+	if err != nil || len(nodes) < 2 {
+		t.Fatalf("%d nodes, %v", len(nodes), err)
+	}
+	for _, node := range nodes {
+		defer node.Close()
+		for _, c := range []struct {
+			bytes  string
+			writes bool
+		}{{"1", false}, {"0", true}} {
+			if err := node.ConfigSet(t.Context(), "maxmemory", c.bytes).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := store.TryWrite(t.Context()); (err == nil) != c.writes {
+				t.Errorf("with maxmemory %s at one node: %v", c.bytes, err)
+			}
+		}
+	}
 }
 
 func TestSentinel(t *testing.T) {
