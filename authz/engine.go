@@ -56,6 +56,9 @@ type Options struct {
 	// Forwarder is called for each request whose X-Forwarded-For is ignored since its peer is no trusted proxy; it must not
 	// block. nil counts nothing.
 	Forwarder func()
+	// Mismatch is called with BindUserAgent or BindIP for each check whose client does not fit a session and passes all the
+	// same; it must not block. nil counts nothing.
+	Mismatch func(item string)
 
 	// Compat is BARONG_COMPAT=2.4.17: a session that does not fit is ended, and IPv6 clients are bound to a /96. What
 	// else that mode changes is a setting here: no Nonces, other Proxies.
@@ -69,20 +72,33 @@ type Options struct {
 type Binding struct {
 	UserAgent bool // the User-Agent of the sign-in, byte for byte
 	IP        bool // the network of the sign-in's address: IPv4 /16, IPv6 /64
+
+	// What is only watched: a client that does not fit is told of and passes. Without effect beside the above.
+	LogUserAgent, LogIP bool
 }
 
-// ParseBinding reads BARONG_SESSION_BIND, a comma list of user_agent and ip.
+// The items of a Binding, as BARONG_SESSION_BIND and Options.Mismatch name them.
+const (
+	BindUserAgent = "user_agent"
+	BindIP        = "ip"
+)
+
+// ParseBinding reads BARONG_SESSION_BIND, a comma list of user_agent and ip, each of which may end in ":log".
 func ParseBinding(list string) (Binding, error) {
 	var b Binding
 	for item := range strings.SplitSeq(list, ",") {
 		switch strings.TrimSpace(item) {
-		case "user_agent":
+		case BindUserAgent:
 			b.UserAgent = true
-		case "ip":
+		case BindUserAgent + ":log":
+			b.LogUserAgent = true
+		case BindIP:
 			b.IP = true
+		case BindIP + ":log":
+			b.LogIP = true
 		case "":
 		default:
-			return Binding{}, fmt.Errorf("session binding %q is none of user_agent, ip", item)
+			return Binding{}, fmt.Errorf("session binding %q is none of user_agent, ip, user_agent:log, ip:log", item)
 		}
 	}
 	return b, nil
@@ -110,7 +126,9 @@ type Engine struct {
 	tokens        *tokens
 	nobody        *session.MAC // of no key: what the signature of an unknown key is compared with
 	forwarder     func()
+	mismatch      func(item string)
 	untrusted     throttle // of reports about ignored forwarding headers
+	mismatched    throttle // of reports about sessions that do not fit
 	undecided     throttle // of reports about what could not be told
 }
 
@@ -148,7 +166,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		policy: o.Policy, cache: o.Cache, proxies: o.Proxies, cookies: o.Cookies, csrf: o.CSRF, bind: o.Bind,
 		nonces: o.Nonces, auditor: o.Auditor, sampler: o.Sampler, compat: o.Compat, now: o.Now, log: o.Log,
-		nonceLifetime: o.NonceLifetime, forwarder: o.Forwarder,
+		nonceLifetime: o.NonceLifetime, forwarder: o.Forwarder, mismatch: o.Mismatch,
 		tokens: newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
 		nobody: session.NewMAC(secret),
 	}, nil
@@ -362,19 +380,41 @@ func sameSecret(sent []byte, secret string) bool {
 	return secret != "" && subtle.ConstantTimeCompare(sent, bytesOf(secret)) == 1
 }
 
-// fits reports whether the client is the one that the session is tied to.
+// fits reports whether the client is the one that the session is tied to. What is only watched is told of.
 func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool {
-	if e.bind.UserAgent && !sameAgent(s.UserAgent, agent) {
-		return false
+	b := &e.bind
+	if (b.UserAgent || b.LogUserAgent) && !sameAgent(s.UserAgent, agent) {
+		if b.UserAgent {
+			return false
+		}
+		e.reportMismatch(s, BindUserAgent, s.UserAgent, string(header.UTF8(agent[:min(len(agent), session.MaxUserAgent)])))
 	}
-	if !e.bind.IP {
+	if !b.IP && !b.LogIP {
 		return true
 	}
 	bits6 := 64 // what a provider gives to one customer; privacy addresses change below it
 	if e.compat {
 		bits6 = 96
 	}
-	return sameNetwork(s.IP.Unmap(), client, bits6)
+	if !sameNetwork(s.IP.Unmap(), client, bits6) {
+		if b.IP {
+			return false
+		}
+		e.reportMismatch(s, BindIP, s.IP.Unmap().String(), client.String())
+	}
+	return true
+}
+
+// reportMismatch counts a client that does not fit a session, and tells of it, at most once a second.
+func (e *Engine) reportMismatch(s *session.Session, item, was, is string) {
+	if e.mismatch != nil {
+		e.mismatch(item)
+	}
+	if !e.mismatched.open(e.now(), 1) {
+		return
+	}
+	e.log.LogAttrs(context.Background(), slog.LevelWarn, "a session was shown from elsewhere; it passes, since BARONG_SESSION_BIND "+
+		"only logs that", slog.String("item", item), slog.String("uid", s.UID), slog.String("was", was), slog.String("is", is))
 }
 
 // sameAgent reports whether a User-Agent is the one that was kept: as it came, or with its odd bytes replaced.

@@ -684,8 +684,93 @@ func TestNewChecksItsOptions(t *testing.T) {
 	if _, err := ParseBinding("ip,agent"); err == nil {
 		t.Error("an unknown binding is taken")
 	}
-	if b, err := ParseBinding(" user_agent , ip"); err != nil || !b.IP || !b.UserAgent {
-		t.Errorf("binding %+v, %v", b, err)
+	for list, want := range map[string]Binding{
+		"": {}, " user_agent , ip": {UserAgent: true, IP: true}, "ip:log": {LogIP: true}, "user_agent:log,ip": {LogUserAgent: true, IP: true},
+		"user_agent:log, ip:log": {LogUserAgent: true, LogIP: true},
+	} {
+		if b, err := ParseBinding(list); err != nil || b != want {
+			t.Errorf("binding %q: %+v, %v, want %+v", list, b, err, want)
+		}
+	}
+	for _, bad := range []string{"log", "ip:", "ip:warn", "ip:log:log", ":log", "IP"} {
+		if _, err := ParseBinding(bad); err == nil {
+			t.Errorf("binding %q is taken", bad)
+		}
+	}
+}
+
+// What is only watched passes, is counted each time, and told of once a second.
+func TestWatchedBindings(t *testing.T) {
+	var out strings.Builder
+	counts := map[string]int{}
+	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+		o.Bind = Binding{LogUserAgent: true, LogIP: true}
+		o.Log = slog.New(slog.NewTextHandler(&out, nil))
+		o.Mismatch = func(item string) { counts[item]++ }
+	})
+	id := w.addMember(0, "")
+	check := func(agent, forwarded string) {
+		t.Helper()
+		var r Request
+		var d Decision
+		r.Method, r.Target, r.Peer = "GET", ownPath, netip.MustParseAddr("10.0.0.2")
+		r.AddHeader([]byte("User-Agent"), []byte(agent))
+		r.AddHeader([]byte("Cookie"), []byte("_barong_session="+id.String()))
+		r.AddHeader([]byte("X-Forwarded-For"), []byte(forwarded))
+		if w.engine.Check(context.Background(), &r, &d); d.Effect != Allow {
+			t.Errorf("%q from %s: effect %v, code %q", agent, forwarded, d.Effect, d.Code)
+		}
+	}
+	check(testAgent, "203.0.113.7")
+	if len(counts) != 0 || out.Len() != 0 {
+		t.Errorf("one that fits: counted %v, told %q", counts, &out)
+	}
+	for range 3 {
+		check(testAgent, "192.0.2.1")
+	}
+	if told := out.String(); counts[BindIP] != 3 || len(counts) != 1 || strings.Count(told, "level=WARN") != 1 ||
+		!strings.Contains(told, "item=ip uid=ID0000000000 was=203.0.113.7 is=192.0.2.1") {
+		t.Errorf("another network: counted %v, told %q", counts, told)
+	}
+	w.advance(time.Second)
+	check("caf\xe9", "203.0.113.7")
+	if told := out.String(); counts[BindUserAgent] != 1 || strings.Count(told, "level=WARN") != 2 || !strings.Contains(told, "is=caf!") {
+		t.Errorf("another agent: counted %v, told %q", counts, told)
+	}
+	check("other", "192.0.2.9")
+	if told := out.String(); counts[BindUserAgent] != 2 || counts[BindIP] != 4 || strings.Count(told, "level=WARN") != 2 {
+		t.Errorf("both: counted %v, told %q", counts, told)
+	}
+}
+
+// A peer that is no trusted proxy is told of once a minute, and each of its requests is counted.
+func TestUntrustedForwarder(t *testing.T) {
+	var out strings.Builder
+	n := 0
+	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+		o.Log = slog.New(slog.NewTextHandler(&out, nil))
+		o.Forwarder = func() { n++ }
+	})
+	stranger, forwarded := netip.MustParseAddr("198.51.99.1"), []byte("203.0.113.7")
+	if got := w.engine.Client(netip.MustParseAddr("10.0.0.2"), nil, forwarded); got.String() != "203.0.113.7" {
+		t.Errorf("behind a proxy: %v", got)
+	}
+	if got := w.engine.Client(stranger, nil); got != stranger || n != 0 || out.Len() != 0 {
+		t.Errorf("a stranger that forwards nothing: %v, counted %d, told %q", got, n, &out)
+	}
+	for range 3 {
+		if got := w.engine.Client(stranger, nil, forwarded); got != stranger {
+			t.Errorf("got %v", got)
+		}
+	}
+	if told := out.String(); n != 3 || strings.Count(told, "level=WARN") != 1 || !strings.Contains(told, "peer=198.51.99.1") ||
+		!strings.Contains(told, "BARONG_TRUSTED_PROXIES") || !strings.Contains(told, "sign-in") {
+		t.Errorf("counted %d, told %q", n, told)
+	}
+	w.advance(time.Minute)
+	w.engine.Client(stranger, nil, forwarded)
+	if strings.Count(out.String(), "level=WARN") != 2 {
+		t.Errorf("told %q", &out)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,7 @@ func (d doctorCommand) Run(p *program) error {
 			return fmt.Sprintf("%s: %d signers, %d scopes", c.ManagementFile, len(services.Keychain), len(services.Scopes)), err
 		})
 	}
+	look("trusted proxies", func(ctx context.Context) (string, error) { return lookAtProxies(ctx, c) })
 	look("secret key", func(context.Context) (string, error) { return lookAtSecretKey(c) })
 	look("signing keys", func(context.Context) (string, error) { return lookAtKeys(c) })
 	p.lookAtDatabase(c, look)
@@ -146,6 +148,26 @@ func lookAtGateway(name string) (string, error) {
 		return "", doubt(problem)
 	}
 	return "nothing found that opens it", nil
+}
+
+// lookAtProxies asks a running server for peers that forward and are not trusted to.
+func lookAtProxies(ctx context.Context, c *config.Config) (string, error) {
+	detail := "none"
+	if len(c.TrustedProxies) > 0 {
+		detail = c.TrustedProxies.String()
+	}
+	status, metrics, err := askServer(ctx, c, "/metrics")
+	if err != nil || status != http.StatusOK {
+		return detail + "; no running server says whether others send X-Forwarded-For", nil
+	}
+	for line := range strings.Lines(string(metrics)) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), forwarders+" "); ok && n != "0" {
+			return "", doubt(fmt.Sprintf("%s; X-Forwarded-For of other peers was ignored in %s calls: everybody behind such a peer counts as "+
+				"one client, with one address for restrictions and one counter of sign-in attempts; the log names the peers, "+
+				"and if one is a gateway of yours, add it to BARONG_TRUSTED_PROXIES", detail, n))
+		}
+	}
+	return detail + "; no other peer has sent X-Forwarded-For", nil
 }
 
 // folders are those that the server writes to.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"barong/internal/config"
 )
 
 // A healthcheckCommand asks the server beside it whether it is ready.
@@ -25,35 +27,40 @@ func (healthcheckCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if c.OpsAddr == "" {
-		return errors.New("the operations listener is off: BARONG_OPS_ADDR is empty")
-	}
-	network, addr := listenAddress(c.OpsAddr)
-	client := http.Client{
-		Timeout: 5 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, addr)
-		}},
-	}
-	req, err := http.NewRequestWithContext(p.ctx, http.MethodGet, "http://localhost/readyz", nil)
+	status, body, err := askServer(p.ctx, c, "/readyz")
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("no server at BARONG_OPS_ADDR=%s: %w", c.OpsAddr, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready, status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
+	if status != http.StatusOK {
+		return fmt.Errorf("not ready, status %d: %s", status, strings.TrimSpace(string(body)))
 	}
 	_, err = fmt.Fprintln(p.stdout, "ready")
 	return err
+}
+
+// askServer asks the operations listener of the server beside this program, for at most a megabyte.
+func askServer(ctx context.Context, c *config.Config, path string) (status int, body []byte, err error) {
+	if c.OpsAddr == "" {
+		return 0, nil, errors.New("the operations listener is off: BARONG_OPS_ADDR is empty")
+	}
+	network, addr := listenAddress(c.OpsAddr)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Timeout: 5 * time.Second, Transport: transport}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("no server at BARONG_OPS_ADDR=%s: %w", c.OpsAddr, err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, body, err
 }
 
 // listenAddress turns a listener's setting into what a client dials: the unspecified address listens on every interface,

@@ -503,6 +503,9 @@ func stale(r *rules.Rules) error {
 	return nil
 }
 
+// forwarders is the metric of the calls whose X-Forwarded-For was ignored, since their peer is no trusted proxy.
+const forwarders = "barong_untrusted_forwarders_total"
+
 func (v *server) openEngine() error {
 	c := v.config
 	proxies, err := authz.ParseProxies(c.TrustedProxies.String())
@@ -528,14 +531,23 @@ func (v *server) openEngine() error {
 		}
 		nonces = redisstore.NewNonces(v.redis)
 	}
+	binding, err := authz.ParseBinding(strings.Join(c.SessionBind, ","))
+	if err != nil {
+		return config.Bad("BARONG_SESSION_BIND", c.SessionBind, err.Error())
+	}
+	mismatches := map[string]func(){}
+	for _, item := range []string{authz.BindUserAgent, authz.BindIP} {
+		mismatches[item] = v.metrics.Counter("barong_session_mismatches_total", "item", item).Inc
+	}
 	v.engine, err = authz.New(authz.Options{
 		Policy: v.rules.Snapshot, Cache: v.cache, Signer: func() authz.Signer { return v.keys.Current() },
 		Proxies: v.proxies, Cookies: v.cookies,
 		Token: authz.TokenSettings{
 			Life: c.JWTExpireTime, Reuse: c.JWTReuse, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
 		},
-		CSRF: c.CSRFProtection, Bind: authz.Binding{UserAgent: c.Binds("user_agent"), IP: c.Binds("ip")},
+		CSRF: c.CSRFProtection, Bind: binding,
 		NonceLifetime: c.APIKeyNonceLifetime, Nonces: nonces, Auditor: v.audit, Sampler: v.rules.Sampler(), Compat: c.Original(),
+		Forwarder: v.metrics.Counter(forwarders).Inc, Mismatch: func(item string) { mismatches[item]() },
 		Log: v.log,
 	})
 	if err != nil {

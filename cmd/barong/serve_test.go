@@ -100,7 +100,7 @@ func TestPublishedElsewhere(t *testing.T) {
 			env := []string{
 				"BARONG_API_PREFIX=" + prefix, "BARONG_HTTP_ADDR=" + api, "BARONG_OPS_ADDR=" + ops, "BARONG_GRPC_ADDR=",
 				"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz",
-				"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"),
+				"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"), "BARONG_TRUSTED_PROXIES=10.0.0.0/8",
 			}
 			testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, testkit.Answers("http://"+ops+"/readyz"))
 			resp, err := http.Post("http://"+api+"/"+prefix+"/identity/sessions", "application/json",
@@ -125,6 +125,15 @@ func TestPublishedElsewhere(t *testing.T) {
 			if users.StatusCode != http.StatusOK {
 				t.Errorf("the superadmin at /admin/users: %d", users.StatusCode)
 			}
+			// Who forwards without being trusted to is one client for the limits: the doctor asks the server for such.
+			play(t, dir, step{call: "doctor", env: env, out: `trusted proxies +ok +10\.0\.0\.0/8; no other peer has sent X-Forwarded-For`})
+			req.Header.Set("X-Forwarded-For", "203.0.113.7")
+			again, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again.Body.Close()
+			play(t, dir, step{call: "doctor", env: env, out: `trusted proxies +warning .*ignored in \d calls.*one counter of sign-in attempts.*BARONG_TRUSTED_PROXIES`})
 			check := func(role, path string) step {
 				return step{call: "policy check --role " + role + " --method PUT " + prefix + path, env: env}
 			}

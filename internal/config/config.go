@@ -119,9 +119,6 @@ func (c *Config) Original() bool { return c.Compat == "2.4.17" }
 // GeneratedKeys reports that no signing key was named, so that one is generated at JWTPrivateKeyPath.
 func (c *Config) GeneratedKeys() bool { return !c.given("BARONG_JWT_PRIVATE_KEY_PATH") }
 
-// Binds reports whether sessions are tied to "user_agent" or to "ip".
-func (c *Config) Binds(to string) bool { return slices.Contains(c.SessionBind, to) }
-
 // LongestToken is how long after its issue the longest-lived token may still be accepted.
 func (c *Config) LongestToken() time.Duration {
 	return max(c.JWTExpireTime, c.MailTokenExpireTime) + c.JWTExpirationLeeway

@@ -202,7 +202,7 @@ func TestValues(t *testing.T) {
 		"BARONG_TRUSTED_PROXIES":            {[]string{"", "loopback", "private, cloudflare", "10.0.0.0/8,::1", "192.0.2.7"}, []string{"10.0.0.0/33", "everyone", "10.0.0", "fe80::1%eth0"}},
 		"BARONG_API_CORS_ORIGINS":           {[]string{"", "*", "https://a.test, http://b.test:8080", "https://a.test/"}, []string{"a.test", "https://", "https://a.test/path", "https://*.test", "null"}},
 		"BARONG_UPLOAD_EXTENSION_WHITELIST": {[]string{"jpg", "JPG, .png"}, []string{"../x", "a b"}},
-		"BARONG_SESSION_BIND":               {[]string{"", "ip", "user_agent", "ip,user_agent"}, []string{"mac", "ip;user_agent"}},
+		"BARONG_SESSION_BIND":               {[]string{"", "ip", "user_agent", "ip,user_agent", "ip:log", "user_agent:log, ip"}, []string{"mac", "ip;user_agent", "ip:warn", "log"}},
 		"BARONG_SESSION_NAME":               {[]string{"_barong_session", "__Host-s"}, []string{"", "a b", "a;b", "a=b"}},
 		"BARONG_UID_PREFIX":                 {[]string{"ID", "abcdef"}, []string{"", "I", "ABCDEFG", "I1"}},
 		"BARONG_API_PREFIX":                 {[]string{"api/v2/barong", "/api/"}, []string{"", "/", "a//b", "a/../b", "a b", "a%2f"}},

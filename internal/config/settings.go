@@ -118,8 +118,9 @@ type Config struct {
 	SessionExpireTime time.Duration `env:"BARONG_SESSION_EXPIRE_TIME" default:"1800" unit:"s" min:"1"`
 	// SessionMaxAge is the absolute life of a session, however busy it is.
 	SessionMaxAge time.Duration `env:"BARONG_SESSION_MAX_AGE" default:"86400" unit:"s" min:"1"`
-	// SessionBind is what a session is tied to: a cookie shown from elsewhere is refused. Empty ties it to nothing.
-	SessionBind []string `env:"BARONG_SESSION_BIND" default:"user_agent,ip" oneof:"user_agent ip"`
+	// SessionBind is what a session is tied to: a cookie shown from elsewhere is refused. Of an item that ends in :log it is
+	// only logged, and counted in the metric barong_session_mismatches_total. Empty ties it to nothing.
+	SessionBind []string `env:"BARONG_SESSION_BIND" default:"user_agent,ip" oneof:"user_agent ip user_agent:log ip:log"`
 	// SessionCacheTTL is the longest time that a replica may trust what it remembers of a session when it hears nothing
 	// from the others.
 	SessionCacheTTL time.Duration `env:"BARONG_SESSION_CACHE_TTL" default:"5s" max:"3600"`
