@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"context"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -28,6 +30,8 @@ type timedListener struct {
 	start time.Time
 	now   atomic.Int64 // time since start, as of the last look
 
+	closing atomic.Bool // see stopAccepting
+
 	mu      sync.Mutex
 	open    map[*timedConn]struct{}
 	looking bool // there is a goroutine that looks for overdue connections: as long as there are any
@@ -42,6 +46,10 @@ func (l *timedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			if l.closing.Load() {
+				_ = l.Listener.Close()
+				return nil, io.EOF
+			}
 			return nil, err
 		}
 		c := &timedConn{Conn: conn, l: l, peer: addrOf(conn.RemoteAddr())}
@@ -51,6 +59,38 @@ func (l *timedListener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		_ = c.Close() // its client has gone already, which is no error of the listener's
+	}
+}
+
+// acceptGrain is how long a listener that closes takes what waits to be accepted. Closing it at once would reset that.
+const acceptGrain = 50 * time.Millisecond
+
+// stopAccepting has Accept take what waits, close the listener, and be io.EOF.
+func (l *timedListener) stopAccepting() {
+	l.closing.Store(true)
+	limited, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
+	if !ok || limited.SetDeadline(time.Now().Add(acceptGrain)) != nil {
+		_ = l.Listener.Close()
+	}
+}
+
+// awaitEmpty waits until no connection is left, or ctx is done.
+func (l *timedListener) awaitEmpty(ctx context.Context) {
+	t := time.NewTicker(acceptGrain / 5)
+	defer t.Stop()
+	begun := time.Now()
+	for {
+		l.mu.Lock()
+		n := len(l.open)
+		l.mu.Unlock()
+		if n == 0 && time.Since(begun) > acceptGrain {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
 	}
 }
 

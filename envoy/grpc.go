@@ -77,7 +77,10 @@ func (g *GRPC) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown lets the checks under way end, and cuts off what is left when the context ends.
+// Leave has the health service say that this process is going.
+func (g *GRPC) Leave() { g.health.Shutdown() }
+
+// Shutdown tells clients to go elsewhere (GOAWAY), lets the checks under way end, and cuts off what is left when the context ends.
 func (g *GRPC) Shutdown(ctx context.Context) error {
 	g.health.Shutdown()
 	done := make(chan struct{})

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -49,6 +51,10 @@ type ServerOptions struct {
 type Server struct {
 	http     *fasthttp.Server
 	timeouts timeouts
+	leaving  atomic.Bool
+
+	mu        sync.Mutex
+	listeners []*timedListener
 }
 
 // NewServer returns a server for checks, for the REST API, or for both. Nothing a stranger sends is unbounded, and
@@ -72,7 +78,8 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	t := timeouts{read: o.ReadTimeout, idle: o.IdleTimeout, write: DefaultUploadTimeout}
-	return &Server{timeouts: t, http: &fasthttp.Server{
+	s := &Server{timeouts: t}
+	s.http = &fasthttp.Server{
 		Handler: func(ctx *fasthttp.RequestCtx) {
 			// The last net below the handlers' own: fasthttp has none, and one request must not end all others.
 			defer func() {
@@ -83,6 +90,9 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 				}
 			}()
 			handler(ctx)
+			if s.leaving.Load() {
+				ctx.SetConnectionClose()
+			}
 		},
 		ErrorHandler: unreadable,
 		HeaderReceived: func(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
@@ -108,14 +118,47 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 		// Messages of refused requests would quote their headers, and so cookies and keys.
 		SecureErrorLogMessage: true,
 		Logger:                logger{o.Log},
-	}}
+	}
+	return s
 }
 
 // Serve answers what comes in on ln until Shutdown, or until ln fails.
-func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(newTimedListener(ln, s.timeouts)) }
+func (s *Server) Serve(ln net.Listener) error {
+	timed := newTimedListener(ln, s.timeouts)
+	s.mu.Lock()
+	s.listeners = append(s.listeners, timed)
+	s.mu.Unlock()
+	return s.http.Serve(timed)
+}
 
-// Shutdown closes the listener and waits until all requests under way are answered, or ctx is done.
-func (s *Server) Shutdown(ctx context.Context) error { return s.http.ShutdownWithContext(ctx) }
+// Leave has every answer from now on close its connection, so that clients go elsewhere with their next request. New
+// connections are still taken.
+func (s *Server) Leave() { s.leaving.Store(true) }
+
+// lastCall is how long a Shutdown waits for connections that may be bringing a request: one that was just accepted, or one
+// whose client has not been told yet.
+const lastCall = time.Second
+
+// Shutdown takes what waits to be accepted, closes the listener, and waits until all requests under way are answered, or
+// ctx is done. To lose no request, call Leave so long before that no client still sends any.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Leave()
+	s.mu.Lock()
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		l.stopAccepting()
+	}
+	waited, cancel := context.WithTimeout(ctx, lastCall)
+	defer cancel()
+	for _, l := range listeners {
+		l.awaitEmpty(waited)
+	}
+	if err := s.http.ShutdownWithContext(ctx); !errors.Is(err, net.ErrClosed) { // the listener has closed
+		return err
+	}
+	return nil
+}
 
 // unreadable answers a request that fasthttp could not read. The connection closes after it.
 //

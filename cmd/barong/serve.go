@@ -58,7 +58,7 @@ import (
 // joinTime is how long a start waits for Redis, or the database, to carry notices.
 const joinTime = 10 * time.Second
 
-// How long a stop may take: first checks and calls under way, then what they left to be written.
+// How long a stop may take after BARONG_DRAIN_TIME: first checks and calls under way, then what they left to be written.
 const (
 	drainTime = 8 * time.Second
 	flushTime = 5 * time.Second
@@ -855,7 +855,10 @@ func (v *server) handleWithoutChecks(rc *fasthttp.RequestCtx) {
 func (v *server) serve() error {
 	c := v.config
 	failed := make(chan error, 4)
-	var drains []func(context.Context) error
+	var leaving []interface {
+		Leave()
+		Shutdown(ctx context.Context) error
+	}
 	listeners := []struct {
 		name, setting, addr string
 		handler             fasthttp.RequestHandler
@@ -874,7 +877,7 @@ func (v *server) serve() error {
 			return err
 		}
 		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
-		drains = append(drains, srv.Shutdown)
+		leaving = append(leaving, srv)
 		serving = append(serving, l.name, ln.Addr().String())
 		go func() { failed <- srv.Serve(ln) }()
 	}
@@ -884,7 +887,7 @@ func (v *server) serve() error {
 			return err
 		}
 		g := envoy.NewGRPC(v.gateway)
-		drains = append(drains, g.Shutdown)
+		leaving = append(leaving, g)
 		serving = append(serving, "grpc", ln.Addr().String())
 		go func() { failed <- g.Serve(ln) }()
 	}
@@ -920,15 +923,24 @@ func (v *server) serve() error {
 		err = fmt.Errorf("a listener failed: %w", err)
 	}
 	v.ops.Stopping()
-	// A second signal ends the wait for slow clients. What is left to be written is written all the same.
+	// A second signal ends the waits, for gateways and for slow clients. What is left to be written is written all the same.
 	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	for _, part := range leaving {
+		part.Leave()
+	}
+	if err == nil {
+		select { // until nobody sends anything here any more
+		case <-again.Done():
+		case <-time.After(c.DrainTime):
+		}
+	}
 	ctx, cancel := context.WithTimeout(again, drainTime)
 	defer cancel()
 	var drained sync.WaitGroup
-	for _, drain := range drains {
+	for _, part := range leaving {
 		drained.Go(func() {
-			if err := drain(ctx); err != nil {
+			if err := part.Shutdown(ctx); err != nil {
 				v.log.Warn("requests were cut off", "error", err)
 			}
 		})

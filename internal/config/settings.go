@@ -59,6 +59,10 @@ type Config struct {
 	GRPCAddr string `env:"BARONG_GRPC_ADDR" default:"127.0.0.1:9191" kind:"listen?"`
 	// OpsAddr is the listener of /livez, /readyz, /metrics and /debug/pprof. Empty turns it off.
 	OpsAddr string `env:"BARONG_OPS_ADDR" default:"127.0.0.1:9090" kind:"listen?"`
+	// DrainTime is how long a stop (SIGTERM) goes on taking requests, while /readyz answers 503 and every answer closes its
+	// connection: until gateways and load balancers have noticed. It should be longer than they take for that. What is under
+	// way then has eight seconds more; a second signal ends both waits.
+	DrainTime time.Duration `env:"BARONG_DRAIN_TIME" default:"3s" max:"600"`
 
 	// DatabaseURL is where the rows live: sqlite://path, or postgres://user:password@host/database?sslmode=…. A path begins
 	// with a slash if it is absolute, and may be percent-encoded.

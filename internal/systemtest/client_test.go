@@ -38,6 +38,7 @@ type reply struct {
 	body   string
 	err    error
 	took   time.Duration
+	last   bool // of its connection
 }
 
 func (r reply) String() string { return fmt.Sprintf("%d %s %v", r.status, r.body, r.err) }
@@ -149,7 +150,7 @@ func (c *client) send(method, target string, body any, headers ...string) reply 
 	if token, ok := strings.CutPrefix(res.Header.Get("Authorization"), "Bearer "); ok {
 		c.vault.keep("token", token)
 	}
-	return reply{status: res.StatusCode, header: res.Header, body: string(b), err: err, took: time.Since(begin)}
+	return reply{status: res.StatusCode, header: res.Header, body: string(b), err: err, took: time.Since(begin), last: res.Close}
 }
 
 // call calls the API.

@@ -118,7 +118,7 @@ func newServer(t *testing.T, v *vault, env ...string) *server {
 	s := &server{t: t, dir: t.TempDir(), api: addr(t), ops: addr(t), vault: v}
 	s.env = append([]string{
 		"BARONG_HTTP_ADDR=" + s.api, "BARONG_OPS_ADDR=" + s.ops, "BARONG_GRPC_ADDR=", "BARONG_JWT_ALGORITHM=EdDSA",
-		"BARONG_LOG_LEVEL=debug", "BARONG_RATE_LIMITS=off", "ADMIN_EMAIL=" + adminEmail, "ADMIN_PASSWORD=" + adminPassword,
+		"BARONG_LOG_LEVEL=debug", "BARONG_DRAIN_TIME=0s", "BARONG_RATE_LIMITS=off", "ADMIN_EMAIL=" + adminEmail, "ADMIN_PASSWORD=" + adminPassword,
 	}, env...)
 	return s
 }

@@ -132,6 +132,87 @@ func TestStopUnderLoad(t *testing.T) {
 	}
 }
 
+// Replicas that are stopped and started one after the other lose no request of gateways that look at /readyz and go to
+// another replica when they cannot connect: not one on a connection that was kept, and not one on a new one.
+func TestRestartsLoseNothing(t *testing.T) {
+	t.Parallel()
+	v := newVault()
+	env := []string{
+		"BARONG_DATABASE_URL=" + testkit.Postgres(t), "BARONG_SECRET_KEY=" + secretKey, "BARONG_DRAIN_TIME=1s",
+		"BARONG_JWT_PRIVATE_KEY_PATH=" + filepath.Join(t.TempDir(), "keys") + "/",
+	}
+	replicas := []*server{newServer(t, v, env...), newServer(t, v, env...)}
+	replicas[0].must("keys", "generate")
+	replicas[0].must("migrate", "up")
+	replicas[0].must("seed")
+	for _, s := range replicas {
+		s.start()
+	}
+	known, _, _ := replicas[0].member()
+	var ready [2]atomic.Bool
+	done := make(chan struct{})
+	var work sync.WaitGroup
+	for i, s := range replicas {
+		ready[i].Store(true)
+		work.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(50 * time.Millisecond):
+					ready[i].Store(s.probe("/readyz").status == 200)
+				}
+			}
+		})
+	}
+	var passed, elsewhere, told atomic.Int64
+	for n := range 4 {
+		ats := []*client{known.at(replicas[0]), known.at(replicas[1])}
+		for _, at := range ats {
+			at.http = newClient("", v).http
+		}
+		work.Go(func() {
+			for turn := n; ; turn++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				i := turn % 2
+				if !ready[i].Load() && ready[1-i].Load() {
+					i = 1 - i
+				}
+				r := ats[i].check(account)
+				if r.err != nil && strings.Contains(r.err.Error(), "connection refused") {
+					elsewhere.Add(1)
+					r = ats[1-i].check(account)
+				}
+				if r.status != 200 {
+					t.Errorf("replica %d: got %s", i, r)
+					return
+				}
+				if r.last {
+					told.Add(1)
+				}
+				passed.Add(1)
+			}
+		})
+	}
+	for i, s := range replicas {
+		testkit.Eventually(t, patience, func() bool { return ready[0].Load() && ready[1].Load() && passed.Load() > int64(100*(i+1)) })
+		s.stop()
+		s.start()
+	}
+	after := passed.Load()
+	testkit.Eventually(t, patience, func() bool { return passed.Load() > after+100 })
+	close(done)
+	work.Wait()
+	t.Logf("%d requests passed, %d of them at the other replica; %d answers closed their connection", passed.Load(), elsewhere.Load(), told.Load())
+	if told.Load() == 0 {
+		t.Error("no answer closed its connection, so nobody was told")
+	}
+}
+
 // A second SIGTERM ends a stop that waits for a slow client, and still in order.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
