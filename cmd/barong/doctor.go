@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"barong/internal/config"
 	"barong/internal/events"
 	"barong/internal/keys"
+	"barong/internal/mail"
 	"barong/session/redisstore"
 )
 
@@ -100,7 +103,7 @@ func (d doctorCommand) Run(p *program) error {
 	}
 	if c.SMTPHost != "" {
 		look("smtp", func(ctx context.Context) (string, error) {
-			return greeting(ctx, net.JoinHostPort(c.SMTPHost, c.SMTPPort))
+			return greeting(ctx, c)
 		})
 	}
 	if broker := c.BrokerURL(); broker != "" {
@@ -346,10 +349,18 @@ func compareClocks(before, there, after time.Time) (string, error) {
 	return "within " + maxSkew.String() + " of the server's", nil
 }
 
-// greeting connects to a mail server and reads its first line.
-func greeting(ctx context.Context, addr string) (string, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+// greeting connects to the mail server and reads its first line.
+func greeting(ctx context.Context, c *config.Config) (string, error) {
+	addr := net.JoinHostPort(c.SMTPHost, c.SMTPPort)
+	port, err := strconv.Atoi(c.SMTPPort)
+	if err != nil {
+		return "", err
+	}
+	dial := new(net.Dialer).DialContext
+	if mail.Security(c.SMTPTLS).FromTheStart(port) {
+		dial = new(tls.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return "", err
 	}

@@ -576,7 +576,7 @@ func (v *server) openMail(limits limit.Limiter) (*mail.Renderer, outbox.Kind, er
 	}
 	sender, err := mail.NewSender(mail.SenderOptions{
 		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
-		Password: c.SMTPPassword.Reveal(), Folder: outboxFolder, Log: v.log,
+		Password: c.SMTPPassword.Reveal(), Security: mail.Security(c.SMTPTLS), Folder: outboxFolder, Log: v.log,
 	})
 	if err != nil {
 		return nil, outbox.Kind{}, err

@@ -23,17 +23,45 @@ import (
 type SenderOptions struct {
 	FromName, FromEmail string
 
-	// Host and Port are the SMTP server's. STARTTLS is used when it is offered, TLS from the beginning on port 465. With a
-	// User the client authenticates, by a mechanism that shows the password only over TLS or to this machine.
+	// Host and Port are the SMTP server's. With a User the client authenticates, by a mechanism that shows the password only
+	// over TLS, to this machine, or where Security is Off.
 	Host           string
 	Port           int
 	User, Password string
+	Security       Security      // default Auto
 	TLS            *tls.Config   // default: the host's certificate is verified against the system's authorities
 	Timeout        time.Duration // of connecting, and of each mail; default 15 s
 
 	// Folder is where mails go as .eml files when Host is empty.
 	Folder string
 	Log    *slog.Logger // default slog.Default()
+}
+
+// Security is how the way to the server is encrypted.
+type Security string
+
+// The ways.
+const (
+	Auto     Security = "auto"     // from the beginning on port 465, else by STARTTLS when it is offered
+	STARTTLS Security = "starttls" // by STARTTLS, or nothing is sent
+	Implicit Security = "implicit" // from the beginning
+	Off      Security = "off"      // never, also when STARTTLS is offered
+)
+
+// FromTheStart reports whether the way is encrypted from the beginning at a port.
+func (s Security) FromTheStart(port int) bool {
+	return s == Implicit || (s == Auto || s == "") && port == 465
+}
+
+// policy is what is done about STARTTLS.
+func (s Security) policy() gomail.TLSPolicy {
+	switch s {
+	case STARTTLS:
+		return gomail.TLSMandatory
+	case Off, Implicit:
+		return gomail.NoTLS
+	}
+	return gomail.TLSOpportunistic
 }
 
 // NewSender returns a Sender over SMTP, or into a folder when no host is set. It does not connect yet.
@@ -116,28 +144,37 @@ func (s *server) client() (*gomail.Client, func(), error) {
 		}
 	}
 	opts := []gomail.Option{
-		gomail.WithPort(s.o.Port), gomail.WithTimeout(s.o.Timeout), gomail.WithTLSPolicy(gomail.TLSOpportunistic),
+		gomail.WithPort(s.o.Port), gomail.WithTimeout(s.o.Timeout), gomail.WithTLSPolicy(s.o.Security.policy()),
 	}
 	if s.o.TLS != nil {
 		opts = append(opts, gomail.WithTLSConfig(s.o.TLS))
 	}
-	if s.o.Port == 465 {
+	dial := new(net.Dialer).DialContext
+	fromTheStart := s.o.Security.FromTheStart(s.o.Port)
+	if fromTheStart {
 		opts = append(opts, gomail.WithSSL())
-	} else {
-		opts = append(opts, gomail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-			mu.Lock()
-			defer mu.Unlock()
-			conn = c
-			return c, err
-		}))
+		dial = (&tls.Dialer{Config: s.o.TLS}).DialContext
 	}
+	opts = append(opts, gomail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		conn = c
+		return c, nil
+	}))
 	if s.o.User != "" {
 		opts = append(opts, gomail.WithUsername(s.o.User), gomail.WithPassword(s.o.Password))
-		if loopback(s.o.Host) {
+		switch {
+		case loopback(s.o.Host) || s.o.Security == Off:
 			opts = append(opts, gomail.WithOpportunisticSMTPAuth(gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthSCRAMSHA1,
 				gomail.SMTPAuthCramMD5, gomail.SMTPAuthPlainNoEnc, gomail.SMTPAuthLoginNoEnc))
-		} else {
+		case fromTheStart: // the library does not see that a connection which it has not dialled is encrypted
+			opts = append(opts, gomail.WithOpportunisticSMTPAuth(gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthSCRAMSHA1,
+				gomail.SMTPAuthCramMD5, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin))
+		default:
 			opts = append(opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover))
 		}
 	}
@@ -201,9 +238,6 @@ func (s *server) dial(ctx context.Context) (*connection, error) {
 	if err != nil {
 		hangUp()
 		return nil, err
-	}
-	if s.o.Port == 465 {
-		hangUp = func() { conn.Close() }
 	}
 	return &connection{client: client, smtp: conn, hangUp: hangUp}, nil
 }

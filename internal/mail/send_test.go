@@ -105,6 +105,11 @@ func (s *mailServer) got() []received {
 
 // serve starts a server; with a certificate it offers STARTTLS.
 func serve(t *testing.T, certificate *tls.Config) *mailServer {
+	return serveOver(t, certificate, false)
+}
+
+// serveOver starts a server that speaks TLS from the start, or like serve.
+func serveOver(t *testing.T, certificate *tls.Config, fromTheStart bool) *mailServer {
 	t.Helper()
 	s := &mailServer{host: "127.0.0.1"}
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
@@ -118,6 +123,9 @@ func serve(t *testing.T, certificate *tls.Config) *mailServer {
 		t.Fatal(err)
 	}
 	s.port = l.Addr().(*net.TCPAddr).Port
+	if fromTheStart {
+		l = tls.NewListener(l, certificate)
+	}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return s
@@ -277,6 +285,70 @@ func TestSendWithSTARTTLSAndLogin(t *testing.T) {
 	}
 	if n := len(s.got()); n != 1 {
 		t.Errorf("%d mails", n)
+	}
+}
+
+// TestSecurity tries every way on every kind of server.
+func TestSecurity(t *testing.T) {
+	server, client := certificate(t)
+	plain, starttls, implicit := serve(t, nil), serve(t, server), serveOver(t, server, true)
+	for _, c := range []struct {
+		name  string
+		s     *mailServer
+		mode  Security
+		user  string
+		sent  bool
+		inTLS bool
+	}{
+		{"plain", plain, Auto, "", true, false},
+		{"plain", plain, STARTTLS, "", false, false},
+		{"plain", plain, Implicit, "", false, false},
+		{"plain", plain, Off, "", true, false},
+		{"plain", plain, Off, "barong", true, false},
+		{"STARTTLS", starttls, "", "barong", true, true},
+		{"STARTTLS", starttls, Auto, "barong", true, true},
+		{"STARTTLS", starttls, STARTTLS, "barong", true, true},
+		{"STARTTLS", starttls, Implicit, "", false, false},
+		{"STARTTLS", starttls, Off, "", true, false},
+		{"STARTTLS", starttls, Off, "barong", false, false}, // this server wants TLS before a login
+		{"TLS", implicit, Auto, "", false, false},
+		{"TLS", implicit, STARTTLS, "", false, false},
+		{"TLS", implicit, Implicit, "barong", true, true},
+		{"TLS", implicit, Off, "", false, false},
+	} {
+		o := SenderOptions{Host: c.s.host, Port: c.s.port, Security: c.mode, User: c.user, TLS: client}
+		if c.user != "" {
+			o.Password = "Tecohvi0"
+		}
+		if !c.sent {
+			o.Timeout = 300 * time.Millisecond // who waits for the other's first word waits in vain
+		}
+		before := len(c.s.got())
+		err := sender(t, o).Send(t.Context(), message(t, SessionCreated, "en", "ann@example.com"))
+		got := c.s.got()[before:]
+		if !c.sent {
+			if err == nil || outbox.IsPermanent(err) || len(got) > 0 {
+				t.Errorf("%s server, %q, user %q: %v, %d mails", c.name, c.mode, c.user, err, len(got))
+			}
+			continue
+		}
+		if err != nil || len(got) != 1 || got[0].tls != c.inTLS || got[0].login != c.user {
+			t.Errorf("%s server, %q, user %q: %v, %+v", c.name, c.mode, c.user, err, got)
+		}
+	}
+	// Verified as well.
+	o := SenderOptions{Host: implicit.host, Port: implicit.port, Security: Implicit}
+	if err := sender(t, o).Send(t.Context(), message(t, SessionCreated, "en", "ann@example.com")); err == nil {
+		t.Error("an unknown certificate is trusted")
+	}
+	for _, c := range []struct {
+		mode Security
+		port int
+		want bool
+	}{{Auto, 465, true}, {"", 465, true}, {Auto, 587, false}, {Implicit, 25, true}, {STARTTLS, 465, false}, {Off, 465, false}} {
+		if got := c.mode.FromTheStart(c.port); got != c.want {
+			t.Errorf("%q at %d: from the start %v", c.mode, c.port, got)
+		}
 	}
 }
 
