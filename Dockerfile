@@ -18,7 +18,8 @@ COPY --from=build /out/barong /barong
 USER 65532:65532
 WORKDIR /
 VOLUME /data
-ENV BARONG_HTTP_ADDR=0.0.0.0:8080
+# Deployments of the original mount their files below its image's folder.
+ENV BARONG_HTTP_ADDR=0.0.0.0:8080 BARONG_CONFIG_FOLDER=/home/app/config
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/barong", "healthcheck"]
 ENTRYPOINT ["/barong"]

@@ -65,7 +65,7 @@ const (
 // Configs are the settings that clients may know.
 type Configs struct {
 	SessionTTL        time.Duration
-	PhoneVerification string // "mock", "twilio_sms" or "twilio_verify"
+	PhoneVerification string // "none", "mock", "twilio_sms" or "twilio_verify"
 	MinEntropy        int
 	PasswordRegexp    string
 }

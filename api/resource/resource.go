@@ -6,6 +6,7 @@ package resource
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"barong/api/account"
@@ -25,7 +26,7 @@ type Options struct {
 	DB       *db.DB
 	Cookies  *authz.Cookies
 	Files    account.Files
-	SMS      sms.Provider
+	SMS      sms.Provider // nil where NoPhones is
 	Codes    sms.Indexer // keys the digests of phone codes
 	Limits   limit.Limiter
 	Now      func() time.Time
@@ -36,6 +37,7 @@ type Options struct {
 	ExpireRequired bool     // documents must name an expiry date that has not passed
 	MaxUpload      int64    // bytes of one file
 
+	NoPhones   bool // there are no phones, and no routes for them
 	Legacy     bool
 	RateLimits bool // false lifts the limits on wrong phone codes and on uploads at the same time, for load tests
 }
@@ -171,7 +173,7 @@ func (m *Module) Routes() []rest.Route {
 		filters, pages = nil, nil
 		userData = rest.String
 	}
-	return []rest.Route{
+	routes := []rest.Route{
 		{
 			Method: "GET", Path: "/resource/users/me", Summary: "Shows the caller's account.",
 			Access: rest.User, Prefix: users, Success: 200, Output: "UserWithFullInfo", Handle: m.me,
@@ -401,4 +403,8 @@ func (m *Module) Routes() []rest.Route {
 			Success: 204, Added: true, Handle: m.endSession, Errors: []fault.Code{fault.NotFound},
 		},
 	}
+	if m.NoPhones {
+		routes = slices.DeleteFunc(routes, func(r rest.Route) bool { return strings.HasPrefix(r.Path, "/resource/phones") })
+	}
+	return routes
 }

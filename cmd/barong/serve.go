@@ -702,13 +702,9 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	texts, err := sms.New(v.ctx, sms.Options{
-		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
-		AccountSID: c.TwilioAccountSID, AuthToken: c.TwilioAuthToken.Reveal(), From: c.TwilioPhoneNumber,
-		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
-	})
+	texts, err := v.openSMS()
 	if err != nil {
-		return fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+		return err
 	}
 	puzzle, err := v.captcha()
 	if err != nil {
@@ -774,7 +770,7 @@ func (v *server) openAPI() error {
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
 			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
 			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
-			RateLimits: c.RateLimits != "off",
+			RateLimits: c.RateLimits != "off", NoPhones: texts == nil,
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
@@ -787,6 +783,23 @@ func (v *server) openAPI() error {
 		Files: files, Version: build.Version,
 	})
 	return err
+}
+
+// openSMS makes what proves phone numbers: nothing, where there are no phones.
+func (v *server) openSMS() (sms.Provider, error) {
+	c := v.config
+	if c.PhoneVerification == "none" {
+		return nil, nil
+	}
+	texts, err := sms.New(v.ctx, sms.Options{
+		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
+		AccountSID: c.TwilioAccountSID, AuthToken: c.TwilioAuthToken.Reveal(), From: c.TwilioPhoneNumber,
+		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+	}
+	return texts, nil
 }
 
 func (v *server) openFiles() (*blob.Store, error) {

@@ -44,7 +44,7 @@ func TestSockets(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(b), err
 	}
-	env := []string{"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_PASSWORD=Tr0ub4dor&3xyz"}
+	env := []string{"BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_PASSWORD=Tr0ub4dor&3xyz", "BARONG_PHONE_VERIFICATION=none"}
 	for _, name := range []string{"http", "check", "grpc", "ops"} {
 		env = append(env, fmt.Sprintf("BARONG_%s_ADDR=unix:%s", map[string]string{
 			"http": "HTTP", "check": "CHECK", "grpc": "GRPC", "ops": "OPS",
@@ -71,11 +71,24 @@ func TestSockets(t *testing.T) {
 		{"check", "/api/v2/forward-auth", []string{"X-Forwarded-Method", "GET", "X-Forwarded-Uri", guarded}, 401, `{"errors":["authz.invalid_session"]}`},
 		{"check", "/api/v2/auth-request", []string{"X-Original-Method", "GET", "X-Original-URI", pass}, 200, ""},
 		{"check", "/api/v2/identity/ping", nil, 404, `{"error":"Route is not found"}`},
+		// Without phones there are none of their routes; others of the section want a token.
+		{"http", "/api/v2/resource/phones", nil, 404, `{"error":"Route is not found"}`},
+		{"http", "/api/v2/resource/phones/verify", nil, 404, `{"error":"Route is not found"}`},
+		{"http", "/api/v2/resource/profiles/me", nil, 401, `{"errors":["jwt.decode_and_verify"]}`},
 	} {
 		status, body, err := send(c.listener, c.path, c.headers...)
 		if err != nil || status != c.status || body != c.body {
 			t.Errorf("%s %s %v: got %d %s, %v; want %d %s", c.listener, c.path, c.headers, status, body, err, c.status, c.body)
 		}
+	}
+	for _, document := range []string{"/api/v2/openapi.json", "/api/v2/restful_api.json"} {
+		status, body, err := send("http", document)
+		if err != nil || status != 200 || strings.Contains(body, "/resource/phones") || !strings.Contains(body, "/resource/profiles") {
+			t.Errorf("%s: %d, %v, phones %v", document, status, err, strings.Contains(body, "/resource/phones"))
+		}
+	}
+	if _, body, err := send("http", "/api/v2/identity/configs"); err != nil || !strings.Contains(body, `"phone_verification_type":"none"`) {
+		t.Errorf("configs: %s, %v", body, err)
 	}
 	conn, err := grpc.NewClient("unix:"+socket("grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
