@@ -299,6 +299,11 @@ func TestEndToEnd(t *testing.T) {
 	for _, g := range gateways {
 		t.Run(g.name, func(t *testing.T) { w.walk(t, addrs[g.name]) })
 	}
+	s := w.openSessions(t)
+	w.dialects(t, s)
+	for _, g := range gateways {
+		t.Run(g.name+" as browsers are", func(t *testing.T) { w.throughGateway(t, addrs[g.name], s) })
+	}
 	t.Run("listeners", func(t *testing.T) {
 		for _, target := range []string{
 			"/api/v2/identity/ping", "/api/v2/barong/identity/ping", "/.well-known/jwks.json", "/api/v2/openapi.json", "/docs",
