@@ -27,7 +27,7 @@ type Options struct {
 	Cookies  *authz.Cookies
 	Files    account.Files
 	SMS      sms.Provider // nil where NoPhones is
-	Codes    sms.Indexer // keys the digests of phone codes
+	Codes    sms.Indexer  // keys the digests of phone codes
 	Limits   limit.Limiter
 	Now      func() time.Time
 
