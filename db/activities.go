@@ -376,6 +376,14 @@ func (f *ActivityFilter) whereDays(s *listQuery, first, last time.Time) {
 	}
 }
 
+// LatestActivities are a user's activities since a time, newest first, at most limit.
+func (q queries) LatestActivities(ctx context.Context, userID int64, since time.Time, limit int64) ([]Activity, error) {
+	var rows []Activity
+	err := q.idb.NewSelect().Model(&rows).Where("user_id = ?", userID).Where("created_at > ?", since.UTC()).
+		Order("created_at DESC", "id DESC").Limit(limit).Scan(ctx)
+	return rows, Translate(err)
+}
+
 // AddToActivities adds to the counts of rows, by id: refusals like them that were not given rows of their own.
 func (tx *Tx) AddToActivities(ctx context.Context, more map[int64]int) error {
 	const most = 500 // rows of one statement; each replica counts at rows that it wrote itself, so that none waits for another

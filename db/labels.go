@@ -30,6 +30,12 @@ func (q queries) Label(ctx context.Context, userID int64, key, scope string) (*L
 	return l, nil
 }
 
+// CountLabels counts a user's labels of a scope.
+func (q queries) CountLabels(ctx context.Context, userID int64, scope string) (int, error) {
+	n, err := q.idb.NewSelect().Model((*Label)(nil)).Where("user_id = ?", userID).Where("scope = ?", scope).Count(ctx)
+	return int(n), Translate(err)
+}
+
 // InsertLabel stores a new label. One of that key and scope is ErrTaken.
 func (tx *Tx) InsertLabel(ctx context.Context, l *Label) error {
 	l.CreatedAt, l.UpdatedAt = tx.Now(), tx.Now()

@@ -186,7 +186,10 @@ func TestSecondFactor(t *testing.T) {
 		opened(t, with(e.Code(t, secret, 0)).Want(t, 201))
 		with(e.Code(t, secret, 0)).Want(t, 422, "totp.error")
 		failed := `session login::2fa failed {"reason":"OTP code is invalid"}`
-		wantActivities(t, e, failed, failed, "session login::2fa succeed")
+		wantActivities(t, e, failed, "session login::2fa succeed")
+		if n := e.Activities(t)[0].Count; n != 2 {
+			t.Errorf("the row counts %d failures, want 2", n)
+		}
 		wantEvents(t, e, "system.session.create")
 
 		// A recovery code works in place of one, once.

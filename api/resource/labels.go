@@ -77,6 +77,9 @@ func (m *Module) reserved(key string) bool {
 	return !m.Legacy && slices.ContainsFunc(m.StorageTitles, func(title string) bool { return account.NormalLabel(title) == key })
 }
 
+// maxLabels is how many public labels users may give themselves. They are shown, and told in events, with the user.
+const maxLabels = 100
+
 // createLabel answers POST /resource/labels.
 func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
 	key, value := c.String("key"), c.String("value")
@@ -85,7 +88,13 @@ func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
 	}
 	var l *db.Label
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		l, err = u.CreateLabel(ctx, c.User, key, value, account.Public, nil)
+		if l, err = u.CreateLabel(ctx, c.User, key, value, account.Public, nil); err != nil {
+			return err
+		}
+		n, err := u.CountLabels(ctx, c.User.ID, account.Public)
+		if err == nil && n > maxLabels {
+			err = fault.New("resource.labels.limit_reached")
+		}
 		return err
 	})
 	if err != nil {

@@ -1,11 +1,14 @@
 package resource_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"barong/api/account"
+	"barong/db"
 	"barong/internal/apitest"
 )
 
@@ -138,4 +141,35 @@ func TestTransport(t *testing.T) {
 	}
 	b.Post(t, "/resource/labels", as, apitest.Form("key", strings.Repeat("x", 300<<10))).Want(t, 413, "request.too_large")
 	b.Post(t, "/resource/labels", as, apitest.Form("key", "a\x00b", "value", "abc")).Want(t, 400, "request.malformed_body")
+}
+
+// TestHundredLabels holds that users cannot give themselves labels without end.
+func TestHundredLabels(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b := start(t, e)
+		u, other := b.member(t), b.member(t)
+		post := func(who *db.User, key string) *apitest.Answer {
+			return b.Post(t, "/resource/labels", apitest.As(who), apitest.Form("key", key, "value", "value"))
+		}
+		e.Update(t, func(ctx context.Context, tx *db.Tx) error {
+			for i := range 99 {
+				if err := tx.InsertLabel(ctx, &db.Label{UserID: u.ID, Key: fmt.Sprint("key-", i), Value: "value", Scope: account.Public}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		b.label(t, u, "staff", "value", account.Private) // counts for nothing
+		post(u, "hundredth").Want(t, 201)
+		e.Events()
+		post(u, "another").Want(t, 422, "resource.labels.limit_reached")
+		post(u, "hundredth").Want(t, 422, "key.taken")
+		b.wantEvents(t)
+		post(other, "another").Want(t, 201)
+		b.Patch(t, "/resource/labels/hundredth", apitest.As(u), apitest.Form("value", "changed")).Want(t, 200)
+		b.label(t, u, "more", "value", account.Private)
+		b.Delete(t, "/resource/labels/key-7", apitest.As(u)).WantBody(t, 204, "")
+		post(u, "another").Want(t, 201)
+	})
 }

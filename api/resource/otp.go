@@ -72,7 +72,7 @@ func (m *Module) generateQRCode(ctx context.Context, c *rest.Call) error {
 		if err := u.StoreTOTP(ctx, c.User, t); err != nil {
 			return err
 		}
-		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
+		return u.RecordRepeatable(ctx, c.User, m.client(c), "otp", action)
 	})
 	if errors.Is(err, refused) { // enabled a moment ago
 		return m.refuseOTP(ctx, c, action, alreadyEnabled, refused)

@@ -108,7 +108,7 @@ const (
 
 var (
 	passwordCodes = []fault.Code{"password.too_long", "password.requirements", "password.weak"}
-	labelCodes    = []fault.Code{"key.too_short", "key.too_long", "key.invalid", "key.taken", "key.exclusion", "value.too_short", "value.too_long", "value.invalid"}
+	labelCodes    = []fault.Code{"key.too_short", "key.too_long", "key.invalid", "key.taken", "key.exclusion", "value.too_short", "value.too_long", "value.invalid", "resource.labels.limit_reached"}
 	profileCodes  = []fault.Code{
 		"first_name.too_long", "first_name.invalid", "last_name.too_long", "last_name.invalid", "dob.invalid",
 		"city.too_long", "city.invalid", "country.must have alpha2 or alpha3 format",

@@ -216,6 +216,7 @@ var catalogue = [...]Entry{
 	{"resource.documents.invalid_format", 422, "The expiry date is missing or has no year of four digits."},
 	{"resource.documents.limit_reached", 400, "The user has more documents than allowed."},
 	{"resource.documents.limit_will_be_reached", 400, "The upload would pass the number of documents allowed."},
+	{"resource.labels.limit_reached", 422, "The caller has a hundred public labels; one must go before another is added."},
 	{"resource.labels.private", 400, "Private labels cannot be changed by their owner."},
 	{"resource.otp.already_enabled", 400, "The second factor is switched on already."},
 	{"resource.otp.invalid", 422, "The second-factor code is wrong."},
