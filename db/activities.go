@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"barong/internal/email"
+
 	"github.com/uptrace/bun"
 )
 
@@ -76,7 +78,7 @@ func (f *ActivityFilter) resolve(ctx context.Context, q queries) (bool, error) {
 		sel = sel.Where("uid = ?", *f.UID)
 	}
 	if f.Email != nil {
-		sel = sel.Where("lower(email) = ?", NormalEmail(*f.Email))
+		sel = sel.Where("lower(email) IN (?)", bun.List(email.Spellings(*f.Email)))
 	}
 	if f.UserID != 0 {
 		sel = sel.Where("id = ?", f.UserID)

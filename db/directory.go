@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"barong/internal/email"
+
 	"github.com/uptrace/bun"
 )
 
@@ -63,7 +65,7 @@ func (f *UserFilter) name(s *listQuery) {
 		s.add(" AND u.uid = ?", *f.UID)
 	}
 	if f.Email != nil {
-		s.add(" AND lower(u.email) = ?", NormalEmail(*f.Email))
+		s.add(" AND lower(u.email) IN (?)", bun.List(email.Spellings(*f.Email)))
 	}
 }
 

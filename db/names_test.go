@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -113,4 +114,43 @@ func found(t *testing.T, d *db.DB, f db.UserFilter) []string {
 		uids = append(uids, rows[i].UID)
 	}
 	return uids
+}
+
+// TestAddressesOfOlderReleases: an address that was stored with the A-labels of its domain is found in any spelling, and put
+// into the normal form unless that is somebody else's; then each is found by their own.
+func TestAddressesOfOlderReleases(t *testing.T) {
+	bothEngines(t, func(t *testing.T, d *db.DB) {
+		unicode := insertUser(t, d, "ID0000000001", "u@bücher.example")
+		twin := insertUser(t, d, "ID0000000002", "u@xn--bcher-kva.example")
+		alone := insertUser(t, d, "ID0000000003", "v@XN--bcher-kva.example")
+		insertUser(t, d, "ID0000000004", "w@bucher.example")
+		find := func(want *db.User, spellings ...string) {
+			t.Helper()
+			for _, s := range spellings {
+				if u, err := d.UserByEmail(t.Context(), s); err != nil || u.UID != want.UID {
+					t.Errorf("%s: %+v, %v", s, u, err)
+				}
+			}
+		}
+		for _, want := range []int{1, 0} {
+			find(unicode, "u@bücher.example", "U@BÜCHER.example")
+			find(twin, "u@xn--bcher-kva.example")
+			find(alone, "v@bücher.example", "v@xn--bcher-kva.example", "V@bu\u0308cher.example")
+			for _, s := range []string{"v@bücher.example", "v@xn--bcher-kva.example"} {
+				if got := found(t, d, db.UserFilter{Email: &s}); !slices.Equal(got, []string{alone.UID}) {
+					t.Errorf("filter %s: %q", s, got)
+				}
+			}
+			if _, err := d.UserByEmail(t.Context(), "x@bücher.example"); !errors.Is(err, db.ErrNotFound) {
+				t.Errorf("nobody: %v", err)
+			}
+			n, taken, err := d.NormalizeEmails(t.Context())
+			if err != nil || n != want || !slices.Equal(taken, []string{twin.UID}) {
+				t.Errorf("changed %d, taken %q, %v", n, taken, err)
+			}
+			if u, err := d.UserByUID(t.Context(), alone.UID); err != nil || u.Email != "v@bücher.example" {
+				t.Errorf("%+v, %v", u, err)
+			}
+		}
+	})
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"barong/internal/email"
+
 	"github.com/uptrace/bun"
 )
 
@@ -412,12 +414,12 @@ func (tx *Tx) RememberNetwork(ctx context.Context, userID int64, network string)
 }
 
 // KnownNetwork reports whether the account of an address, if there is one, was signed in from a network.
-func (q queries) KnownNetwork(ctx context.Context, email, network string) (bool, error) {
-	if !storable(email) {
+func (q queries) KnownNetwork(ctx context.Context, address, network string) (bool, error) {
+	if !storable(address) {
 		return false, nil
 	}
 	known, err := q.idb.NewSelect().Table("user_networks").Where("network = ?", network).
-		Where("user_id = (SELECT id FROM users WHERE lower(email) = ?)", NormalEmail(email)).Exists(ctx)
+		Where("user_id IN (SELECT id FROM users WHERE lower(email) IN (?))", bun.List(email.Spellings(address))).Exists(ctx)
 	return known, Translate(err)
 }
 

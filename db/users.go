@@ -3,19 +3,21 @@ package db
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"barong/internal/bus"
+	"barong/internal/email"
 	"barong/session"
 
 	"github.com/uptrace/bun"
 )
 
-// NormalEmail is the form in which addresses are stored and compared: trimmed, lower case.
-func NormalEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
+// NormalEmail is the form in which addresses are stored, compared and shown; see email.Normal.
+func NormalEmail(address string) string { return email.Normal(address) }
 
 // storable reports whether texts can stand in a column: Postgres keeps valid UTF-8 alone, and neither engine gets a NUL
 // from us. What cannot be stored is not there: a look-up for it finds nothing, it does not fail.
@@ -51,9 +53,52 @@ func (q queries) UserByID(ctx context.Context, id int64) (*User, error) {
 	return q.user(ctx, "id = ?", id)
 }
 
-// UserByEmail finds a user by address without regard to case and surrounding space, or ErrNotFound.
-func (q queries) UserByEmail(ctx context.Context, email string) (*User, error) {
-	return q.user(ctx, "lower(email) = ?", NormalEmail(email))
+// UserByEmail finds a user by address, in any spelling of it, or ErrNotFound. Where an older release has let two people
+// have two spellings, each is found by their own.
+func (q queries) UserByEmail(ctx context.Context, address string) (*User, error) {
+	spellings := email.Spellings(address)
+	if len(spellings) == 1 || !storable(spellings...) {
+		return q.user(ctx, "lower(email) = ?", spellings[0])
+	}
+	u := new(User)
+	err := q.idb.NewSelect().Model(u).Where("lower(email) IN (?)", bun.List(spellings)).
+		OrderExpr("lower(email) = ? DESC, lower(email) = ? DESC", spellings[0], spellings[1]).Limit(1).Scan(ctx)
+	if err != nil {
+		return nil, Translate(err)
+	}
+	return u, nil
+}
+
+// NormalizeEmails puts addresses that an older release has stored with the A-labels of their domains into the normal form,
+// and returns how many. An address that is somebody else's by then is left: taken are the uids that have them.
+func (d *DB) NormalizeEmails(ctx context.Context) (changed int, taken []string, err error) {
+	var rows []User
+	if err := d.idb.NewSelect().Model(&rows).Column("id", "uid", "email").Where("lower(email) LIKE '%xn--%'").Order("id").Scan(ctx); err != nil {
+		return 0, nil, Translate(err)
+	}
+	for i := range rows {
+		u := &rows[i]
+		normal := NormalEmail(u.Email)
+		if normal == u.Email {
+			continue
+		}
+		err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
+			_, err := tx.NewUpdate().Model((*User)(nil)).Set("email = ?", normal).Where("id = ? AND email = ?", u.ID, u.Email).Exec(ctx)
+			if err != nil {
+				return Translate(err)
+			}
+			tx.Notify(bus.UserChanged, u.UID)
+			return nil
+		})
+		if _, other := errors.AsType[*ErrTaken](err); other {
+			taken = append(taken, u.UID)
+		} else if err != nil {
+			return changed, taken, err
+		} else {
+			changed++
+		}
+	}
+	return changed, taken, nil
 }
 
 // LockUser reads a user row and keeps it to this transaction, so that two writers of one account take turns.

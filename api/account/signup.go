@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"barong/db"
+	"barong/internal/email"
 	"barong/internal/fault"
 	"barong/session"
 )
@@ -162,13 +163,18 @@ const maxEmail = 255
 
 // ValidEmail reports whether an address, already in its normal form, has the syntax that is accepted: atoms separated by
 // single dots before the last "@", labels of letters, digits and inner hyphens behind it, the last one letters only. It
-// is narrower than RFC 5321 (no quoted strings, no address literals).
-func ValidEmail(email string) bool {
-	at := strings.LastIndexByte(email, '@')
-	if at < 0 || !utf8.ValidString(email) || utf8.RuneCountInString(email) > maxEmail {
+// is narrower than RFC 5321 (no quoted strings, no address literals). A domain of other scripts must have A-labels, which
+// are what mail servers take, and must not be too long with them.
+func ValidEmail(address string) bool {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 || !utf8.ValidString(address) || utf8.RuneCountInString(address) > maxEmail {
 		return false
 	}
-	local, domain := email[:at], email[at+1:]
+	delivered, ok := email.ASCIIDomain(address)
+	if !ok || utf8.RuneCountInString(delivered) > maxEmail {
+		return false
+	}
+	local, domain := address[:at], address[at+1:]
 	if utf8.RuneCountInString(local) > 64 {
 		return false
 	}
@@ -187,7 +193,7 @@ func ValidEmail(email string) bool {
 			return false
 		}
 		if strings.IndexFunc(label, func(r rune) bool {
-			return !(unicode.IsLetter(r) || !last && (unicode.IsDigit(r) || r == '-'))
+			return !(unicode.IsLetter(r) || unicode.IsMark(r) || !last && (unicode.IsDigit(r) || r == '-'))
 		}) >= 0 {
 			return false
 		}

@@ -31,6 +31,13 @@ func TestValidEmail(t *testing.T) {
 		"first.last+tag@sub.example.com":        true,
 		"o'hara_!#$%^&*{}/=?`|~@example.com":    true,
 		"юзер@пример.рф":                        true,
+		"u@उदाहरण.परीक्षा":                      true, // marks are part of words
+		"u@例え.テスト":                              true,
+		"u@xn--0.example":                       false, // no A-label
+		"u@example.xn--0":                       false,
+		"u@bü_cher.example":                     false,
+		"u@" + strings.Repeat("ü", 63) + ".io":  false, // too long with its A-labels
+		"u@ab\u202ec.example":                   false,
 		strings.Repeat("a", 64) + "@b.io":       true,
 		strings.Repeat("a", 65) + "@b.io":       false,
 		"":                                      false,

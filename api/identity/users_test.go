@@ -77,6 +77,52 @@ func TestSignUp(t *testing.T) {
 	})
 }
 
+// TestOneAddressInManySpellings: whoever writes a domain in Unicode, with A-labels or in capitals writes one address.
+func TestOneAddressInManySpellings(t *testing.T) {
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		s := start(t, e, nil)
+		post := func(path, address, password string) *apitest.Answer {
+			return s.Post(t, path, apitest.Form("email", address, "password", password))
+		}
+		for i, spellings := range [][]string{
+			{"u@bücher.example", "U@xn--BCHER-kva.example", "u@BÜCHER.example", "u@bu\u0308cher.example", " u@bücher。example "},
+			{"u@xn--e1afmkfd.xn--p1ai", "u@пример.рф"},
+			{"josé@example.com", "JOSE\u0301@example.com"},
+		} {
+			shown := []string{"u@bücher.example", "u@пример.рф", "josé@example.com"}[i]
+			if got := post("/identity/users", spellings[0], apitest.Password).Want(t, 201).Object(t)["email"]; got != shown {
+				t.Errorf("%s is shown as %v", spellings[0], got)
+			}
+			for _, spelling := range spellings {
+				post("/identity/users", spelling, apitest.Password).Want(t, 422, "email.taken")
+				post("/identity/sessions", spelling, apitest.Password).Want(t, 201)
+				if u, err := e.DB.UserByEmail(t.Context(), spelling); err != nil || u.Email != shown {
+					t.Errorf("%q is found as %+v, %v", spelling, u, err)
+				}
+			}
+			for _, m := range e.Mails(t) {
+				if m.To != shown {
+					t.Errorf("a mail to %q", m.To)
+				}
+			}
+		}
+		for _, address := range []string{"u@xn--0.example", "u@example.xn--0", "u@bü_cher.example", "u@bucher.exa_mple"} {
+			post("/identity/users", address, apitest.Password).Want(t, 422, "email.invalid")
+		}
+		post("/identity/users", "u@bucher.example", apitest.Password).Want(t, 201) // another domain
+		// The spellings of an address share one limit.
+		for i := range limit.EmailCode.Max + 1 {
+			address, want := []string{"u@bücher.example", "u@xn--bcher-kva.example"}[i%2], 201
+			if i == limit.EmailCode.Max {
+				want = 429
+			}
+			if a := s.Post(t, "/identity/users/email/generate_code", apitest.Form("email", address)); a.Status != want {
+				t.Errorf("%d, for %s: %d %s", i, address, a.Status, a.Body)
+			}
+		}
+	})
+}
+
 func TestSignUpRefusals(t *testing.T) {
 	t.Parallel()
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {

@@ -173,6 +173,14 @@ func (b *bench) post(t *testing.T, path string, data any) answer {
 	return b.call(t, "POST", path, data)
 }
 
+// want201 checks that the answer shows the user of an address.
+func (a answer) want201(t *testing.T, address string) {
+	t.Helper()
+	if a.status != 201 || !strings.Contains(a.body, `"email":"`+address+`"`) {
+		t.Errorf("%d %s, want 201 and %s", a.status, a.body, address)
+	}
+}
+
 func (a answer) want(t *testing.T, status int, body string) {
 	t.Helper()
 	if a.status != status || a.body != body {
@@ -639,6 +647,15 @@ func TestMakeAndUpdateUsers(t *testing.T) {
 			t.Errorf("%v", names)
 		}
 		uid := got["uid"].(string)
+		b.post(t, "/users", object{"email": "u@xn--bcher-kva.example", "password": apitest.Password}).want201(t, "u@bücher.example")
+		b.post(t, "/users", object{"email": "u@BÜCHER.example", "password": apitest.Password}).want(t, 422, `{"error":["Email has already been taken"]}`)
+		b.post(t, "/users/import", object{"email": "u@xn--bcher-kva.example", "password_digest": digest}).want(t, 422, `{"error":"User already exists by this email"}`)
+		b.post(t, "/users/get", object{"email": "u@xn--bcher-kva.example"}).want201(t, "u@bücher.example")
+		for _, spelling := range []string{"u@bücher.example", "u@xn--bcher-kva.example"} {
+			if list := b.post(t, "/users/list", object{"email": spelling}); list.status != 200 || !strings.Contains(list.body, `"email":"u@bücher.example"`) {
+				t.Errorf("filter by %s: %d %s", spelling, list.status, list.body)
+			}
+		}
 		b.post(t, "/users", object{"email": "new@barong.test", "password": "x"}).want(t, 422,
 			`{"error":["Email has already been taken","Password requirements"]}`)
 		b.post(t, "/users", object{"email": "x"}).want(t, 422, `{"error":"password is missing, password is empty"}`)

@@ -11,6 +11,7 @@ import (
 	"barong/api/account"
 	"barong/api/rest"
 	"barong/db"
+	"barong/internal/email"
 	"barong/internal/fault"
 	"barong/internal/phone"
 )
@@ -170,16 +171,17 @@ var bcryptDigest = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]
 
 // importable reports whether an address, which other rules may have let in than those for people who sign up, can be
 // written to and stored.
-func importable(email string) bool {
-	parsed, err := mail.ParseAddress(email)
-	return err == nil && parsed.Name == "" && parsed.Address == email && len(email) <= 255 &&
-		strings.IndexFunc(email, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) < 0
+func importable(address string) bool {
+	parsed, err := mail.ParseAddress(address)
+	_, deliverable := email.ASCIIDomain(address)
+	return err == nil && deliverable && parsed.Name == "" && parsed.Address == address && len(address) <= 255 &&
+		strings.IndexFunc(address, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) < 0
 }
 
 // importUser answers POST /management/users/import: the user with their phone and profile, or nothing.
 func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
-	email := db.NormalEmail(c.String("email"))
-	if _, err := m.DB.UserByEmail(ctx, email); err == nil {
+	address := db.NormalEmail(c.String("email"))
+	if _, err := m.DB.UserByEmail(ctx, address); err == nil {
 		return errImported
 	} else if !errors.Is(err, db.ErrNotFound) {
 		return err
@@ -189,7 +191,7 @@ func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	var wrong []string
-	if !importable(email) {
+	if !importable(address) {
 		wrong = append(wrong, sentence("email.invalid"))
 	}
 	if !bcryptDigest.MatchString(c.String("password_digest")) {
@@ -210,7 +212,7 @@ func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	user := &db.User{
-		UID: uid, Email: email, PasswordDigest: c.String("password_digest"), Role: "member", State: account.Pending, ReferralID: referrer,
+		UID: uid, Email: address, PasswordDigest: c.String("password_digest"), Role: "member", State: account.Pending, ReferralID: referrer,
 	}
 	row := *user
 	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {

@@ -251,9 +251,26 @@ func (v *server) openDatabase(migrate bool) error {
 	if err := v.checkSeals(); err != nil {
 		return err
 	}
+	v.background(v.normalizeEmails)
 	v.background(v.indexNames)
 	v.every(10*time.Minute, v.indexNames) // replicas of an older release may run on for a while
 	return nil
+}
+
+// normalizeEmails puts the addresses that an older release has stored with A-labels into the form of today.
+func (v *server) normalizeEmails(ctx context.Context) {
+	changed, taken, err := v.db.NormalizeEmails(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		v.log.Error("addresses of other scripts are not in one form; each is found in any all the same", "error", err)
+	case changed > 0:
+		v.log.Info("addresses of other scripts were put into one form", "accounts", changed)
+	}
+	for _, uid := range taken {
+		v.log.Warn("two accounts have one address in two spellings; each signs in with its own. Close the one that is not used", "uid", uid)
+	}
 }
 
 // indexNames makes the names that an older release has written findable without regard to case.

@@ -12,7 +12,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
+	"barong/internal/email"
 	"barong/internal/outbox"
 
 	gomail "github.com/wneessen/go-mail"
@@ -90,17 +92,22 @@ func NewSender(o SenderOptions) (Sender, error) {
 // compose builds the MIME message.
 func (o *SenderOptions) compose(m Message) (*gomail.Msg, error) {
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
-	if err := msg.FromFormat(oneLine(o.FromName, 200), o.FromEmail); err != nil {
+	from, _ := email.ASCIIDomain(o.FromEmail)
+	if err := msg.FromFormat(oneLine(o.FromName, 200), from); err != nil {
 		return nil, err
 	}
-	// Address.String quotes a local part where mail needs it and an account's address does not.
 	if oneLine(m.To, 320) != m.To {
 		return nil, outbox.Permanent(errors.New("the recipient's address has line breaks or is too long"))
 	}
-	if err := msg.To((&netmail.Address{Address: m.To}).String()); err != nil {
+	to, ok := email.ASCIIDomain(m.To) // mail servers know domains by their A-labels
+	if !ok {
+		return nil, outbox.Permanent(errors.New("the domain of the recipient's address is none"))
+	}
+	// Address.String quotes a local part where mail needs it and an account's address does not.
+	if err := msg.To((&netmail.Address{Address: to}).String()); err != nil {
 		return nil, outbox.Permanent(errors.New("the recipient's address is not one"))
 	}
-	_, domain, _ := strings.Cut(o.FromEmail, "@")
+	_, domain, _ := strings.Cut(from, "@")
 	msg.SetMessageIDWithValue(m.ID + "@" + domain)
 	msg.SetDateWithValue(m.Date)
 	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no holiday replies, please
@@ -192,12 +199,17 @@ func (s *server) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return fmt.Errorf("mail %s: %w", m.Kind, err)
 	}
+	local, _ := cut(m.To)
 	c, reused := s.take()
 	for {
 		if c == nil {
 			if c, err = s.dial(ctx); err != nil {
 				return fmt.Errorf("mail server: %w", err)
 			}
+		}
+		if offered, _ := c.smtp.Extension("SMTPUTF8"); !offered && !ascii(local) {
+			s.keep(c)
+			return outbox.Permanent(fmt.Errorf("mail %s: the recipient's address is not ASCII before its \"@\", and the mail server does not offer SMTPUTF8", m.Kind))
 		}
 		stop := context.AfterFunc(ctx, c.hangUp)
 		err = c.client.SendWithSMTPClient(c.smtp, msg)
@@ -225,6 +237,10 @@ func (s *server) Send(ctx context.Context, m Message) error {
 		}
 		return err
 	}
+}
+
+func ascii(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) < 0
 }
 
 func (s *server) dial(ctx context.Context) (*connection, error) {

@@ -104,12 +104,12 @@ func (s *mailServer) got() []received {
 }
 
 // serve starts a server; with a certificate it offers STARTTLS.
-func serve(t *testing.T, certificate *tls.Config) *mailServer {
-	return serveOver(t, certificate, false)
+func serve(t *testing.T, certificate *tls.Config, change ...func(*smtp.Server)) *mailServer {
+	return serveOver(t, certificate, false, change...)
 }
 
 // serveOver starts a server that speaks TLS from the start, or like serve.
-func serveOver(t *testing.T, certificate *tls.Config, fromTheStart bool) *mailServer {
+func serveOver(t *testing.T, certificate *tls.Config, fromTheStart bool, change ...func(*smtp.Server)) *mailServer {
 	t.Helper()
 	s := &mailServer{host: "127.0.0.1"}
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
@@ -117,6 +117,9 @@ func serveOver(t *testing.T, certificate *tls.Config, fromTheStart bool) *mailSe
 		return &dialogue{s: s, c: c}, nil
 	}))
 	server.Domain, server.AllowInsecureAuth, server.TLSConfig, server.EnableSMTPUTF8 = "mail.test", certificate == nil, certificate, true
+	for _, f := range change {
+		f(server)
+	}
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -586,5 +589,43 @@ func TestTenMailsInTenMinutes(t *testing.T) {
 	d.Close()
 	if err := send(Confirmation, "ann.lee@example.com"); err == nil || len(p.sent) != 13 {
 		t.Errorf("without its counters: %v, %d sent", err, len(p.sent))
+	}
+}
+
+// TestInternationalAddresses: a domain goes to the server by its A-labels; what stands before the "@" goes as it is, to
+// servers that take it, and nowhere else.
+func TestInternationalAddresses(t *testing.T) {
+	modern := serve(t, nil)
+	old := serve(t, nil, func(s *smtp.Server) { s.EnableSMTPUTF8 = false })
+	for _, c := range []struct {
+		server     *mailServer
+		to, rcpt   string
+		impossible bool
+	}{
+		{modern, "u@bücher.example", "u@xn--bcher-kva.example", false},
+		{old, "u@bücher.example", "u@xn--bcher-kva.example", false},
+		{old, "u@пример.рф", "u@xn--e1afmkfd.xn--p1ai", false},
+		{modern, "josé@bücher.example", "josé@xn--bcher-kva.example", false},
+		{old, "josé@bücher.example", "", true},
+		{old, "josé@example.com", "", true},
+		{old, "u@bü_cher.example", "", true},
+		{old, "jose@example.com", "jose@example.com", false},
+	} {
+		s := sender(t, SenderOptions{Host: c.server.host, Port: c.server.port, FromName: "Barong", FromEmail: "noreply@bücher.example"})
+		before := len(c.server.got())
+		err := s.Send(t.Context(), message(t, OTPEnabled, "en", c.to))
+		got := c.server.got()[before:]
+		if c.impossible {
+			if !outbox.IsPermanent(err) || len(got) != 0 {
+				t.Errorf("%s: %v, %d mails", c.to, err, len(got))
+			}
+			if err := s.Send(t.Context(), message(t, OTPEnabled, "en", "next@example.com")); err != nil {
+				t.Errorf("the mail after it: %v", err)
+			}
+			continue
+		}
+		if err != nil || len(got) != 1 || got[0].to != c.rcpt || got[0].from != "noreply@xn--bcher-kva.example" {
+			t.Errorf("%s: %+v, %v", c.to, got, err)
+		}
 	}
 }
