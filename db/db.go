@@ -134,7 +134,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 // transactions that lock when they begin instead of failing half-way.
 func sqliteDSN(path string) string {
 	q := url.Values{"_txlock": {"immediate"}, "_time_format": {"sqlite"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
+		"busy_timeout(2000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
 		"secure_delete(1)", "journal_size_limit(67108864)",
 	}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
@@ -233,6 +233,19 @@ func (d *DB) Update(ctx context.Context, f func(ctx context.Context, tx *Tx) err
 	return Translate(err)
 }
 
+// lockPatience is how long a transaction waits for another process to let go of an SQLite file, unless its context ends
+// before. The engine itself waits shorter, since nothing interrupts it meanwhile.
+const lockPatience = 10 * time.Second
+
+func (d *DB) begin(ctx context.Context) (bun.Tx, error) {
+	for begun := time.Now(); ; {
+		tx, err := d.Bun().BeginTx(ctx, nil)
+		if err == nil || !locked(err) || ctx.Err() != nil || time.Since(begun) > lockPatience {
+			return tx, err
+		}
+	}
+}
+
 func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error) (*Tx, error) {
 	if d.writing != nil {
 		select {
@@ -242,7 +255,7 @@ func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error
 			return nil, ctx.Err()
 		}
 	}
-	inner, err := d.Bun().BeginTx(ctx, nil)
+	inner, err := d.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}

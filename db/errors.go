@@ -22,6 +22,12 @@ func retryable(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
+// locked reports that another process has an SQLite file.
+func locked(err error) bool {
+	var lite *sqlite.Error
+	return errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 // Translate turns a driver's error into one of this package's: ErrNotFound, *ErrTaken, the fault of an outage, or the same
 // error. It may be applied twice.
 func Translate(err error) error {

@@ -24,14 +24,19 @@ import (
 	"barong/internal/fault"
 	"barong/internal/header"
 	"barong/internal/keys"
+	"barong/internal/patience"
 	"barong/policy"
 )
 
 // Base is the path below which the API is served to gateways, which have rewritten the published path to it.
 const Base = "/api/v2"
 
-// callTimeout bounds what one call may take, uploads aside.
-const callTimeout = 20 * time.Second
+const (
+	// callTimeout bounds what one call may take, uploads aside.
+	callTimeout = 20 * time.Second
+	// storeTimeout bounds what a call waits for the stores, all its questions together.
+	storeTimeout = 5 * time.Second
+)
 
 // Options are what a Server is made of. All are required but those that say otherwise.
 type Options struct {
@@ -230,6 +235,8 @@ func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	}
 	ctx, cancel := context.WithTimeout(s.Base, limit)
 	defer cancel()
+	ctx, stop := patience.Limit(ctx, storeTimeout)
+	defer stop()
 	c := s.call(rc, r)
 	if err := s.guard(ctx, c); err != nil {
 		rc.Response.ResetBody()
@@ -285,7 +292,10 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		}
 		defer leave()
 	}
-	if err := c.read(); err != nil {
+	back := patience.Outside(ctx)
+	err := c.read()
+	back()
+	if err != nil {
 		return err
 	}
 	if codes, required := c.Route.validate(c.args); len(codes) > 0 {
@@ -307,6 +317,7 @@ func enter(ctx context.Context, c *Call, gate *turnstile, who any, body time.Dur
 	if gate == nil {
 		return func() {}, nil
 	}
+	defer patience.Outside(ctx)()
 	if leave, err = gate.enter(ctx, who); err != nil {
 		unread(c.rc)
 		return nil, err
@@ -383,7 +394,10 @@ func (s *Server) authenticate(ctx context.Context, c *Call) error {
 
 // open puts the parameters that a signed message carries in the place of the request's body.
 func (s *Server) open(ctx context.Context, c *Call) error {
-	if err := readLimited(c.rc, c.Route.maxBody()); err != nil {
+	back := patience.Outside(ctx)
+	err := readLimited(c.rc, c.Route.maxBody())
+	back()
+	if err != nil {
 		return err
 	}
 	data, err := s.Open(ctx, c.Route, Message{

@@ -10,7 +10,7 @@ import (
 
 const (
 	waiting  = 3                // calls of a caller that may wait for each one that may run
-	patience = 30 * time.Second // the longest wait
+	longest  = 30 * time.Second // the longest wait
 	bodyTime = time.Minute      // for the body of a call that has waited, from then on
 )
 
@@ -39,7 +39,7 @@ func (t *turnstile) enter(ctx context.Context, who any) (leave func(), err error
 	if l == nil {
 		return nil, fault.RateLimited(time.Second)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	select {
 	case l.running <- struct{}{}:

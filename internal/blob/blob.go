@@ -29,6 +29,7 @@ import (
 	"unicode"
 
 	"barong/internal/fault"
+	"barong/internal/patience"
 
 	"github.com/gabriel-vasile/mimetype"
 	"gocloud.dev/blob"
@@ -194,6 +195,7 @@ func (s *Store) tooLarge() []fault.Code {
 // Put stores a file of a document, reading no more of it than may be stored. The error is the fault of a refusal (see
 // Inspect), or 422 "Connection error" when the store cannot be reached; nothing is stored then.
 func (s *Store) Put(ctx context.Context, documentID int64, name string, r io.Reader) (File, error) {
+	defer patience.Outside(ctx)()
 	if documentID <= 0 {
 		return File{}, fmt.Errorf("store file: document %d", documentID)
 	}
@@ -277,6 +279,7 @@ func unreachable(err error) error {
 
 // Delete removes a file. That there is none is no error.
 func (s *Store) Delete(ctx context.Context, key string) error {
+	defer patience.Outside(ctx)()
 	if !validKey.MatchString(key) {
 		return ErrNotFound
 	}

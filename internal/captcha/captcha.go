@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"barong/internal/fault"
+	"barong/internal/patience"
 )
 
 // Kinds of captcha.
@@ -140,6 +141,7 @@ func (c *Captcha) Verify(ctx context.Context, response any) error {
 	if c.o.Kind == None {
 		return nil
 	}
+	defer patience.Outside(ctx)()
 	switch r := response.(type) {
 	case nil:
 		return fault.New(required)
@@ -235,6 +237,7 @@ func (c *Captcha) Registers() bool { return c.o.GeeTestID != "" && c.o.GeeTestKe
 // Register fetches the challenge of a new captcha of GeeTest's, whatever the kind in use: 404 when no id of GeeTest's is
 // set, 503 when GeeTest does not answer.
 func (c *Captcha) Register(ctx context.Context) (Registration, error) {
+	defer patience.Outside(ctx)()
 	if !c.Registers() {
 		return Registration{}, fault.New(fault.NotFound)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"barong/internal/patience"
+
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -181,6 +183,7 @@ func standIn(cost int) []byte { return fmt.Appendf(nil, "$2a$%02d$%s", cost, str
 
 // work runs f when it is the caller's turn.
 func (h *Hasher) work(ctx context.Context, f func() error) error {
+	defer patience.Outside(ctx)()
 	leave, err := h.queue.enter(ctx)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"barong/internal/fault"
+	"barong/internal/patience"
 
 	"github.com/twilio/twilio-go/client"
 	api "github.com/twilio/twilio-go/rest/api/v2010"
@@ -123,6 +124,7 @@ type twilioSMS struct{ twilio }
 func (t *twilioSMS) OwnCodes() bool { return true }
 
 func (t *twilioSMS) Send(ctx context.Context, number, _, code string) error {
+	defer patience.Outside(ctx)()
 	_, err := api.NewApiService(t.client(ctx)).CreateMessage(&api.CreateMessageParams{
 		To: ptr("+" + number), From: ptr(t.From), Body: ptr(t.text(code)),
 	})
@@ -140,6 +142,7 @@ type twilioVerify struct{ twilio }
 func (t *twilioVerify) OwnCodes() bool { return false }
 
 func (t *twilioVerify) Send(ctx context.Context, number, channel, _ string) error {
+	defer patience.Outside(ctx)()
 	_, err := verify.NewApiService(t.client(ctx)).CreateVerification(t.ServiceSID, &verify.CreateVerificationParams{
 		To: ptr("+" + number), Channel: ptr(channel),
 	})
@@ -150,6 +153,7 @@ func (t *twilioVerify) Send(ctx context.Context, number, channel, _ string) erro
 }
 
 func (t *twilioVerify) Check(ctx context.Context, number, code string) (bool, error) {
+	defer patience.Outside(ctx)()
 	params := &verify.CreateVerificationCheckParams{To: ptr("+" + number), Code: ptr(code)}
 	check, err := verify.NewApiService(t.client(ctx)).CreateVerificationCheck(t.ServiceSID, params)
 	switch errorCode(err) {

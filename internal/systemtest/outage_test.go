@@ -182,6 +182,9 @@ func (o outage) run(t *testing.T) {
 				t.Errorf("%s: got %s", what, r)
 			} else {
 				t.Logf("%s was refused after %s", what, r.took.Round(time.Millisecond))
+				if r.took > 15*time.Second { // it waits five seconds for the stores
+					t.Errorf("%s was refused after %s", what, r.took)
+				}
 			}
 		})
 	}
@@ -289,6 +292,9 @@ func TestLockedDatabase(t *testing.T) {
 		t.Errorf("sign-in: got %s", refused)
 	}
 	t.Logf("sign-in was refused after %s", refused.took.Round(time.Millisecond))
+	if refused.took > 15*time.Second {
+		t.Errorf("sign-in was refused after %s", refused.took)
+	}
 	idle.check(account).wants(t, "a session that is not in memory, which is only read", 200)
 	if err := lock.Rollback(); err != nil {
 		t.Fatal(err)
