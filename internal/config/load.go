@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"barong/internal/secret"
@@ -609,21 +610,30 @@ func suggestion(name string, known map[string]bool) string {
 	return ": did you mean " + best + "?"
 }
 
+// clockLeeway is how far the clock of another replica may be ahead: its tokens are accepted all the same.
+const clockLeeway = 90 * time.Second
+
 // derive fills in what follows from several settings.
 func (l *loader) derive() {
 	c := l.c
 	for _, d := range []struct {
 		name string
 		to   reflect.Value
+		own  time.Duration // where BARONG_JWT_DEFAULT_LEEWAY is not set
 	}{
-		{"BARONG_JWT_ISSUED_AT_LEEWAY", reflect.ValueOf(&c.JWTIssuedAtLeeway)},
-		{"BARONG_JWT_EXPIRATION_LEEWAY", reflect.ValueOf(&c.JWTExpirationLeeway)},
-		{"BARONG_JWT_NOT_BEFORE_LEEWAY", reflect.ValueOf(&c.JWTNotBeforeLeeway)},
+		{"BARONG_JWT_ISSUED_AT_LEEWAY", reflect.ValueOf(&c.JWTIssuedAtLeeway), clockLeeway},
+		{"BARONG_JWT_EXPIRATION_LEEWAY", reflect.ValueOf(&c.JWTExpirationLeeway), 0},
+		{"BARONG_JWT_NOT_BEFORE_LEEWAY", reflect.ValueOf(&c.JWTNotBeforeLeeway), clockLeeway},
 	} {
-		if !c.given(d.name) {
-			d.to.Elem().SetInt(int64(c.JWTDefaultLeeway))
-			l.revalue(d.name, fmt.Sprint(int64(c.JWTDefaultLeeway.Seconds())), "BARONG_JWT_DEFAULT_LEEWAY")
+		if c.given(d.name) {
+			continue
 		}
+		leeway := d.own
+		if c.given("BARONG_JWT_DEFAULT_LEEWAY") {
+			leeway = c.JWTDefaultLeeway
+		}
+		d.to.Elem().SetInt(int64(leeway))
+		l.revalue(d.name, fmt.Sprint(int64(leeway.Seconds())), "BARONG_JWT_DEFAULT_LEEWAY")
 	}
 	if c.Port != "" && c.Source("BARONG_HTTP_ADDR") != fromFlag && !strings.HasPrefix(c.HTTPAddr, "unix:") {
 		host, _, err := net.SplitHostPort(c.HTTPAddr)

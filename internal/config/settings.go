@@ -109,11 +109,13 @@ type Config struct {
 	JWTAudience []string `env:"BARONG_JWT_AUDIENCE" alias:"JWT_AUDIENCE" default:"peatio,barong" min:"1"`
 	// JWTDefaultLeeway is the tolerance for clocks that differ, where none of the three below is set.
 	JWTDefaultLeeway time.Duration `env:"BARONG_JWT_DEFAULT_LEEWAY" alias:"JWT_DEFAULT_LEEWAY" default:"0" unit:"s" max:"3600"`
-	// JWTIssuedAtLeeway is how far in the future a token may have been issued; default: BARONG_JWT_DEFAULT_LEEWAY.
+	// JWTIssuedAtLeeway is how far in the future a token may have been issued, by a replica whose clock is ahead; default:
+	// BARONG_JWT_DEFAULT_LEEWAY if that is set, else 90.
 	JWTIssuedAtLeeway time.Duration `env:"BARONG_JWT_ISSUED_AT_LEEWAY" alias:"JWT_ISSUED_AT_LEEWAY" unit:"s" max:"3600"`
 	// JWTExpirationLeeway is how long ago a token may have expired; default: BARONG_JWT_DEFAULT_LEEWAY.
 	JWTExpirationLeeway time.Duration `env:"BARONG_JWT_EXPIRATION_LEEWAY" alias:"JWT_EXPIRATION_LEEWAY" unit:"s" max:"3600"`
-	// JWTNotBeforeLeeway is how far ahead a token's beginning may lie; default: BARONG_JWT_DEFAULT_LEEWAY.
+	// JWTNotBeforeLeeway is how far ahead a token's beginning may lie; default: BARONG_JWT_DEFAULT_LEEWAY if that is set, else
+	// 90.
 	JWTNotBeforeLeeway time.Duration `env:"BARONG_JWT_NOT_BEFORE_LEEWAY" alias:"JWT_NOT_BEFORE_LEEWAY" unit:"s" max:"3600"`
 
 	// SessionName is the name of the session's cookie.
