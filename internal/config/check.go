@@ -52,7 +52,6 @@ func (c *Config) Check() error {
 		c.StorageProvider)
 	refuse(c.StorageProvider == "alicloud" && c.StorageEndpoint == "" && c.StorageRegion == "",
 		"BARONG_STORAGE_PROVIDER=alicloud needs BARONG_STORAGE_ENDPOINT or BARONG_STORAGE_REGION")
-	refuse(c.SMTPUser != "" && c.SMTPHost == "", "BARONG_SMTP_USER needs BARONG_SMTP_HOST")
 	listeners := map[string]string{}
 	for _, l := range []struct{ name, addr string }{
 		{"BARONG_HTTP_ADDR", c.HTTPAddr}, {"BARONG_CHECK_ADDR", c.CheckAddr}, {"BARONG_GRPC_ADDR", c.GRPCAddr}, {"BARONG_OPS_ADDR", c.OpsAddr},
