@@ -23,7 +23,6 @@ type Sent struct {
 	values [maxSent][]byte // the different ones, in order
 	count  int             // of different ones; maxSent+1 stands for any more
 	pairs  int             // of all
-	odd    bool            // one holds bytes that are no UTF-8
 }
 
 // Sent finds the session cookies in Cookie header lines (RFC 6265 section 4.2.1). Several lines are read as one.
@@ -67,7 +66,6 @@ func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
 func (s *Sent) add(value []byte) {
 	s.pairs++
-	s.odd = s.odd || !utf8.Valid(value)
 	for _, known := range s.values[:min(s.count, maxSent)] {
 		if bytes.Equal(known, value) {
 			return
@@ -93,8 +91,18 @@ func (s *Sent) IDs() []session.ID {
 	return ids
 }
 
+// odd reports whether one of the values that are looked at holds bytes that are no UTF-8.
+func (s *Sent) odd() bool {
+	for _, value := range s.values[:min(s.count, maxSent)] {
+		if !utf8.Valid(value) {
+			return true
+		}
+	}
+	return false
+}
+
 // Ambiguous reports that the browser has more than one session cookie, or one that makes checks malformed: Expire them.
-func (s *Sent) Ambiguous() bool { return s.pairs > 1 || s.odd }
+func (s *Sent) Ambiguous() bool { return s.pairs > 1 || s.odd() }
 
 // Values of CookieSettings.Secure.
 const (

@@ -280,7 +280,7 @@ var errDisputed = errors.New("authz: the session cookies are of different users"
 // byCookie decides a request that has no API key.
 func (c *check) byCookie(ctx context.Context) {
 	e, d, h := c.engine, c.decision, &c.request.headers
-	if c.sent.odd {
+	if !c.named && c.sent.odd() {
 		d.refuse(malformedRequest)
 		return
 	}

@@ -14,8 +14,8 @@ const named = 6
 
 // methodIndex is the number of a method in methods, or -1. Methods are case-sensitive (RFC 9110 section 9.1).
 func methodIndex(method string) int {
-	for i, m := range methods { // those that most requests have stand first
-		if m == method {
+	for i := range methods { // those that most requests have stand first
+		if methods[i] == method {
 			return i
 		}
 	}
