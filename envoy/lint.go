@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	extauthzfilter "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 )
 
 // A Finding is a line of a gateway's configuration that takes the check away or makes it judge what a client may forge.
@@ -23,6 +27,16 @@ type Finding struct {
 
 func (f Finding) String() string { return fmt.Sprintf("line %d: %s: %s", f.Line, f.Setting, f.Why) }
 
+// Linted is what Lint makes of a file.
+type Linted struct {
+	Gateway string // whose configuration it is; empty when nothing of it was understood
+	Asks    bool   // it has a check asked; a file that is a part of a configuration need not
+	Found   []Finding
+	// Unasked is where requests are sent on in a file that has no check asked; nil for none. What includes others may have
+	// it asked there.
+	Unasked *Finding
+}
+
 // maxLint is the largest file that Lint reads, in bytes.
 const maxLint = 8 << 20
 
@@ -35,13 +49,14 @@ var weak = map[string]Finding{
 	"trustForwardHeader": {Why: "clients may say which path they ask for"}, // Traefik
 }
 
-// Lint looks for settings of a gateway that defeat the check (security.md, row 8): in Envoy's, Istio's, Envoy Gateway's and
-// Traefik's configurations as YAML or JSON, of one or several documents, and in what is neither, such as nginx.conf, line
-// by line. None means that nothing of what it knows was found, not that the file is right: compare it with the reference
-// beside this package.
-func Lint(text []byte) ([]Finding, error) {
+// Lint looks for what defeats the check in a gateway's configuration: a check that is not asked at all, one that is switched
+// off for a part, and settings that open it (security.md, row 8). It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
+// and Traefik's configurations as YAML or JSON, of one or several documents, Envoy's filter by its own schema; nginx.conf
+// and Caddyfiles by their grammar; and anything else, such as templates, line by line. That nothing is found does not mean
+// that the file is right: compare it with the reference beside this package.
+func Lint(text []byte) (Linted, error) {
 	if len(text) > maxLint {
-		return nil, fmt.Errorf("larger than %d bytes", maxLint)
+		return Linted{}, fmt.Errorf("larger than %d bytes", maxLint)
 	}
 	l := linter{seen: map[*yaml.Node]bool{}}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -52,12 +67,13 @@ func Lint(text []byte) ([]Finding, error) {
 			break
 		}
 		if err != nil || !structured(&doc) { // no YAML, or a text that happens to be some
-			return lintLines(string(text)), nil
+			return lintText(string(text)), nil
 		}
 		l.walk("", &doc)
 	}
-	slices.SortStableFunc(l.found, func(a, b Finding) int { return a.Line - b.Line })
-	return l.found, nil
+	l.conclude()
+	slices.SortStableFunc(l.Found, func(a, b Finding) int { return a.Line - b.Line })
+	return l.Linted, nil
 }
 
 // structured reports whether a document is more than a text.
@@ -66,8 +82,67 @@ func structured(doc *yaml.Node) bool {
 }
 
 type linter struct {
-	found []Finding
-	seen  map[*yaml.Node]bool // an anchor is looked at once
+	Linted
+	seen   map[*yaml.Node]bool // an anchor is looked at once
+	routes *yaml.Node          // what sends requests on, which some check must stand before
+}
+
+// marks are the keys, and values of kind and @type, by which configurations are told, and those by which they have a check
+// asked. What ends in a star matches any ending.
+var marks = []struct {
+	mark, gateway string
+	asks, routes  bool
+}{
+	{mark: "static_resources", gateway: "Envoy"},
+	{mark: "staticResources", gateway: "Envoy"},
+	{mark: "dynamic_resources", gateway: "Envoy"},
+	{mark: "virtual_hosts", gateway: "Envoy"},
+	{mark: "type.googleapis.com/envoy.*", gateway: "Envoy"},
+	{mark: typeURL + "network.http_connection_manager.v3.HttpConnectionManager", gateway: "Envoy", routes: true},
+	{mark: typeURL + "http.ext_authz.v3.ExtAuthz", gateway: "Envoy", asks: true},
+	{mark: "envoyExtAuthzHttp", gateway: "Istio", asks: true},
+	{mark: "envoyExtAuthzGrpc", gateway: "Istio", asks: true},
+	{mark: "AuthorizationPolicy", gateway: "Istio"},
+	{mark: "EnvoyFilter", gateway: "Istio"},
+	{mark: "SecurityPolicy", gateway: "Envoy Gateway"},
+	{mark: "extAuth", gateway: "Envoy Gateway", asks: true},
+	{mark: "nginx.ingress.kubernetes.io/auth-url", gateway: "ingress-nginx", asks: true},
+	{mark: "nginx.ingress.kubernetes.io/*", gateway: "ingress-nginx"},
+	{mark: "forwardAuth", gateway: "Traefik", asks: true},
+	{mark: "entryPoints", gateway: "Traefik"},
+	{mark: "routers", gateway: "Traefik", routes: true},
+	{mark: "IngressRoute", gateway: "Traefik"},
+	{mark: "handler: reverse_proxy", gateway: "Caddy", routes: true},
+	{mark: "handler: *", gateway: "Caddy"},
+	{mark: "uri: " + ForwardAuthPath + "*", gateway: "Caddy", asks: true},
+}
+
+const typeURL = "type.googleapis.com/envoy.extensions.filters."
+
+// note takes in a mark at a node.
+func (l *linter) note(text string, n *yaml.Node) {
+	for _, m := range marks {
+		prefix, any := strings.CutSuffix(m.mark, "*")
+		if text != m.mark && !(any && strings.HasPrefix(text, prefix)) {
+			continue
+		}
+		if l.Gateway == "" || m.asks {
+			l.Gateway = m.gateway
+		}
+		l.Asks = l.Asks || m.asks
+		if m.routes && l.routes == nil {
+			l.routes = n
+		}
+	}
+}
+
+// conclude finds that requests are sent on and nothing asks.
+func (l *linter) conclude() {
+	if l.routes != nil && !l.Asks {
+		l.Unasked = &Finding{
+			Line: l.routes.Line, Setting: l.routes.Value, Why: "requests are sent on and nothing has them checked", Open: true,
+		}
+	}
 }
 
 // walk looks at a node that stands under a key.
@@ -85,15 +160,51 @@ func (l *linter) walk(key string, n *yaml.Node) {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
+		l.note(name.Value, name)
+		if name.Value == "@type" || name.Value == "kind" {
+			l.note(value.Value, value)
+			l.parse(value, n)
+		}
+		if name.Value == "handler" || name.Value == "uri" { // of Caddy's JSON
+			l.note(name.Value+": "+value.Value, value)
+		}
 		f, ok := weak[name.Value]
 		if name.Value == "disabled" && strings.Contains(key, "ext_authz") { // ExtAuthzPerRoute
 			f, ok = Finding{Why: "what this route matches passes unchecked"}, true
 		}
 		if ok && on(value.Value) {
 			f.Line, f.Setting = name.Line, name.Value+": "+value.Value
-			l.found = append(l.found, f)
+			l.Found = append(l.Found, f)
 		}
 		l.walk(name.Value, value)
+	}
+}
+
+// parse reads what Envoy's filter is made of as Envoy does: it would refuse a field that it does not know, and run without
+// the change that was wanted.
+func (l *linter) parse(kind, n *yaml.Node) {
+	var m proto.Message
+	switch kind.Value {
+	case typeURL + "http.ext_authz.v3.ExtAuthz":
+		m = new(extauthzfilter.ExtAuthz)
+	case typeURL + "http.ext_authz.v3.ExtAuthzPerRoute":
+		m = new(extauthzfilter.ExtAuthzPerRoute)
+	default:
+		return
+	}
+	var fields map[string]any
+	if err := n.Decode(&fields); err != nil {
+		return // by an alias to itself, or keys that are no text: the gateway's own parser says so
+	}
+	delete(fields, "@type")
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return
+	}
+	if err := protojson.Unmarshal(text, m); err != nil {
+		// Where in the JSON, whose lines are not those of the file.
+		why := protoPrefix.ReplaceAllString(err.Error(), "")
+		l.Found = append(l.Found, Finding{Line: kind.Line, Setting: kind.Value, Why: "Envoy does not take it: " + why})
 	}
 }
 
@@ -101,15 +212,29 @@ func on(value string) bool {
 	return slices.Contains([]string{"true", "yes", "on"}, strings.ToLower(value))
 }
 
+// protoPrefix is what protojson begins its errors with, by chance with one space or another.
+var protoPrefix = regexp.MustCompile(`proto:[\s\x{a0}]+|\(line \d+:\d+\): `)
+
 // Settings of files that are neither YAML nor JSON.
 var (
 	assigned = regexp.MustCompile(`["']?\b([A-Za-z_]+)["']?\s*[:=]\s*["']?(?i:true|yes|on)\b`)
 	// A check that failed is answered with success: nginx takes whatever its error page answers.
 	failedIsFine = regexp.MustCompile(`\berror_page\s[^;]*\b5\d\d\b[^;]*=\s*2\d\d\b`)
+	// What names a check, in templates and in forms of configurations that are read by no grammar here.
+	asking = regexp.MustCompile(`(?i)\b(ext_authz|envoyExtAuthz(?:Http|Grpc)|forwardAuth|auth-url)\b`)
 )
 
-func lintLines(text string) []Finding {
-	var found []Finding
+// askingLines are lines of nginx.conf and Caddyfiles that have a check asked.
+var askingLines = regexp.MustCompile(`(?m)^\s*(auth_request|forward_auth)\s+[^\s;]*[/:]`)
+
+// askers are the gateways of asking.
+var askers = map[string]string{
+	"ext_authz": "Envoy", "envoyextauthzhttp": "Istio", "envoyextauthzgrpc": "Istio", "forwardauth": "Traefik", "auth-url": "ingress-nginx",
+}
+
+// lintText reads nginx.conf, a Caddyfile or lines.
+func lintText(text string) Linted {
+	var l Linted
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
@@ -117,12 +242,252 @@ func lintLines(text string) []Finding {
 		for _, m := range assigned.FindAllStringSubmatch(line, -1) {
 			if f, ok := weak[m[1]]; ok {
 				f.Line, f.Setting = n, m[0]
-				found = append(found, f)
+				l.Found = append(l.Found, f)
 			}
 		}
 		if m := failedIsFine.FindString(line); m != "" {
-			found = append(found, Finding{Line: n, Setting: m, Why: "a check that fails is answered with success", Open: true})
+			l.Found = append(l.Found, Finding{Line: n, Setting: m, Why: "a check that fails is answered with success", Open: true})
+		}
+		if m := asking.FindString(line); m != "" {
+			l.Gateway, l.Asks = askers[strings.ToLower(m)], true
 		}
 	}
-	return found
+	if l.Gateway == "" {
+		l.nginx(text)
+	}
+	if l.Gateway == "" {
+		l.caddy(text)
+	}
+	if m := askingLines.FindStringSubmatch(text); m != nil && l.Gateway == "" { // a template of them, or one with a program in it
+		l.Gateway, l.Asks = map[string]string{"auth_request": "nginx", "forward_auth": "Caddy"}[m[1]], true
+	}
+	slices.SortStableFunc(l.Found, func(a, b Finding) int { return a.Line - b.Line })
+	return l
+}
+
+// A directive is a statement of nginx.conf or of a Caddyfile.
+type directive struct {
+	line  int
+	words []string
+	block []directive // nil for none
+}
+
+// nginx looks at nginx.conf, or a part of one.
+func (l *Linted) nginx(text string) {
+	words, ok := tokens(text, true)
+	if !ok {
+		return
+	}
+	all, rest, ok := block(words, true, 0)
+	if !ok || len(rest) > 0 {
+		return
+	}
+	var sends *directive
+	var look func(ds []directive, inside []directive)
+	look = func(ds, inside []directive) {
+		for i := range ds {
+			d := &ds[i]
+			switch d.words[0] {
+			case "http", "server", "location", "upstream", "proxy_pass":
+				l.Gateway = "nginx"
+			}
+			switch d.words[0] {
+			case "auth_request":
+				if len(d.words) > 1 && d.words[1] != "off" {
+					l.Asks = true
+				} else if forwards(ds) && !own(ds, inside) {
+					l.Found = append(l.Found, Finding{
+						Line: d.line, Setting: "auth_request off", Why: "what this location matches passes unchecked",
+					})
+				}
+			case "proxy_pass", "fastcgi_pass", "grpc_pass", "uwsgi_pass", "scgi_pass":
+				if sends == nil {
+					sends = d
+				}
+			}
+			if d.block != nil {
+				look(d.block, append(slices.Clone(inside), *d))
+			}
+		}
+	}
+	look(all, nil)
+	if l.Gateway != "" && sends != nil && !l.Asks {
+		l.Unasked = &Finding{
+			Line: sends.line, Setting: strings.Join(sends.words, " "), Open: true,
+			Why: "requests are sent on and no auth_request has them checked",
+		}
+	}
+}
+
+// forwards reports whether a location sends requests on.
+func forwards(ds []directive) bool {
+	return slices.ContainsFunc(ds, func(d directive) bool { return strings.HasSuffix(d.words[0], "_pass") })
+}
+
+// own reports whether no client reaches a location: it asks the check itself, or answers a refusal.
+func own(ds, inside []directive) bool {
+	if slices.ContainsFunc(ds, func(d directive) bool { return d.words[0] == "internal" }) {
+		return true
+	}
+	return len(inside) > 0 && len(inside[len(inside)-1].words) > 1 && strings.HasPrefix(inside[len(inside)-1].words[1], "@")
+}
+
+// senders are the directives of a Caddyfile by which it is told.
+var senders = []string{"reverse_proxy", "php_fastcgi", "file_server", "respond", "handle", "handle_path", "route", "redir", "rewrite"}
+
+// caddy looks at a Caddyfile.
+func (l *Linted) caddy(text string) {
+	words, ok := tokens(text, false)
+	if !ok {
+		return
+	}
+	all, rest, ok := block(words, false, 0)
+	if !ok || len(rest) > 0 {
+		return
+	}
+	var sends *directive
+	var look func(ds []directive)
+	look = func(ds []directive) {
+		for i := range ds {
+			d := &ds[i]
+			switch {
+			case d.words[0] == "forward_auth":
+				l.Gateway, l.Asks = "Caddy", true
+			case slices.Contains(senders, d.words[0]):
+				l.Gateway = "Caddy"
+				if sends == nil && (d.words[0] == "reverse_proxy" || d.words[0] == "php_fastcgi") {
+					sends = d
+				}
+			}
+			look(d.block)
+		}
+	}
+	look(all)
+	if sends != nil && !l.Asks {
+		l.Unasked = &Finding{
+			Line: sends.line, Setting: strings.Join(sends.words, " "), Open: true,
+			Why: "requests are sent on and no forward_auth has them checked",
+		}
+	}
+}
+
+// A token is a word, or the sign that ends or begins something: ";" and the end of a line (as "\n"), "{" and "}".
+type token struct {
+	text string
+	line int
+	sign bool
+}
+
+// tokens cuts a text into words. In nginx.conf statements end with semicolons, and signs need no space around them; in a
+// Caddyfile they end with the line, and signs stand alone.
+func tokens(text string, nginx bool) ([]token, bool) {
+	var out []token
+	line := 1
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == '\n':
+			if !nginx {
+				out = append(out, token{"\n", line, true})
+			}
+			line++
+			i++
+		case c == ' ' || c == '\t' || c == '\r':
+			i++
+		case c == '#':
+			for i < len(text) && text[i] != '\n' {
+				i++
+			}
+		case nginx && strings.IndexByte("{};", c) >= 0:
+			out = append(out, token{string(c), line, true})
+			i++
+		default:
+			begin, at := i, line
+			for i < len(text) {
+				c := text[i]
+				if (c == '"' || c == '\'' && nginx || c == '`' && !nginx) && i == begin { // quoted as a whole
+					end := i + 1
+					for end < len(text) && text[end] != c {
+						if text[end] == '\\' && c != '`' {
+							end++
+						}
+						end++
+					}
+					if end >= len(text) {
+						return nil, false
+					}
+					line += strings.Count(text[i:end], "\n")
+					i = end + 1
+					break
+				}
+				if strings.IndexByte(" \t\r\n", c) >= 0 || nginx && c == ';' || nginx && c == '{' && text[i-1] != '$' {
+					break
+				}
+				if nginx && c == '$' && i+1 < len(text) && text[i+1] == '{' { // a variable
+					if end := strings.IndexByte(text[i:], '}'); end > 0 {
+						i += end
+					}
+				}
+				if c == '\\' {
+					i++
+				}
+				i++
+			}
+			i = min(i, len(text))
+			word := text[begin:i]
+			out = append(out, token{strings.Trim(word, "\"'`"), at, !nginx && (word == "{" || word == "}")})
+		}
+	}
+	return out, true
+}
+
+// maxDepth is how deep blocks may lie in each other.
+const maxDepth = 64
+
+// block reads statements until the end of a block, or of the text at depth 0. rest is what comes after it.
+func block(words []token, nginx bool, depth int) (out []directive, rest []token, ok bool) {
+	if depth > maxDepth {
+		return nil, nil, false
+	}
+	var d directive
+	end := func() {
+		if len(d.words) > 0 {
+			out = append(out, d)
+		}
+		d = directive{}
+	}
+	for len(words) > 0 {
+		w := words[0]
+		words = words[1:]
+		switch {
+		case !w.sign:
+			if len(d.words) == 0 {
+				d.line = w.line
+			}
+			d.words = append(d.words, w.text)
+		case w.text == "{":
+			if len(d.words) == 0 {
+				if nginx {
+					return nil, nil, false
+				}
+				d.line, d.words = w.line, []string{""} // a Caddyfile's options
+			}
+			if d.block, words, ok = block(words, nginx, depth+1); !ok {
+				return nil, nil, false
+			}
+			end()
+		case w.text == "}":
+			if depth == 0 || nginx && len(d.words) > 0 {
+				return nil, nil, false
+			}
+			end()
+			return out, words, true
+		default: // the end of a statement
+			end()
+		}
+	}
+	if depth > 0 || nginx && len(d.words) > 0 {
+		return nil, nil, false
+	}
+	end()
+	return out, nil, true
 }

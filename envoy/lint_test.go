@@ -17,9 +17,29 @@ func TestLintReferences(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := Lint(text)
-		if err != nil || len(found) > 0 {
-			t.Errorf("%s: %v %v", name, found, err)
+		read, err := Lint(text)
+		asks := name != "traefik.yml" // which leaves it to the other file
+		if err != nil || len(read.Found) > 0 || read.Unasked != nil || read.Gateway == "" || read.Asks != asks {
+			t.Errorf("%s: %+v %v", name, read, err)
+		}
+		// Without what has the check asked, and with it in a comment alone.
+		for _, mark := range []string{"forward_auth", "auth_request /", "forwardAuth:", "ext_authz.v3.ExtAuthz\n"} {
+			var kept []string
+			for line := range strings.Lines(string(text)) {
+				if strings.Contains(line, mark) {
+					if mark == "forwardAuth:" || mark == "forward_auth" { // begins a block
+						line = strings.Replace(line, strings.TrimSpace(strings.TrimSuffix(mark, ":")), "other", 1)
+					} else {
+						line = "#" + line
+					}
+				}
+				kept = append(kept, line)
+			}
+			if spoiled := strings.Join(kept, ""); asks && spoiled != string(text) {
+				if read, err := Lint([]byte(spoiled)); err != nil || read.Asks || read.Unasked == nil || !read.Unasked.Open {
+					t.Errorf("%s without %s: %+v %v", name, mark, read, err)
+				}
+			}
 		}
 	}
 	// The same files, spoiled in one place.
@@ -38,7 +58,8 @@ func TestLintReferences(t *testing.T) {
 			t.Fatalf("%s has no %s", c.name, c.good)
 		}
 		line := strings.Count(before, "\n") + 1
-		found, err := Lint([]byte(before + c.bad + after))
+		read, err := Lint([]byte(before + c.bad + after))
+		found := read.Found
 		if err != nil || len(found) != 1 || found[0].Line != line || !strings.Contains(c.bad, found[0].Setting) {
 			t.Errorf("%s in line %d: %v %v", c.bad, line, found, err)
 		}
@@ -64,7 +85,8 @@ func TestLint(t *testing.T) {
 		"{{ if .x }}\nfailure_mode_allow: true # why\n{{ end }}\n":                         {"2 open"}, // a template
 		"error_page 404 =200 /x;\nerror_page 500 502 =204 /y;\nerror_page 500 = @z;\n":     {"2 open"},
 	} {
-		found, err := Lint([]byte(text))
+		read, err := Lint([]byte(text))
+		found := read.Found
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -85,15 +107,93 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// What a file is, and whether it has a check asked.
+func TestLintRecognises(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                  "",
+		"hello":                             "",
+		"a: 1":                              "",
+		"# auth_request /x;\n":              "",
+		"services:\n  db:\n    image: pg\n": "",
+		`{"name": "x", "version": 1}`:       "",
+		"[section]\nkey = value\n":          "",
+		"key value;\n":                      "",
+		"server { listen 80; location / { proxy_pass http://x; } }":                                        "nginx open 1",
+		"server {\n  # auth_request /x;\n  location / {\n    proxy_pass http://x;\n  }\n}":                 "nginx open 4",
+		"server { auth_request /x; location / { proxy_pass http://x; } }":                                  "nginx asks",
+		"server { auth_request off; location / { proxy_pass http://x; } }":                                 "nginx open 1",
+		"location / {\n  auth_request /x;\n  proxy_pass http://x;\n}":                                      "nginx asks",
+		"server { content_by_lua_block { local x = {1, 2}; y = [[ } ]] }\n auth_request /x; }":             "nginx asks",
+		"server { location / { return 200 'ok;}'; } }":                                                     "nginx",
+		":80 {\n\treverse_proxy x:1\n}\n":                                                                  "Caddy open 2",
+		":80 {\n\t# forward_auth x:1\n\treverse_proxy x:1\n}\n":                                            "Caddy open 3",
+		":80 {\n\tforward_auth x:1 {\n\t\turi /api/v2/forward-auth?\n\t}\n\treverse_proxy x:1\n}\n":        "Caddy asks",
+		":80 {\n\trespond \"forward_auth {\"\n}\n":                                                         "Caddy",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "reverse_proxy"}]}]}}}}}`: "Caddy open 1",
+		`{"handle": [{"handler": "reverse_proxy", "rewrite": {"uri": "/api/v2/forward-auth?"}}]}`:          "Caddy asks",
+		"http:\n  routers:\n    a: {rule: x}\n":                                                            "Traefik open 2",
+		"http:\n  routers:\n    a: {rule: x}\n  middlewares:\n    c: {forwardAuth: {address: x}}\n":        "Traefik asks",
+		"entryPoints: {a: {address: x}}":                                                                   "Traefik",
+		"[http.middlewares.check.forwardAuth]\naddress = 'x'\n":                                            "Traefik asks",
+		"kind: Middleware\nspec: {forwardAuth: {address: x}}\n":                                            "Traefik asks",
+		"kind: SecurityPolicy\nspec: {extAuth: {http: {}}}\n":                                              "Envoy Gateway asks",
+		"kind: Ingress\nmetadata: {annotations: {nginx.ingress.kubernetes.io/auth-url: x}}\n":              "ingress-nginx asks",
+		"extensionProviders:\n- name: x\n  envoyExtAuthzHttp: {service: x}\n":                              "Istio asks",
+		"static_resources: {}": "Envoy",
+		"filters:\n- typed_config:\n    \"@type\": " + typeURL + "network.http_connection_manager.v3.HttpConnectionManager\n": "Envoy open 3",
+	} {
+		read, err := Lint([]byte(text))
+		got := read.Gateway
+		if read.Asks {
+			got += " asks"
+		}
+		if read.Unasked != nil {
+			got += fmt.Sprint(" open ", read.Unasked.Line)
+		}
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// Envoy's filter is read by its own schema: what Envoy would not take is told.
+func TestLintReadsBySchema(t *testing.T) {
+	for fields, want := range map[string]string{
+		"failure_mode_allow: false":                          "",
+		"failureModeAllow: false":                            "",
+		"failure_mode_allowed: false":                        "failure_mode_allowed",
+		"failure_mode_allow: \"no\"":                         "failureModeAllow",
+		"http_service: {path_prefix: 1}":                     "pathPrefix",
+		"http_service: {path_prefix: /x, no_such_field: {}}": "no_such_field",
+		"transport_api_version: V3":                          "",
+		"transport_api_version: V9":                          "transportApiVersion",
+	} {
+		read, err := Lint([]byte("typed_config:\n  \"@type\": " + typeURL + "http.ext_authz.v3.ExtAuthz\n  " + fields + "\n"))
+		var got string
+		for _, f := range read.Found {
+			got += f.String()
+		}
+		if err != nil || !strings.Contains(got, want) || (want == "") != (got == "") || read.Gateway != "Envoy" || !read.Asks {
+			t.Errorf("%s: %q (%+v), %v", fields, got, read, err)
+		}
+	}
+}
+
 func FuzzLint(f *testing.F) {
 	f.Add([]byte("a: &a\n  b: *a\n  fail_open: true\n"))
 	f.Add([]byte("{{ x }}\nfailOpen: true"))
 	f.Add([]byte(`[{"failure_mode_allow": true}]`))
 	f.Add([]byte("error_page 500 =200 /x;\n"))
+	f.Add([]byte("server { auth_request off; location ~ \"a{2}\" { proxy_pass http://${x}; } }"))
+	f.Add([]byte(":80 {\n\treverse_proxy \"a b\" `c`\n}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		found, err := Lint(text)
+		read, err := Lint(text)
 		if err != nil {
 			t.Fatal(err)
+		}
+		found := read.Found
+		if read.Unasked != nil {
+			found = append(found, *read.Unasked)
 		}
 		for _, f := range found {
 			if f.Line < 1 || f.Line > strings.Count(string(text), "\n")+strings.Count(string(text), "\r")+1 || f.Setting == "" || f.Why == "" {

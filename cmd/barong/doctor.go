@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,7 +28,7 @@ import (
 
 // A doctorCommand checks everything that the configuration names.
 type doctorCommand struct {
-	GatewayFile []string `placeholder:"FILE" help:"Look into a configuration of the gateway too (Envoy, Istio, Traefik, nginx) for what lets requests pass unchecked; may be given several times."`
+	GatewayFile []string `placeholder:"FILE" help:"Look into a configuration of the gateway too (Envoy, Istio, Traefik, Caddy, nginx) for what lets requests pass unchecked; may be given several times."`
 }
 
 // Help is shown below the command's usage.
@@ -116,7 +119,7 @@ func (d doctorCommand) Run(p *program) error {
 		})
 	}
 	for _, name := range d.GatewayFile {
-		detail, err := lookAtGateway(name)
+		detail, err := lookAtGateway(p.ctx, name)
 		line("gateway "+name, detail, err)
 	}
 	if err := w.Flush(); err != nil {
@@ -129,28 +132,45 @@ func (d doctorCommand) Run(p *program) error {
 }
 
 // lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a doubt.
-func lookAtGateway(name string) (string, error) {
+func lookAtGateway(ctx context.Context, name string) (string, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return "", err
 	}
-	found, err := envoy.Lint(text)
+	read, err := envoy.Lint(text)
 	if err != nil {
 		return "", err
 	}
+	if read.Gateway == "" && len(read.Found) == 0 {
+		return "", errors.New("not recognised: no configuration of Envoy, Istio, Traefik, Caddy or nginx that can be read")
+	}
+	var whole envoy.Linted
+	var refused error
+	if !json.Valid(text) { // which would be Caddy's own form, without includes
+		whole, refused = asGateway(ctx, read.Gateway, name)
+	}
 	var all []string
 	open := false
-	for _, f := range found {
+	for _, f := range read.Found {
 		all = append(all, f.String())
 		open = open || f.Open
+	}
+	if read.Unasked != nil && !whole.Asks {
+		all = append(all, read.Unasked.String())
+		open = true
+	}
+	if refused != nil {
+		all = append(all, refused.Error())
 	}
 	switch problem := strings.Join(all, "; "); {
 	case open:
 		return "", errors.New(problem)
 	case problem != "":
 		return "", doubt(problem)
+	case !read.Asks && !whole.Asks:
+		return read.Gateway + ", nothing found that opens it; no check is asked here, so look at its other files too", nil
 	}
-	return "nothing found that opens it", nil
+	return read.Gateway + ", nothing found that opens it", nil
 }
 
 // lookAtProxies asks a running server for peers that forward and are not trusted to.
@@ -172,6 +192,53 @@ func lookAtProxies(ctx context.Context, c *config.Config) (string, error) {
 	}
 	return detail + "; no other peer has sent X-Forwarded-For", nil
 }
+
+// asGateway has the gateway's own program, if it is here, read a configuration with what it includes. The error says that
+// it does not take it.
+func asGateway(ctx context.Context, gateway, name string) (envoy.Linted, error) {
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return envoy.Linted{}, nil
+	}
+	var line []string
+	switch gateway {
+	case "Caddy":
+		line = []string{"caddy", "adapt", "--adapter", "caddyfile", "--config", path}
+	case "nginx":
+		line = []string{"nginx", "-T", "-q", "-p", filepath.Dir(path), "-c", path}
+	default:
+		return envoy.Linted{}, nil
+	}
+	program, err := exec.LookPath(line[0])
+	if err != nil {
+		return envoy.Linted{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, gatewayTime)
+	defer cancel()
+	var errs strings.Builder
+	cmd := exec.CommandContext(ctx, program, line[1:]...)
+	cmd.Dir, cmd.Stderr, cmd.WaitDelay = filepath.Dir(path), &errs, time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		said := strings.TrimSpace(errs.String())
+		if i := strings.LastIndexByte(said, '\n'); i >= 0 {
+			said = said[i+1:]
+		}
+		var entry struct{ Msg string } // as Caddy says it
+		if json.Unmarshal([]byte(said), &entry) == nil {
+			said = entry.Msg
+		}
+		return envoy.Linted{}, fmt.Errorf("%s does not take it: %s", line[0], cmp.Or(said, err.Error()))
+	}
+	whole, err := envoy.Lint(out)
+	if err != nil {
+		return envoy.Linted{}, nil
+	}
+	return whole, nil
+}
+
+// gatewayTime is how long a gateway's program may take to read its configuration.
+const gatewayTime = 10 * time.Second
 
 // folders are those that the server writes to.
 func folders(c *config.Config) []string {
