@@ -230,7 +230,7 @@ func place(list []asker, a asker) int { return slices.Index(list, a) + 1 }
 // TestQueueGivesTurns holds that who asks often makes others wait for one turn, not for all of theirs.
 func TestQueueGivesTurns(t *testing.T) {
 	flood, other, neighbour := asker{"a", "mallory"}, asker{"b", "alice"}, asker{"a", "bob"}
-	in, away := line(t, 64, append(many(30, flood), other, neighbour)...)
+	in, away := line(t, 400, append(many(30, flood), other, neighbour)...)
 	if len(in) != 32 || len(away) != 0 {
 		t.Fatalf("%d got in, %d were sent away", len(in), len(away))
 	}
@@ -256,13 +256,23 @@ func TestQueueGivesTurns(t *testing.T) {
 
 // TestQueueSendsTheGreedyAway holds that a network which fills the queue keeps nobody else out of it.
 func TestQueueSendsTheGreedyAway(t *testing.T) {
-	flood, other := asker{"a", "mallory"}, asker{"b", "alice"}
-	in, away := line(t, 8, append(many(12, flood), other, other, flood)...)
-	if place(in, other) == 0 || slices.Contains(away, other) {
+	var askers []asker
+	for i := range 12 {
+		askers = append(askers, asker{"a", fmt.Sprint(i)})
+	}
+	other, second := asker{"b", "alice"}, asker{"b", "bob"}
+	in, away := line(t, 8, append(askers, other, second, asker{"a", "12"})...)
+	if slices.Contains(away, other) || slices.Contains(away, second) {
 		t.Errorf("got in %v, were sent away %v", in, away)
 	}
 	if len(in) != 8 || len(away) != 7 {
 		t.Errorf("%d got in and %d were sent away", len(in), len(away))
+	}
+	// One account does not fill the places of its network.
+	flood := asker{"a", "mallory"}
+	in, away = line(t, 16, append(many(5, flood), asker{"a", "bob"})...)
+	if len(in) != 3 || !slices.Equal(away, many(3, flood)) {
+		t.Errorf("got in %v, were sent away %v", in, away)
 	}
 	// Where all have one, the newcomer goes.
 	in, away = line(t, 2, asker{"a", ""}, asker{"b", ""}, asker{"c", ""})

@@ -25,7 +25,8 @@ func For(ctx context.Context, network, account string) context.Context {
 
 // A queue lets a bounded number of callers work at once and a bounded number wait. Those that wait get in by turns of
 // their networks, and within a network by turns of the accounts: who asks a hundred times makes others wait for one turn.
-// When too many wait, one of those goes of whom there are most.
+// When too many wait, one of those goes of whom there are most. One account has an eighth of the places to wait at most,
+// from one network, so that it does not use up what its network may try.
 type queue struct {
 	mu      sync.Mutex
 	free    int // places
@@ -45,7 +46,10 @@ type flow struct {
 
 // turns say when something is due: the one whose number is lowest is next. Each turn takes it behind those of others
 // that wait; who has been away is due as soon as who waited all the time, and no sooner.
-type turns struct{ next uint64 }
+type turns struct {
+	next    uint64
+	waiting int
+}
 
 func (t *turns) due(now uint64) uint64 { return max(t.next, now) }
 
@@ -100,15 +104,19 @@ func (q *queue) join(w *waiter) bool {
 		q.flows[w.network] = f
 	}
 	f.waiting++
-	if f.accounts[w.account] == nil {
-		f.accounts[w.account] = &turns{}
+	account := f.accounts[w.account]
+	if account == nil {
+		account = &turns{}
+		f.accounts[w.account] = account
 	}
+	account.waiting++
 	if q.free > 0 {
 		q.free--
 		q.admit(w)
 		return true
 	}
-	if len(q.waiting) >= q.limit && !q.sendAway(f.waiting) {
+	greedy := w.asker != asker{} && account.waiting > max(1, q.limit/8)
+	if greedy || len(q.waiting) >= q.limit && !q.sendAway(f.waiting) {
 		q.forget(w)
 		return false
 	}
@@ -144,8 +152,9 @@ func (q *queue) remove(at int) *waiter {
 func (q *queue) admit(w *waiter) {
 	f := q.flows[w.network]
 	q.turn = f.take(q.turn)
-	f.turn = f.accounts[w.account].take(f.turn)
-	f.waiting--
+	account := f.accounts[w.account]
+	f.turn = account.take(f.turn)
+	f.quit(w.account)
 	f.working++
 	close(w.called)
 }
@@ -153,8 +162,17 @@ func (q *queue) admit(w *waiter) {
 // forget takes back that somebody waits.
 func (q *queue) forget(w *waiter) {
 	f := q.flows[w.network]
-	f.waiting--
+	f.quit(w.account)
 	q.settle(w.network, f)
+}
+
+// quit takes back that somebody waits for an account, and forgets an account that nobody waits for.
+func (f *flow) quit(account string) {
+	f.waiting--
+	a := f.accounts[account]
+	if a.waiting--; a.waiting == 0 {
+		delete(f.accounts, account)
+	}
 }
 
 // settle drops a flow that has nobody left.

@@ -52,7 +52,7 @@ func TestGuessing(t *testing.T) {
 			}
 			a.client().signIn(email, password).wants(t, "the right password after three mistakes", 201)
 
-			// Twenty wrong passwords of one account, from anywhere, at either replica, before and after a restart.
+			// Twenty wrong passwords of one account, from one network, at either replica, before and after a restart.
 			for n := range 20 {
 				s := a
 				if n%2 == 1 {
