@@ -40,9 +40,6 @@ func (doctorCommand) Help() string {
 // probeTimeout bounds each look at another server.
 const probeTimeout = 5 * time.Second
 
-// maxSkew is the largest difference between clocks that is not worth a word. Signed nonces live for seconds.
-const maxSkew = 2 * time.Second
-
 // A doubt is a finding that does not fail.
 type doubt string
 
@@ -361,9 +358,9 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 	}
 	if !d.SQLite() {
 		look("clock", func(ctx context.Context) (string, error) {
-			var there time.Time
 			before := time.Now()
-			if err := d.Bun().NewSelect().ColumnExpr("clock_timestamp()").Scan(ctx, &there); err != nil {
+			there, err := databaseTime(ctx, d)
+			if err != nil {
 				return "", err
 			}
 			return compareClocks(before, there, time.Now())
@@ -404,14 +401,8 @@ func evictionDoubt(drops string) doubt {
 
 // compareClocks judges another clock that was read between before and after.
 func compareClocks(before, there, after time.Time) (string, error) {
-	skew := time.Duration(0)
-	if there.Before(before) {
-		skew = before.Sub(there)
-	} else if there.After(after) {
-		skew = there.Sub(after)
-	}
-	if skew > maxSkew {
-		return "", fmt.Errorf("this clock and the server's differ by %s; nonces and tokens want both to be right", skew.Round(time.Millisecond))
+	if ahead := aheadOf(before, there, after); ahead.Abs() > maxSkew {
+		return "", fmt.Errorf("this clock and the server's differ by %s; nonces and tokens want both to be right", ahead.Abs().Round(time.Millisecond))
 	}
 	return "within " + maxSkew.String() + " of the server's", nil
 }

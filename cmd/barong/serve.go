@@ -315,6 +315,9 @@ func (v *server) checkSeals() error {
 // openShared opens what replicas share beside the database: Redis, the bus, the sessions.
 func (v *server) openShared() error {
 	c := v.config
+	if !v.db.SQLite() {
+		v.watchClock("database", func(ctx context.Context) (time.Time, error) { return databaseTime(ctx, v.db) })
+	}
 	o := bus.Options{Log: v.log}
 	joining, cancel := context.WithTimeout(v.ctx, joinTime)
 	defer cancel()
@@ -325,6 +328,7 @@ func (v *server) openShared() error {
 		}
 		v.redis = client
 		v.closing("redis", client.Close)
+		v.watchClock("redis", func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() })
 		store := redisstore.New(client)
 		v.sessions = store
 		shared, err := redisbus.Open(joining, client, o)

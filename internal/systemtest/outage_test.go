@@ -248,6 +248,9 @@ func TestDistantRedis(t *testing.T) {
 	for range 3 {
 		s.client().check(account, k.sign()...).wants(t, "API key", 200)
 	}
+	if r := s.probe("/metrics"); !strings.Contains(r.body, `barong_clock_ahead_seconds{store="redis"} 0`) {
+		t.Errorf("metrics do not compare the clock with Redis's: %d", r.status)
+	}
 	known.call("DELETE", "/identity/sessions", nil).wants(t, "logout", 204)
 	known.check(account).wants(t, "after the logout", 401, "authz.invalid_session")
 	if r := s.probe("/readyz"); r.status != http.StatusOK {
