@@ -45,7 +45,7 @@ func SQLitePath(raw string) (string, error) {
 		return "", errors.New("a percent sign that begins no escape is written %25; allowed is " + sqliteForms)
 	}
 	switch {
-	case filepath.Base(path) == ":memory:":
+	case filepath.Base(filepath.Clean(path)) == ":memory:":
 		return "", errors.New(":memory: would forget everything at each stop, and its connections would not see each other's rows: name a file; allowed is " + sqliteForms)
 	case strings.Trim(path, "/") == "" || strings.HasSuffix(path, "/"):
 		return "", errors.New("it names no file; allowed is " + sqliteForms)

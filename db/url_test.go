@@ -56,6 +56,8 @@ func TestSQLiteURLs(t *testing.T) {
 		"sqlite://:memory:":                  ":memory:",
 		"sqlite::memory:":                    ":memory:",
 		"sqlite:///:memory:":                 ":memory:",
+		"sqlite::memory:/.":                  ":memory:",
+		"sqlite:x/../:memory:":               ":memory:",
 		"sqlite:%3Amemory%3a":                ":memory:",
 		"sqlite://file::memory:?cache=share": "question mark",
 		"sqlite://":                          "names no file",
@@ -112,4 +114,24 @@ func TestPostgresURLs(t *testing.T) {
 			t.Errorf("%s: %v, %v", url, err, oerr)
 		}
 	}
+}
+
+// FuzzSQLitePath: whatever follows the scheme, it is a file of that name or refused; never the database in memory, nor
+// options of the driver.
+func FuzzSQLitePath(f *testing.F) {
+	for _, rest := range []string{"a.db", "//a b.db", "////abs", "q.db?_busy_timeout=1", ":memory:", "%3Amemory%3A", "x/../:memory:", ":memory:/.", "%00", "a%3fmode=memory"} {
+		f.Add(rest)
+	}
+	f.Fuzz(func(t *testing.T, rest string) {
+		path, err := db.SQLitePath("sqlite:" + rest)
+		if err != nil {
+			if path != "" {
+				t.Fatalf("%q: %v, and the path %q", rest, err, path)
+			}
+			return
+		}
+		if path == "" || filepath.Base(path) == ":memory:" || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0) || strings.Contains(rest, "?") {
+			t.Fatalf("%q is the path %q", rest, path)
+		}
+	})
 }
