@@ -197,6 +197,7 @@ func (l *linter) parse(kind, n *yaml.Node) {
 		return // by an alias to itself, or keys that are no text: the gateway's own parser says so
 	}
 	delete(fields, "@type")
+	dropTyped(fields)
 	text, err := json.Marshal(fields)
 	if err != nil {
 		return
@@ -210,6 +211,24 @@ func (l *linter) parse(kind, n *yaml.Node) {
 
 func on(value string) bool {
 	return slices.Contains([]string{"true", "yes", "on"}, strings.ToLower(value))
+}
+
+// dropTyped drops what is of a type of its own, such as another extension, whose schema is not here.
+func dropTyped(value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, item := range v {
+			if inner, ok := item.(map[string]any); ok && inner["@type"] != nil {
+				delete(v, key)
+				continue
+			}
+			dropTyped(item)
+		}
+	case []any:
+		for _, item := range v {
+			dropTyped(item)
+		}
+	}
 }
 
 // protoPrefix is what protojson begins its errors with, by chance with one space or another.

@@ -159,10 +159,11 @@ func TestLintRecognises(t *testing.T) {
 // Envoy's filter is read by its own schema: what Envoy would not take is told.
 func TestLintReadsBySchema(t *testing.T) {
 	for fields, want := range map[string]string{
-		"failure_mode_allow: false":                          "",
-		"failureModeAllow: false":                            "",
-		"failure_mode_allowed: false":                        "failure_mode_allowed",
-		"failure_mode_allow: \"no\"":                         "failureModeAllow",
+		"failure_mode_allow: false":   "",
+		"failureModeAllow: false":     "",
+		"failure_mode_allowed: false": "failure_mode_allowed",
+		"failure_mode_allow: \"no\"":  "failureModeAllow",
+		"grpc_service: {envoy_grpc: {retry_policy: {retry_host_predicate: [{name: x, typed_config: {\"@type\": type.googleapis.com/x.y.Z}}]}}}": "",
 		"http_service: {path_prefix: 1}":                     "pathPrefix",
 		"http_service: {path_prefix: /x, no_such_field: {}}": "no_such_field",
 		"transport_api_version: V3":                          "",
