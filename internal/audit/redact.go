@@ -1,9 +1,13 @@
 package audit
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Redacted stands for a secret in what is recorded.
@@ -79,4 +83,92 @@ func flag(name string, value any) bool {
 		return v == "true" || v == "false"
 	}
 	return false
+}
+
+// RedactText takes the secrets out of the text of a JSON value, those in texts that hold JSON themselves too, and leaves all
+// the rest as it stands. A text that is no JSON, but has a secret's name in it, is not kept: nobody can tell where the secret
+// ends. It reports what it did.
+func RedactText(text string) (out string, redacted, unreadable bool) {
+	out, redacted, ok := redactText(text, 0)
+	if ok {
+		return out, redacted, false
+	}
+	word := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '-' }
+	for name := range strings.FieldsFuncSeq(text, word) {
+		if Secret(name) {
+			return fmt.Sprintf("[unreadable: %d bytes]", len(text)), false, true
+		}
+	}
+	return text, false, false
+}
+
+// maxNesting is how deep a recorded value is looked into.
+const maxNesting = 64
+
+func redactText(text string, depth int) (out string, redacted, ok bool) {
+	if depth > maxNesting {
+		return "", false, false
+	}
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	first, err := dec.Token()
+	if err != nil {
+		return "", false, false
+	}
+	var b strings.Builder
+	kept := 0
+	replace := func(from, to int, by string) {
+		b.WriteString(text[kept:from])
+		b.WriteString(by)
+		kept, redacted = to, true
+	}
+	switch first := first.(type) {
+	case string:
+		to := int(dec.InputOffset())
+		from := strings.IndexByte(text, '"')
+		if inner := strings.TrimSpace(first); strings.HasPrefix(inner, "{") || strings.HasPrefix(inner, "[") {
+			if plain, changed, isJSON := redactText(first, depth+1); isJSON && changed {
+				replace(from, to, string(encode(plain)))
+			}
+		}
+	case json.Delim:
+		for dec.More() {
+			name := ""
+			if first == '{' {
+				key, err := dec.Token()
+				if err != nil {
+					return "", false, false
+				}
+				name, _ = key.(string)
+			}
+			var raw json.RawMessage
+			if err := dec.Decode(&raw); err != nil {
+				return "", false, false
+			}
+			to := int(dec.InputOffset())
+			from := to - len(raw)
+			if Secret(name) {
+				var v any
+				if json.Unmarshal(raw, &v) != nil || !flag(name, v) {
+					replace(from, to, `"`+Redacted+`"`)
+				}
+				continue
+			}
+			inner, changed, isJSON := redactText(string(raw), depth+1)
+			if !isJSON {
+				return "", false, false
+			}
+			if changed {
+				replace(from, to, inner)
+			}
+		}
+		if _, err := dec.Token(); err != nil {
+			return "", false, false
+		}
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return "", false, false
+	}
+	b.WriteString(text[kept:])
+	return b.String(), redacted, true
 }
