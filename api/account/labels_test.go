@@ -72,6 +72,8 @@ func TestStateOf(t *testing.T) {
 		{verified, "active"},
 		{[]db.Label{verified[0], {Key: "phone", Value: "verified", Scope: "public"}}, "pending"},
 		{with("ban"), "banned"},
+		{with("BAN-2019"), "banned"}, // of an old release of the original
+		{[]db.Label{{Key: "EMAIL", Value: "Verified", Scope: "private"}, verified[1]}, "active"},
 		{with("ban-2026"), "banned"},
 		{with("ban_2026"), "banned"},
 		{with("banned"), "active"},

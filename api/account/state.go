@@ -59,14 +59,15 @@ func (s *Settings) StateOf(labels []db.Label) string {
 	return state
 }
 
+// Labels are written in lower case. Those of old releases of the original, which an import leaves as they are, need not be.
 func fits(label, trigger string) bool {
-	rest, ok := strings.CutPrefix(label, trigger)
+	rest, ok := strings.CutPrefix(strings.ToLower(label), strings.ToLower(trigger))
 	return ok && trigger != "" && (rest == "" || rest[0] == '-' || rest[0] == '_')
 }
 
 func hasPrivate(labels []db.Label, key, value string) bool {
 	return slices.ContainsFunc(labels, func(l db.Label) bool {
-		return l.Scope == Private && l.Key == key && l.Value == value
+		return l.Scope == Private && strings.EqualFold(l.Key, key) && strings.EqualFold(l.Value, value)
 	})
 }
 
