@@ -280,7 +280,7 @@ func unreachable(err error) error {
 // Delete removes a file. That there is none is no error.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	defer patience.Outside(ctx)()
-	if !validKey.MatchString(key) {
+	if !isKey(key) {
 		return ErrNotFound
 	}
 	if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
@@ -291,7 +291,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // Open reads a file back. Close the reader. ErrNotFound says that there is none.
 func (s *Store) Open(ctx context.Context, key string) (File, io.ReadCloser, error) {
-	if !validKey.MatchString(key) {
+	if !isKey(key) {
 		return File{}, nil, ErrNotFound
 	}
 	r, err := s.bucket.NewReader(ctx, key, nil)
@@ -304,10 +304,18 @@ func (s *Store) Open(ctx context.Context, key string) (File, io.ReadCloser, erro
 	return File{Key: key, ContentType: contentTypes(extensionOf(key)), Size: r.Size()}, r, nil
 }
 
+// Exists reports whether there is such a file.
+func (s *Store) Exists(ctx context.Context, key string) (bool, error) {
+	if !isKey(key) {
+		return false, nil
+	}
+	return s.bucket.Exists(ctx, key)
+}
+
 // URL is an address that hands the file out until its life is over: the provider's own, or a path below Options.Path that
 // Verify checks. It is empty for a key that is none.
 func (s *Store) URL(key string) string {
-	if !validKey.MatchString(key) {
+	if !isKey(key) {
 		return ""
 	}
 	if s.Local() {
@@ -325,7 +333,7 @@ func (s *Store) URL(key string) string {
 // Verify reports whether this address of a local file was signed here and is still alive. Cloud stores verify their own.
 func (s *Store) Verify(key, expires, signature string) bool {
 	until, err := strconv.ParseInt(expires, 10, 64)
-	if err != nil || !s.Local() || !validKey.MatchString(key) {
+	if err != nil || !s.Local() || !isKey(key) {
 		return false
 	}
 	return hmac.Equal([]byte(signature), []byte(s.sign(key, until))) && s.o.Now().Unix() < until
@@ -338,7 +346,8 @@ func (s *Store) sign(key string, expires int64) string {
 }
 
 var (
-	validKey       = regexp.MustCompile(`^[1-9][0-9]{0,18}/[0-9a-f]{32}\.[a-z0-9]{1,10}$`)
+	// A key of this program, or one that the original gave to a file that was uploaded there.
+	validKey       = regexp.MustCompile(`^(?:[1-9][0-9]{0,18}/[0-9a-f]{32}\.[a-z0-9]{1,10}|uploads/document/upload/[1-9][0-9]{0,18}/[\pL\pM\p{Nd}_.+-]{1,255})$`)
 	plainExtension = regexp.MustCompile(`^[a-z0-9]{1,10}$`)
 )
 
@@ -373,6 +382,24 @@ func typeOf(head []byte) (contentType, extension string) {
 	contentType, _, _ = strings.Cut(detected.String(), ";")
 	return contentType, canonical(strings.TrimPrefix(detected.Extension(), "."))
 }
+
+// ImportedKey is the key of a file that the original stored for a document, or empty for a name that it gives none. The
+// name is the one in the document's row: the client's, with all but word characters, ".", "-" and "+" replaced.
+func ImportedKey(documentID int64, name string) string {
+	key := fmt.Sprintf("uploads/document/upload/%d/%s", documentID, name)
+	if !isKey(key) {
+		return ""
+	}
+	return key
+}
+
+// isKey reports whether a file may have that key.
+func isKey(key string) bool {
+	return validKey.MatchString(key) && path.Clean(key) == key
+}
+
+// TypeOfName is the type that a file name's extension stands for.
+func TypeOfName(name string) string { return contentTypes(extensionOf(name)) }
 
 // contentTypes is the type that a stored file's extension stands for.
 func contentTypes(extension string) string {
