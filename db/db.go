@@ -102,7 +102,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		pool.SetMaxOpenConns(4 + 2*runtime.GOMAXPROCS(0))
 		pool.SetMaxIdleConns(4 + 2*runtime.GOMAXPROCS(0))
 		d.sql, d.sqlite, d.writing = pool, true, make(chan struct{}, 1)
-		b = bun.NewDB(pool, sqlitedialect.New())
+		b = bun.NewDB(pool, sqlitedialect.New(), bun.WithDiscardUnknownColumns())
 	default:
 		cfg, err := postgresConfig(o.URL)
 		if err != nil {
@@ -119,7 +119,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		d.sql.SetMaxOpenConns(16 + 4*runtime.GOMAXPROCS(0))
 		d.sql.SetMaxIdleConns(8)
 		d.sql.SetConnMaxIdleTime(5 * time.Minute)
-		b = bun.NewDB(d.sql, pgdialect.New())
+		b = bun.NewDB(d.sql, pgdialect.New(), bun.WithDiscardUnknownColumns())
 	}
 	d.queries = queries{idb: b, db: d}
 	if err := d.sql.PingContext(ctx); err != nil {
@@ -237,9 +237,14 @@ func (d *DB) Update(ctx context.Context, f func(ctx context.Context, tx *Tx) err
 // before. The engine itself waits shorter, since nothing interrupts it meanwhile.
 const lockPatience = 10 * time.Second
 
-func (d *DB) begin(ctx context.Context) (bun.Tx, error) {
+// A beginner begins a transaction: a pool, or one of its connections.
+type beginner interface {
+	BeginTx(ctx context.Context, o *sql.TxOptions) (bun.Tx, error)
+}
+
+func begin(ctx context.Context, on beginner) (bun.Tx, error) {
 	for begun := time.Now(); ; {
-		tx, err := d.Bun().BeginTx(ctx, nil)
+		tx, err := on.BeginTx(ctx, nil)
 		if err == nil || !locked(err) || ctx.Err() != nil || time.Since(begun) > lockPatience {
 			return tx, err
 		}
@@ -247,6 +252,11 @@ func (d *DB) begin(ctx context.Context) (bun.Tx, error) {
 }
 
 func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error) (*Tx, error) {
+	return d.within(ctx, d.Bun(), f)
+}
+
+// within runs f in a transaction on a pool or a connection, as the one writer if the engine has but one.
+func (d *DB) within(ctx context.Context, on beginner, f func(ctx context.Context, tx *Tx) error) (*Tx, error) {
 	if d.writing != nil {
 		select {
 		case d.writing <- struct{}{}:
@@ -255,7 +265,7 @@ func (d *DB) once(ctx context.Context, f func(ctx context.Context, tx *Tx) error
 			return nil, ctx.Err()
 		}
 	}
-	inner, err := d.begin(ctx)
+	inner, err := begin(ctx, on)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}

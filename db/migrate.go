@@ -98,6 +98,17 @@ func (d *DB) MigrationStatus(ctx context.Context) ([]Migration, error) {
 	return out, nil
 }
 
+// Fresh reports whether no migration was ever applied.
+func (d *DB) Fresh(ctx context.Context) (bool, error) {
+	all, err := d.MigrationStatus(ctx)
+	for _, m := range all {
+		if m.Applied {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
 // Pending reports whether the schema is behind this program.
 func (d *DB) Pending(ctx context.Context) (bool, error) {
 	p, err := d.goose()

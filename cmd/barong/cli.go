@@ -17,6 +17,7 @@ type cli struct {
 	Serve       serveCommand       `cmd:"" help:"Run everything: the check endpoints, the REST API, gRPC ext_authz and the operations listener."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show its state."`
 	Seed        seedCommand        `cmd:"" help:"Put users, levels, permissions and restrictions into the database, unless they are there."`
+	Import      importCommand      `cmd:"" help:"Bring in the database of an original Barong: a dump of mysqldump, or a running MySQL."`
 	Keys        keysCommand        `cmd:"" help:"Make, list or rotate the keys that sign tokens."`
 	Policy      policyCommand      `cmd:"" help:"Explain the permission rules, or rehearse changes of them."`
 	Audit       auditCommand       `cmd:"" help:"Export the audit trail."`

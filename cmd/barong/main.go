@@ -31,10 +31,14 @@ const (
 	statusOK      = 0
 	statusFailed  = 1
 	statusInvalid = 2 // bad configuration or command line
+	statusReports = 3 // the work is done, and there is something to tell about it
 )
 
 // errFailed ends a command with status 1 that has said already what is wrong.
 var errFailed = errors.New("failed")
+
+// errReports ends a command with status 3 that has said what there is to tell.
+var errReports = errors.New("there is something to look at")
 
 // A usageError is a mistake on the command line.
 type usageError struct{ err error }
@@ -115,6 +119,8 @@ func (p *program) report(err error) int {
 		return statusInvalid
 	case errors.Is(err, errFailed):
 		return statusFailed
+	case errors.Is(err, errReports):
+		return statusReports
 	}
 	fmt.Fprintln(p.stderr, "barong:", oneLine(err))
 	if _, usage := errors.AsType[*usageError](err); usage {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"barong/api/management"
@@ -174,4 +176,19 @@ func openServices(c *config.Config) (management.Config, error) {
 		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "keychain, jwt and scopes: "+oneLine(err))
 	}
 	return services, nil
+}
+
+// openStore opens the store of files.
+func openStore(ctx context.Context, c *config.Config, box *secret.Box, log *slog.Logger) (*blob.Store, error) {
+	files, err := blob.Open(ctx, blob.Options{
+		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
+		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
+		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Path: "/" + c.APIPrefix + "/files/", Log: log,
+		Extensions: c.UploadExtensions, MinSize: int64(c.UploadSizeMin), MaxSize: int64(c.UploadSizeMax) << 20,
+		URLLife: c.UploadURLExpiration, Key: box.Derive("files"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_STORAGE_PROVIDER=%s: %w", c.StorageProvider, err)
+	}
+	return files, nil
 }

@@ -824,17 +824,9 @@ func (v *server) openSMS() (sms.Provider, error) {
 }
 
 func (v *server) openFiles() (*blob.Store, error) {
-	c := v.config
-	files, err := blob.Open(v.ctx, blob.Options{
-		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
-		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
-		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Path: "/" + c.APIPrefix + "/files/",
-		Log:        v.log,
-		Extensions: c.UploadExtensions, MinSize: int64(c.UploadSizeMin), MaxSize: int64(c.UploadSizeMax) << 20,
-		URLLife: c.UploadURLExpiration, Key: v.box.Derive("files"),
-	})
+	files, err := openStore(v.ctx, v.config, v.box, v.log)
 	if err != nil {
-		return nil, fmt.Errorf("BARONG_STORAGE_PROVIDER=%s: %w", c.StorageProvider, err)
+		return nil, err
 	}
 	v.closing("files", files.Close)
 	return files, nil

@@ -1,0 +1,188 @@
+package importer
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// maxItems is how many items of one kind a report lists; beyond, it counts them.
+const maxItems = 100_000
+
+// A Report tells what an import did, or would do. It names rows by their ids and users by their uids, and holds no personal
+// data and no secret.
+type Report struct {
+	SchemaVersion  string                 `json:"schema_version"`
+	Environment    string                 `json:"environment,omitempty"`
+	DryRun         bool                   `json:"dry_run"`
+	Rows           map[string]*TableCount `json:"rows"`
+	UnknownTables  []string               `json:"unknown_tables"`  // that were not read
+	UnknownColumns map[string][]string    `json:"unknown_columns"` // that have no home here, by table
+	Counts         map[string]int64       `json:"counts"`          // of the items of each kind
+	Reports        map[string][]any       `json:"reports"`
+	Notes          []string               `json:"notes"`
+	BegunAt        time.Time              `json:"begun_at"`
+	Seconds        float64                `json:"seconds"`
+}
+
+// A TableCount counts the rows of a table. Imported are those that stand here now by an import: Written of them were
+// written by this one, as new ones or in place of older ones.
+type TableCount struct {
+	InDump   int64            `json:"in_dump"`
+	MaxID    int64            `json:"max_id"`
+	Imported int64            `json:"imported"`
+	Written  int64            `json:"written"`
+	Removed  int64            `json:"removed"`
+	Skipped  map[string]int64 `json:"skipped"`
+}
+
+func newReport() *Report {
+	return &Report{
+		Rows: map[string]*TableCount{}, UnknownTables: []string{}, UnknownColumns: map[string][]string{}, Counts: map[string]int64{},
+		Reports: map[string][]any{}, Notes: []string{},
+	}
+}
+
+// table is the count of a table.
+func (r *Report) table(name string) *TableCount {
+	t := r.Rows[name]
+	if t == nil {
+		t = &TableCount{Skipped: map[string]int64{}}
+		r.Rows[name] = t
+	}
+	return t
+}
+
+// An item says what is to be told about a row: words and the values beside them.
+type item = map[string]any
+
+// add notes an item of a kind.
+func (r *Report) add(kind string, what any) {
+	if r.Counts[kind]++; r.Counts[kind] <= maxItems {
+		r.Reports[kind] = append(r.Reports[kind], what)
+	}
+}
+
+// skip notes that a row is not imported, and why.
+func (r *Report) skip(table, kind string, what any) {
+	r.table(table).Skipped[kind]++
+	r.add(kind, what)
+}
+
+// Clean reports whether there is nothing to tell.
+func (r *Report) Clean() bool {
+	return len(r.Counts) == 0 && len(r.UnknownTables) == 0 && len(r.UnknownColumns) == 0
+}
+
+// WriteJSON writes the report as one JSON object.
+func (r *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(r)
+}
+
+// meanings tell what each kind of item is, and what to do about it.
+var meanings = map[string]string{
+	"activity_category":         "Activities of an unknown category became activities of users.",
+	"activity_data_redacted":    "Passwords, codes and tokens were taken out of the data of activities, which the original stored in clear.",
+	"activity_data_unreadable":  "The data of activities was no JSON and may have held a secret: it was left out.",
+	"activity_result":           "Activities of an unknown result became failed ones.",
+	"activity_time":             "Activities without a time have that of the one before.",
+	"apikey_holder":             "API keys of service accounts, which have no home here, were left out.",
+	"apikey_kid_twice":          "API keys of the same key id: the newest was kept.",
+	"apikey_scope_unreadable":   "The scope of API keys could not be read: they have none now.",
+	"apikey_without_secret":     "API keys without a secret are inactive. Give Vault's secrets (--vault), and import again.",
+	"changed_here":              "Rows that changed at the source and here, too, were left as they are here.",
+	"data_storage_twice":        "Data storages of one user and title: the newest was kept.",
+	"digest_unusable":           "Users whose password is no bcrypt digest cannot sign in before they reset it.",
+	"document_file_missing":     "The file of documents is not in the store: copy uploads/ of the original there.",
+	"document_file_name":        "The file of documents has a name that the original cannot have given: it cannot be shown.",
+	"gone_at_source":            "Users who are gone at the source, but have something that was made here, were kept.",
+	"label_scope":               "Labels of a scope other than public and private were left out.",
+	"label_twice":               "Labels of one user, key and scope: the newest was kept.",
+	"level_differs_from_labels": "The level of users is another than their private labels give. It was kept; the next label sets it.",
+	"level_twice":               "Levels of the same key and value: the first was kept.",
+	"made_here":                 "Rows that are in the way of something made here were left out.",
+	"orphan":                    "Rows of users who do not exist were left out; activities of such users were kept.",
+	"otp_without_secret":        "Users with a second factor whose secret is missing. Give it (--vault, --totp), or reset them as an admin.",
+	"permission_twice":          "Permissions that are there several times were all kept.",
+	"phone_invalid":             "Phones whose number has no digit were left out.",
+	"phone_twice":               "Phones of one user and number: the verified or else the older one was kept.",
+	"phone_verified_by_two":     "Phone numbers that several users have verified: the first keeps it, the others' are not verified any more.",
+	"profile_state_null":        "Profiles without a state became drafted.",
+	"profile_state_unknown":     "Profiles of an unknown state became drafted.",
+	"profile_two_open":          "Several open profiles of one user: the newest stays open, the others became rejected.",
+	"referrer_gone":             "Users whose referrer does not exist have none now.",
+	"refers_to_itself":          "Users who refer to themselves. It was kept.",
+	"restriction_invalid":       "Restrictions that mean nothing, such as a network that is none, were left out.",
+	"restriction_twice":         "Restrictions of one category, scope and value: an enabled one was kept, else the newest.",
+	"role_without_permissions":  "Users of a role that no permission names.",
+	"sealed_unreadable":         "Values that the secret key base does not open were left out.",
+	"state_differs_from_labels": "The state of users is another than their private labels give. It counts as set by an admin, and stays.",
+	"time_invalid":              "Times that are none were replaced by the row's other time.",
+	"totp_unusable":             "Second factors of another kind than six digits of SHA-1 each 30 seconds were left out.",
+}
+
+// WriteText writes the report for people to read.
+func (r *Report) WriteText(w io.Writer) error {
+	what := "Imported"
+	if r.DryRun {
+		what = "A dry run: nothing was written. It would import"
+	}
+	fmt.Fprintf(w, "%s a database of schema %s", what, r.SchemaVersion)
+	if r.Environment != "" {
+		fmt.Fprintf(w, " (%s)", clip(r.Environment, 40))
+	}
+	fmt.Fprintf(w, " in %.1f s.\n\n", r.Seconds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TABLE\tIN SOURCE\tIMPORTED\tWRITTEN NOW\tREMOVED\tSKIPPED")
+	for _, name := range append(slices.Clone(tables), totpKeys) {
+		c := r.Rows[name]
+		if c == nil {
+			continue
+		}
+		var skipped []string
+		for _, reason := range slices.Sorted(maps.Keys(c.Skipped)) {
+			skipped = append(skipped, fmt.Sprintf("%d %s", c.Skipped[reason], reason))
+		}
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%s\n", name, c.InDump, c.Imported, c.Written, c.Removed, strings.Join(skipped, ", "))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Counts)) {
+		fmt.Fprintf(w, "\n%s: %d. %s\n", kind, r.Counts[kind], meanings[kind])
+		const shown = 5
+		for i, what := range r.Reports[kind] {
+			if i == shown {
+				fmt.Fprintf(w, "  … and %d more (--report FILE lists them)\n", r.Counts[kind]-shown)
+				break
+			}
+			text, err := json.Marshal(what)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "  %s\n", text)
+		}
+	}
+	if len(r.UnknownTables) > 0 {
+		fmt.Fprintf(w, "\nTables that have no home here: %s\n", strings.Join(r.UnknownTables, ", "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.UnknownColumns)) {
+		fmt.Fprintf(w, "\nColumns of %s that have no home here: %s\n", name, strings.Join(r.UnknownColumns[name], ", "))
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "\n%s\n", note)
+	}
+	if r.Clean() {
+		_, err := fmt.Fprintln(w, "\nThere is nothing to tell.")
+		return err
+	}
+	return nil
+}
