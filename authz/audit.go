@@ -3,6 +3,7 @@ package authz
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -57,6 +58,11 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 		return nil
 	}
 	r, d := c.request, c.decision
+	if r.LoadBody != nil {
+		if err := r.LoadBody(r); err != nil && allowed { // a refusal is recorded without it
+			return fmt.Errorf("read body: %w", err)
+		}
+	}
 	_, query, _ := strings.Cut(r.Target, "?")
 	e := auditEntries.Get().(*AuditEntry)
 	defer func() {

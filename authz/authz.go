@@ -55,6 +55,9 @@ type Request struct {
 	// rests on them: a service behind the gateway may read the same bytes otherwise.
 	Body        []byte
 	ContentType string
+	// LoadBody fills them when they are wanted, which is after the headers were judged, and once at most. An error, such as
+	// that of a body which did not arrive, refuses what would be allowed. Nil when nothing is to be loaded.
+	LoadBody func(*Request) error
 
 	headers headers // what AddHeader kept
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os/exec"
@@ -576,6 +577,40 @@ func TestAudit(t *testing.T) {
 	if w.wantAllow(t, id); len(w.entries) != 1 {
 		t.Error("a GET that no AUDIT rule names was recorded")
 	}
+	// A body that flows is loaded for what is recorded alone, and what would be allowed is refused without it.
+	for _, c := range []struct {
+		target string
+		err    error
+		code   string
+		body   string
+		rows   int
+	}{
+		{"/api/v2/service0/account", nil, "", "loaded", 1},
+		{"/api/v2/service0/account", io.ErrUnexpectedEOF, "authz.unavailable", "", 0},
+		{"/api/v2/service0/other", nil, "authz.invalid_permission", "loaded", 1},
+		{"/api/v2/service0/other", io.ErrUnexpectedEOF, "authz.invalid_permission", "", 1},
+	} {
+		w.entries = nil
+		r := &Request{LoadBody: func(r *Request) error {
+			if c.err == nil {
+				r.Body = []byte("loaded")
+			}
+			return c.err
+		}}
+		browser(r, "POST", c.target, id)
+		r.AddHeader([]byte("X-CSRF-Token"), []byte(testCSRF))
+		w.engine.Check(context.Background(), r, &d)
+		if d.Code != c.code || len(w.entries) != c.rows || c.rows > 0 && string(w.entries[0].Body) != c.body {
+			t.Errorf("%s, %v: %q, rows %v", c.target, c.err, d.Code, w.entries)
+		}
+	}
+	untouched := &Request{LoadBody: func(*Request) error { t.Error("a body was loaded that nobody records"); return nil }}
+	browser(untouched, "POST", "/api/v2/service0/account", id)
+	w.engine.Check(context.Background(), untouched, &d) // without a CSRF token
+	if d.Code != "authz.missing_csrf_token" {
+		t.Errorf("code %q", d.Code)
+	}
+	w.entries = w.entries[:1]
 	if d, _ = post("/api/v2/service0/other"); d.Code != "authz.invalid_permission" || len(w.entries) != 2 {
 		t.Fatalf("code %q, %d rows", d.Code, len(w.entries))
 	}

@@ -137,6 +137,7 @@ type timedConn struct {
 	peer        netip.Addr // the zero Addr when it is no IP address
 	phase       phase
 	own         bool // the handler has set how long the answer may take
+	linger      bool // the last answer was given before its request was read
 	read, write deadline
 }
 
@@ -192,12 +193,41 @@ func (c *timedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Close closes the connection.
+// Close closes the connection. One whose client may still be sending is first closed for writing, and what comes is taken
+// off it: a connection that is closed with something unread in it is reset, and its client would lose the answer.
 func (c *timedConn) Close() error {
 	c.l.mu.Lock()
 	delete(c.l.open, c)
 	c.l.mu.Unlock()
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger && half.CloseWrite() == nil {
+		end := time.Now().Add(DefaultUploadTimeout)
+		_, _ = io.CopyN(io.Discard, lingerer{c.Conn, end}, lingerBytes) // whatever ends it, the answer was given
+	}
 	return c.Conn.Close()
+}
+
+// Bounds of the wait for a client that has its answer.
+const (
+	lingerBytes = 100 << 20
+	lingerTime  = 5 * time.Second // without a byte
+)
+
+// A lingerer is a connection that ends when nothing comes, and at the end.
+type lingerer struct {
+	conn net.Conn
+	end  time.Time
+}
+
+// Read implements io.Reader.
+func (l lingerer) Read(p []byte) (int, error) {
+	deadline := time.Now().Add(lingerTime)
+	if l.end.Before(deadline) {
+		deadline = l.end
+	}
+	if err := l.conn.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	return l.conn.Read(p)
 }
 
 // SetReadDeadline implements net.Conn. It holds until the next request is waited for.

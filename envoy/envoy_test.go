@@ -35,6 +35,12 @@ type asked struct {
 }
 
 func (s *script) Check(ctx context.Context, r *authz.Request, d *authz.Decision) {
+	if r.LoadBody != nil {
+		if r.LoadBody(r) != nil {
+			*d = authz.Decision{Status: 503, Code: "authz.unavailable"}
+			return
+		}
+	}
 	s.mu.Lock()
 	s.asked = append(s.asked, asked{
 		Dialect: r.Dialect, Method: strings.Clone(r.Method), Target: strings.Clone(r.Target), Body: string(r.Body),

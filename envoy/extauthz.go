@@ -9,7 +9,7 @@ import (
 )
 
 // maxBody is how much of a request body a check looks at, in bytes. Only the audit trail sees it: no decision rests on
-// a body, so a gateway has no need to send it, and a longer one is left unread.
+// a body, so a gateway has no need to send it, and a longer one is taken off the connection behind the answer.
 const maxBody = 64 << 10
 
 // Check answers Envoy's HTTP ext_authz, whose method is the client's and whose target is the client's raw one behind
@@ -20,7 +20,10 @@ func (h *Handler) Check(ctx *fasthttp.RequestCtx, target []byte) {
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(target)
 	t.request.Peer = Peer(ctx)
-	if h.readExtAuthz(ctx, t) && t.readBody(ctx) {
+	if h.readExtAuthz(ctx, t) {
+		if n := ctx.Request.Header.ContentLength(); n > 0 && n <= maxBody && audited(t.request.Method) {
+			t.http, t.request.LoadBody = ctx, t.load
+		}
 		h.decide(h.base, t)
 	}
 	h.finish(ctx, t)
@@ -47,28 +50,19 @@ func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
 	return true
 }
 
-// readBody reads the body of a call that may change something, if it is short and its length is known. It reports
-// false, with a refusal, when the body ends before its announced length.
-func (t *task) readBody(ctx *fasthttp.RequestCtx) bool {
-	n := ctx.Request.Header.ContentLength()
-	if n <= 0 || n > maxBody || !audited(t.request.Method) {
-		return true
+// loadBody reads the body of a call that may change something.
+func (t *task) loadBody(r *authz.Request) error {
+	stream := t.http.RequestBodyStream()
+	if stream == nil {
+		return nil
 	}
-	if stream := ctx.RequestBodyStream(); stream != nil {
-		if cap(t.body) < n {
-			t.body = make([]byte, n)
-		}
-		if _, err := io.ReadFull(stream, t.body[:n]); err != nil {
-			ctx.SetConnectionClose()
-			t.refuse(fasthttp.StatusBadRequest, codeMalformed)
-			return false
-		}
-		t.request.Body = t.body[:n]
-	} else {
-		t.request.Body = ctx.Request.Body()
+	body := make([]byte, t.http.Request.Header.ContentLength())
+	if _, err := io.ReadFull(stream, body); err != nil {
+		t.http.SetConnectionClose()
+		return err
 	}
-	t.request.ContentType = view(ctx.Request.Header.ContentType())
-	return true
+	r.Body, r.ContentType = body, view(t.http.Request.Header.ContentType())
+	return nil
 }
 
 // audited reports whether the audit trail wants the bodies of this method.

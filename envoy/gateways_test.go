@@ -34,25 +34,26 @@ type gateway struct {
 	args    func(config string) []string
 	// checkless is what the gateway itself answers when the check cannot be reached.
 	checkless int
+	edit      func(text string) string // changes the reference configuration; nil does not
 }
 
 var gateways = []gateway{
 	{"envoy over HTTP", "envoy", []string{"envoy.yaml"}, func(config string) []string {
 		return []string{"-c", config, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"}
-	}, 503},
+	}, 503, nil},
 	{"envoy over gRPC", "envoy", []string{"envoy-grpc.yaml"}, func(config string) []string {
 		return []string{"-c", config, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"}
-	}, 503},
+	}, 503, nil},
 	{"traefik", "traefik", []string{"traefik.yml", "traefik-dynamic.yml"}, func(config string) []string {
 		return []string{"--configFile=" + config}
-	}, 500},
+	}, 500, nil},
 	{"caddy", "caddy", []string{"Caddyfile"}, func(config string) []string {
 		return []string{"run", "--config", config, "--adapter", "caddyfile"}
-	}, 502},
+	}, 502, nil},
 	{"nginx", "nginx", []string{"nginx.conf"}, func(config string) []string {
 		// The workers of a test run by root have to read files that only root may.
 		return []string{"-p", filepath.Dir(config), "-c", config, "-g", "daemon off; user root;"}
-	}, 503},
+	}, 503, nil},
 }
 
 // ports are what the reference configurations are changed in for a test: nothing else.
@@ -74,6 +75,9 @@ func copyConfiguration(t *testing.T, g gateway, p ports) string {
 			t.Fatal(err)
 		}
 		text := string(b)
+		if g.edit != nil {
+			text = g.edit(text)
+		}
 		for i, from := range defaultPorts.list() {
 			text = regexp.MustCompile(fmt.Sprintf(`\b%d\b`, from)).ReplaceAllString(text, fmt.Sprintf("port%d", i))
 		}

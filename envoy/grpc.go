@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -28,35 +30,42 @@ import (
 // Bounds of the gRPC listener. Envoy passes at most 60 KiB of headers on by default, and opens one connection per
 // worker thread, with a stream for each check under way.
 const (
-	maxMessage    = 256 << 10 // bytes of one check
+	maxMessage    = 256 << 10 // bytes of one check, without the body of its request
 	maxStreams    = 4096      // checks under way on one connection
 	maxHeaderList = 16 << 10  // bytes of one call's own metadata
 )
 
 // A GRPC is the gRPC listener: Envoy's envoy.service.auth.v3.Authorization beside the standard health service.
+//
+// A message stands in memory before anybody sees it. Gateways hold the bodies that they send along (with_request_body)
+// themselves, and may send checks as large as those; strangers may not, so each kind of peer has a server of its own.
 type GRPC struct {
-	server *grpc.Server
-	health *health.Server
+	gateways, strangers *grpc.Server
+	trusted             func(netip.Addr) bool
+	health              *health.Server
 }
 
 // NewGRPC returns a listener that answers with the handler's checks and reports itself healthy from the start.
 func NewGRPC(h *Handler) *GRPC {
-	g := &GRPC{
-		server: grpc.NewServer(
-			grpc.MaxRecvMsgSize(maxMessage),
-			grpc.MaxConcurrentStreams(maxStreams),
-			grpc.MaxHeaderListSize(maxHeaderList),
-			grpc.ConnectionTimeout(5*time.Second),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-			grpc.UnaryInterceptor(h.recoverUnary),
-		),
-		health: health.NewServer(),
-	}
-	auth.RegisterAuthorizationServer(g.server, authorization{h: h})
-	healthv1.RegisterHealthServer(g.server, g.health)
+	g := &GRPC{trusted: h.trusted, health: health.NewServer()}
+	g.gateways, g.strangers = g.newServer(h, lingerBytes+maxMessage), g.newServer(h, maxMessage)
 	g.SetServing(true)
 	return g
+}
+
+func (g *GRPC) newServer(h *Handler, maxSize int) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxSize),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.ConnectionTimeout(5*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(h.recoverUnary),
+	)
+	auth.RegisterAuthorizationServer(server, authorization{h: h})
+	healthv1.RegisterHealthServer(server, g.health)
+	return server
 }
 
 // SetServing sets what the health service says of the process and of the authorization service.
@@ -71,10 +80,68 @@ func (g *GRPC) SetServing(serving bool) {
 
 // Serve answers on the listener, which it closes, until Shutdown. It returns nil then.
 func (g *GRPC) Serve(l net.Listener) error {
-	if err := g.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	gateways, strangers := newHanded(l), newHanded(l)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.gateways.Serve(gateways) }) // it ends when the listener is closed, which is told below
+	serving.Go(func() { _ = g.strangers.Serve(strangers) })
+	var err error
+	for {
+		var conn net.Conn
+		if conn, err = l.Accept(); err != nil {
+			if temporary, ok := err.(interface{ Temporary() bool }); ok && temporary.Temporary() {
+				time.Sleep(50 * time.Millisecond) // no file descriptor is free
+				continue
+			}
+			break
+		}
+		if g.trusted(addrOf(conn.RemoteAddr())) {
+			gateways.hand(conn)
+		} else {
+			strangers.hand(conn)
+		}
+	}
+	_, _ = gateways.Close(), strangers.Close() // closed already, or broken
+	serving.Wait()
+	if !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// A handed is a listener whose connections another one has accepted, which closes with it.
+type handed struct {
+	net.Listener
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHanded(l net.Listener) *handed {
+	return &handed{Listener: l, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *handed) hand(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.closed:
+		_ = c.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *handed) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *handed) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
 }
 
 // Leave has the health service say that this process is going.
@@ -83,16 +150,23 @@ func (g *GRPC) Leave() { g.health.Shutdown() }
 // Shutdown tells clients to go elsewhere (GOAWAY), lets the checks under way end, and cuts off what is left when the context ends.
 func (g *GRPC) Shutdown(ctx context.Context) error {
 	g.health.Shutdown()
+	servers := []*grpc.Server{g.gateways, g.strangers}
+	var stopping sync.WaitGroup
 	done := make(chan struct{})
+	for _, server := range servers {
+		stopping.Go(server.GracefulStop)
+	}
 	go func() {
-		g.server.GracefulStop()
+		stopping.Wait()
 		close(done)
 	}()
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		g.server.Stop()
+		for _, server := range servers {
+			server.Stop()
+		}
 		<-done
 		return ctx.Err()
 	}

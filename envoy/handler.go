@@ -94,7 +94,11 @@ func New(o Options) *Handler {
 		h.base = context.Background()
 	}
 	h.verbose = h.log.Enabled(h.base, slog.LevelDebug)
-	h.tasks.New = func() any { return new(task) }
+	h.tasks.New = func() any {
+		t := new(task)
+		t.load = t.loadBody
+		return t
+	}
 	return h
 }
 
@@ -106,9 +110,10 @@ func (nobody) Observe(authz.Dialect, authz.Effect, string, authz.Credential) {}
 type task struct {
 	request  authz.Request
 	decision authz.Decision
-	visitor  visitor // as far as there is a login page
+	visitor  visitor                    // as far as there is a login page
+	http     *fasthttp.RequestCtx       // of a check whose body load reads
+	load     func(*authz.Request) error // loadBody, made once
 	ctx      lazyContext
-	body     []byte // what was read of a streamed body, at most maxBody
 }
 
 func (h *Handler) task(dialect authz.Dialect) *task {
@@ -122,7 +127,7 @@ func (h *Handler) task(dialect authz.Dialect) *task {
 func (h *Handler) release(t *task) {
 	t.request.Reset()
 	t.decision = authz.Decision{}
-	t.visitor = visitor{}
+	t.visitor, t.http = visitor{}, nil
 	if t.ctx.end() {
 		h.tasks.Put(t)
 	}

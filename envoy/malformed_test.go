@@ -74,7 +74,7 @@ func TestMalformedRequests(t *testing.T) {
 		"/api/v2/identity/ping":  serve(t, h.ServeChecks, envoy.ServerOptions{}),
 		"/api/v2/auth/y":         serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, envoy.ServerOptions{}),
 		"/api/v2/identity/time":  serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, envoy.ServerOptions{}),
-		"/api/v2/barong/x/y?z=a": serve(t, func(ctx *fasthttp.RequestCtx) { _ = h.Gate(ctx) }, envoy.ServerOptions{}),
+		"/api/v2/barong/x/y?z=a": serve(t, func(ctx *fasthttp.RequestCtx) { _ = h.Gate(ctx, func() {}) }, envoy.ServerOptions{}),
 	}
 	for _, test := range malformed {
 		for path, addr := range addrs {

@@ -10,16 +10,20 @@ import (
 // to, and reports whether the request may go on. A refusal is answered. A request that may go on carries the token in
 // its Authorization header; on a pass path it carries none, whatever the client sent.
 //
-// The body, if it was read, is seen by the audit trail alone.
-func (h *Handler) Gate(ctx *fasthttp.RequestCtx) (proceed bool) {
+// The body is seen by the audit trail alone, for which load reads it when the headers were judged: it makes the request's
+// body one that does not flow, or leaves it alone when it is not one to be recorded.
+func (h *Handler) Gate(ctx *fasthttp.RequestCtx, load func()) (proceed bool) {
 	defer h.recovered(ctx, authz.SelfGate)
 	t := h.task(authz.SelfGate)
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(ctx.Request.Header.RequestURI())
 	t.request.Peer = Peer(ctx)
-	if !ctx.Request.IsBodyStream() {
-		t.request.Body = ctx.Request.Body()
-		t.request.ContentType = view(ctx.Request.Header.ContentType())
+	t.request.LoadBody = func(r *authz.Request) error {
+		load()
+		if !ctx.Request.IsBodyStream() {
+			r.Body, r.ContentType = ctx.Request.Body(), view(ctx.Request.Header.ContentType())
+		}
+		return nil // whoever serves the call refuses a body that cannot be read
 	}
 	if h.readExtAuthz(ctx, t) {
 		h.decide(h.base, t)

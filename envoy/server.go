@@ -88,6 +88,9 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 					ctx.SetConnectionClose()
 					refuseHTTP(ctx, fasthttp.StatusInternalServerError, codeInternal)
 				}
+				if ctx.Request.IsBodyStream() {
+					leaveBody(ctx)
+				}
 			}()
 			handler(ctx)
 			if s.leaving.Load() {
@@ -108,7 +111,7 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 		Concurrency:           o.Concurrency,
 		TCPKeepalive:          true,
 		StreamRequestBody:     true,
-		MaxRequestBodySize:    maxBody, // read before the handler runs at most; the rest waits in the stream
+		MaxRequestBodySize:    1, // read before the handler has seen the headers, which is the least; the rest waits
 		CloseOnShutdown:       true,
 		LazyRequestTime:       true,
 		NoDefaultServerHeader: true,
@@ -160,6 +163,27 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// leftBody is how much of a body that its handler left unread fasthttp takes off the connection to use it again, in bytes.
+const leftBody = 256 << 10
+
+// leaveBody sees to a body that its handler may have left unread: a long one, or one of unknown length, ends the connection,
+// and one that ends anyway is not closed before the body was taken off it, so that who sends it gets the answer.
+func leaveBody(ctx *fasthttp.RequestCtx) {
+	closing := ctx.Response.ConnectionClose() || ctx.Request.Header.ConnectionClose()
+	if n := ctx.Request.Header.ContentLength(); n >= 0 && n <= leftBody && !closing {
+		return
+	}
+	ctx.SetConnectionClose()
+	linger(ctx)
+}
+
+// linger has the connection of a request, which is about to close, wait for its client.
+func linger(ctx *fasthttp.RequestCtx) {
+	if c, ok := ctx.Conn().(*timedConn); ok {
+		c.linger = true
+	}
+}
+
 // unreadable answers a request that fasthttp could not read. The connection closes after it.
 //
 // The dialect is unknown here, so status and code are repeated in the headers that nginx needs.
@@ -172,6 +196,9 @@ func unreadable(ctx *fasthttp.RequestCtx, err error) {
 		status = fasthttp.StatusRequestHeaderFieldsTooLarge
 	case errors.As(err, &network) && network.Timeout():
 		status = fasthttp.StatusRequestTimeout
+	}
+	if status != fasthttp.StatusRequestTimeout { // of that one nothing came for long enough
+		linger(ctx)
 	}
 	refuseHTTP(ctx, status, codeMalformed)
 	writeStatus(ctx, status, codeMalformed)

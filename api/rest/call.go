@@ -35,8 +35,15 @@ type Call struct {
 
 	rc     *fasthttp.RequestCtx
 	server *Server
+	held   []func() // give back what the call has of the budget of bodies
 	args   args
 	form   *multipart.Form
+}
+
+func (c *Call) giveBack() {
+	for _, give := range c.held {
+		give()
+	}
 }
 
 // Has reports whether the parameter is there, blank and null ones included.

@@ -97,7 +97,7 @@ type Route struct {
 	LegacyOutput Model
 	Errors       []fault.Code // codes that the handler may answer besides those of Params
 	Listed       []int        // further statuses that the API reference lists, for the API document
-	MaxBody      int          // bytes; 0 means DefaultMaxBody
+	MaxBody      int          // bytes; 0 means DefaultMaxBody, or 16 KiB where Access is Public
 	// Parallel is how many calls of one user, or of one address to a Signed route, may run at the same time; a few more
 	// wait, further ones are request.rate_limited. 0 is any number.
 	Parallel int
@@ -111,12 +111,19 @@ type Route struct {
 // members are string, integer, number, boolean, object, any or a model; a "?" behind one allows null.
 type Model string
 
-// DefaultMaxBody is the largest request body of a route that does not say otherwise, in bytes.
-const DefaultMaxBody = 256 << 10
+// DefaultMaxBody is the largest request body of a route that does not say otherwise, in bytes, and publicMaxBody that of one
+// which anybody may call.
+const (
+	DefaultMaxBody = 256 << 10
+	publicMaxBody  = 16 << 10
+)
 
 func (r *Route) maxBody() int {
-	if r.MaxBody > 0 {
+	switch {
+	case r.MaxBody > 0:
 		return r.MaxBody
+	case r.Access == Public:
+		return publicMaxBody
 	}
 	return DefaultMaxBody
 }

@@ -52,8 +52,9 @@ type Options struct {
 	Prefix string // path under which gateways publish the API, without slashes at its ends: "api/v2/barong"
 
 	// Gate decides a request to the self-gated API as the gateway would. It answers and returns false, or sets the
-	// Authorization header of the request to the token, removes one that proves nothing, and returns true.
-	Gate func(rc *fasthttp.RequestCtx) bool
+	// Authorization header of the request to the token, removes one that proves nothing, and returns true. It calls load
+	// when it wants the body, which flows until then.
+	Gate func(rc *fasthttp.RequestCtx, load func()) bool
 	// Client tells who calls.
 	Client func(rc *fasthttp.RequestCtx) Caller
 	// Audit records a call that this server itself refuses for want of permission.
@@ -79,6 +80,7 @@ type Server struct {
 	unknown    *turnstile // for all large calls to Signed routes
 
 	streams, streamsOne *turnstile // see Call.Stream
+	bodies              *budget
 }
 
 // New returns a server for the routes.
@@ -86,6 +88,7 @@ func New(o Options) *Server {
 	s := &Server{
 		Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{},
 		unknown: newTurnstile(unknownCalls), streams: newTurnstile(streams), streamsOne: newTurnstile(streamsOne),
+		bodies: newBudget(bodiesAll, bodiesOne),
 	}
 	if s.Base == nil {
 		s.Base = context.Background()
@@ -145,12 +148,9 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 	var path string // below Base, as it is served
 	switch {
 	case bytes.HasPrefix(raw, s.gated):
-		// Headers behind the body come from the caller alone, so the caller is told before it is read.
-		rc.SetUserValue(userCaller, s.Client(rc))
-		if err := readWhole(rc); err != nil {
-			WriteFault(rc, err)
-			return
-		}
+		// Headers behind the body come from the caller alone, so the caller is told before it may be read.
+		from := s.Client(rc)
+		rc.SetUserValue(userCaller, from)
 		judged := withoutSuffix(string(raw))
 		if len(judged) != len(raw) { // the path that is judged must be the one that is served
 			target := judged
@@ -159,7 +159,13 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 			}
 			rc.Request.SetRequestURI(target)
 		}
-		if !s.Gate(rc) {
+		give, unread := func() {}, error(nil)
+		defer func() { give() }()
+		if !s.Gate(rc, func() { give, unread = s.readWhole(s.Base, rc, from.Addr) }) {
+			return
+		}
+		if unread != nil {
+			WriteFault(rc, unread)
 			return
 		}
 		path = slashes(judged[len(s.gated)-1:])
@@ -238,6 +244,7 @@ func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	ctx, stop := patience.Limit(ctx, storeTimeout)
 	defer stop()
 	c := s.call(rc, r)
+	defer c.giveBack()
 	if err := s.guard(ctx, c); err != nil {
 		rc.Response.ResetBody()
 		if f := WriteFault(rc, err); f.Status >= 500 {
@@ -293,7 +300,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		defer leave()
 	}
 	back := patience.Outside(ctx)
-	err := c.read()
+	err := c.read(ctx)
 	back()
 	if err != nil {
 		return err
@@ -394,8 +401,13 @@ func (s *Server) authenticate(ctx context.Context, c *Call) error {
 
 // open puts the parameters that a signed message carries in the place of the request's body.
 func (s *Server) open(ctx context.Context, c *Call) error {
+	give, err := s.reserve(ctx, c.rc, c.Client, c.Route.maxBody())
+	if err != nil {
+		return err
+	}
+	c.held = append(c.held, give)
 	back := patience.Outside(ctx)
-	err := readLimited(c.rc, c.Route.maxBody())
+	err = readLimited(c.rc, c.Route.maxBody())
 	back()
 	if err != nil {
 		return err
@@ -430,7 +442,9 @@ func (s *Server) permit(ctx context.Context, c *Call) error {
 		Query: string(c.rc.URI().QueryString()), Client: c.Client, UserAgent: c.UserAgent,
 	}
 	// What was asked for stands in the body, most often. One that cannot be read changes nothing about the refusal.
-	if err := readWhole(c.rc); err == nil && !isMultipart(c.rc) {
+	give, err := s.readWhole(ctx, c.rc, c.User.ID)
+	c.held = append(c.held, give)
+	if err == nil && !isMultipart(c.rc) {
 		entry.Body, entry.ContentType = c.rc.Request.Body(), string(c.rc.Request.Header.ContentType())
 	}
 	if err := s.Audit.Audit(ctx, entry); err != nil {
@@ -440,7 +454,7 @@ func (s *Server) permit(ctx context.Context, c *Call) error {
 }
 
 // read decodes the parameters of a call.
-func (c *Call) read() error {
+func (c *Call) read(ctx context.Context) error {
 	path := map[string]string{}
 	for segment := range strings.SplitSeq(c.Route.Path, "/") {
 		if name, ok := strings.CutPrefix(segment, "{"); ok {
@@ -453,18 +467,45 @@ func (c *Call) read() error {
 			path[name] = value
 		}
 	}
-	var err error
+	who := any(c.Client)
+	if c.User != nil {
+		who = c.User.ID
+	}
+	give, err := c.server.reserve(ctx, c.rc, who, c.Route.maxBody())
+	if err != nil {
+		return err
+	}
+	c.held = append(c.held, give)
 	c.args, c.form, err = readArgs(c.rc, path, c.Route.maxBody())
 	return err
 }
 
-// readWhole makes a body that still flows an ordinary one, so that the audit of a self-gated call can see it. A
-// multipart body flows on: it may be long, and its files are nobody's business there.
-func readWhole(rc *fasthttp.RequestCtx) error {
-	if isMultipart(rc) {
-		return nil
+// reserve waits until a body that still flows, of which a call takes so many bytes at most, has its place in memory.
+func (s *Server) reserve(ctx context.Context, rc *fasthttp.RequestCtx, who any, limit int) (give func(), err error) {
+	n := rc.Request.Header.ContentLength()
+	if rc.RequestBodyStream() == nil || n > limit {
+		return func() {}, nil // it is there already, or will not be read
 	}
-	return readLimited(rc, DefaultMaxBody)
+	if n < 0 {
+		n = limit
+	}
+	if give, err = s.bodies.take(ctx, who, int64(min(n, multipartMemory))); err != nil {
+		unread(rc)
+		return nil, err
+	}
+	return give, nil
+}
+
+// readWhole makes a body that still flows an ordinary one, so that the audit of a call can see it. A multipart body flows
+// on: it may be long, and its files are nobody's business there. give follows when the body is done with.
+func (s *Server) readWhole(ctx context.Context, rc *fasthttp.RequestCtx, who any) (give func(), err error) {
+	if isMultipart(rc) {
+		return func() {}, nil
+	}
+	if give, err = s.reserve(ctx, rc, who, DefaultMaxBody); err != nil {
+		return func() {}, err
+	}
+	return give, readLimited(rc, DefaultMaxBody)
 }
 
 func isMultipart(rc *fasthttp.RequestCtx) bool {
@@ -478,14 +519,8 @@ func tooLarge(rc *fasthttp.RequestCtx) *fault.Error {
 	return fault.New(fault.TooLarge)
 }
 
-// unread ends the connection of a call whose body nobody reads. It lets a little of the rest flow by first: most clients
-// are then done with sending and see the answer, where they would otherwise see a connection reset.
-func unread(rc *fasthttp.RequestCtx) {
-	rc.SetConnectionClose()
-	if stream := rc.RequestBodyStream(); stream != nil {
-		_, _ = io.CopyN(io.Discard, stream, 1<<20) // the refusal stands, whatever comes
-	}
-}
+// unread ends the connection of a call whose body nobody reads.
+func unread(rc *fasthttp.RequestCtx) { rc.SetConnectionClose() }
 
 // readLimited reads a body that still flows, up to limit bytes.
 func readLimited(rc *fasthttp.RequestCtx, limit int) error {
@@ -499,7 +534,14 @@ func readLimited(rc *fasthttp.RequestCtx, limit int) error {
 		}
 		return nil
 	}
-	body, err := io.ReadAll(io.LimitReader(stream, int64(limit)+1))
+	var body []byte
+	var err error
+	if n := rc.Request.Header.ContentLength(); n >= 0 {
+		body = make([]byte, n)
+		_, err = io.ReadFull(stream, body)
+	} else {
+		body, err = io.ReadAll(io.LimitReader(stream, int64(limit)+1))
+	}
 	if err != nil {
 		rc.SetConnectionClose()
 		return errMalformed.Because(fmt.Errorf("read body: %w", err))
@@ -507,7 +549,7 @@ func readLimited(rc *fasthttp.RequestCtx, limit int) error {
 	if len(body) > limit {
 		return tooLarge(rc)
 	}
-	rc.Request.SetBody(body)
+	rc.Request.SetBodyRaw(body)
 	return nil
 }
 
@@ -541,6 +583,9 @@ func readForm(rc *fasthttp.RequestCtx, boundary string, limit int) (*multipart.F
 	}
 	if err != nil {
 		return nil, errMalformed.Because(err)
+	}
+	if _, err := io.Copy(io.Discard, bounded); err == nil && bounded.N > 0 { // read to its end
+		rc.Request.SetBodyRaw(nil)
 	}
 	return form, nil
 }

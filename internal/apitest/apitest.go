@@ -32,6 +32,7 @@ import (
 	"barong/api/rest"
 	"barong/authz"
 	"barong/db"
+	"barong/envoy"
 	"barong/internal/bus"
 	"barong/internal/keys"
 	"barong/internal/limit"
@@ -68,10 +69,6 @@ type Env struct {
 	Keys   *keys.Ring // EdDSA, since RSA keys take seconds to make
 	Clock  *Clock
 	Folder string // an empty folder for files
-
-	// StreamForms has servers leave forms unread until the call reads them. A client that is still sending when it is
-	// refused may then miss the answer.
-	StreamForms bool
 
 	Sessions  session.Store // in the database, or in Valkey beside Postgres
 	Passwords *password.Hasher
@@ -543,7 +540,7 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 	base, stop := context.WithCancel(context.Background())
 	o := rest.Options{
 		Routes: routes, Users: e.DB, Tokens: e.Keys, Expect: Expect(), Policy: e.Policy, Prefix: Prefix, Audit: e,
-		Gate:   func(*fasthttp.RequestCtx) bool { return true },
+		Gate:   func(*fasthttp.RequestCtx, func()) bool { return true },
 		Client: client,
 		Base:   base,
 		Log:    slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -556,19 +553,14 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As cmd/barong sets it up: a body beyond the first bytes arrives as a stream.
-	srv := &fasthttp.Server{
-		Handler: api.Handle, StreamRequestBody: true, MaxRequestBodySize: rest.DefaultMaxBody,
-		NoDefaultServerHeader: true, NoDefaultContentType: true, ReadTimeout: time.Minute, CloseOnShutdown: true,
-		DisablePreParseMultipartForm: e.StreamForms,
-	}
+	srv := envoy.NewServer(api.Handle, envoy.ServerOptions{ReadTimeout: time.Minute})
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	t.Cleanup(func() {
 		stop()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		_ = srv.ShutdownWithContext(ctx) // idle connections of the test's client may be left
+		_ = srv.Shutdown(ctx) // idle connections of the test's client may be left
 		if err := <-ended; err != nil {
 			t.Errorf("serve: %v", err)
 		}
