@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,9 +158,6 @@ func (c *timedConn) Read(p []byte) (int, error) {
 	switch c.phase {
 	case answering:
 		c.phase = awaiting
-		// Who can go on goes on first. Where there are such, the next request has most often come meanwhile: to try in
-		// vain to read it, and to be woken for it, would cost more than this.
-		runtime.Gosched()
 		if err := c.read.limit(c.l, c.l.idle); err != nil {
 			return 0, err
 		}
