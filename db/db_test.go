@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -44,7 +45,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestOpenSQLite(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "a b", "ü?&#%20")
-	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + folder + "/barong 1.db"})
+	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + (&url.URL{Path: folder + "/barong 1.db"}).EscapedPath()})
 	if err != nil {
 		t.Fatal(err)
 	}
