@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"barong/api"
+	"barong/api/account"
+	"barong/api/admin"
+	"barong/api/identity"
+	"barong/api/management"
+	"barong/api/resource"
+	"barong/api/rest"
+	"barong/db"
+	"barong/envoy"
+	"barong/internal/blob"
+	"barong/internal/captcha"
+	"barong/internal/config"
+	"barong/internal/device"
+	"barong/internal/events"
+	"barong/internal/jws"
+	"barong/internal/keys"
+	"barong/internal/limit"
+	"barong/internal/mail"
+	"barong/internal/obs"
+	"barong/internal/outbox"
+	"barong/internal/password"
+	"barong/internal/sms"
+)
+
+// outboxFolder is where mails and messages go when nothing else is configured.
+var outboxFolder = filepath.Join(config.DataFolder, "outbox")
+
+// openMail makes the letters, and how the outbox sends them.
+func (v *server) openMail(limits limit.Limiter) (*mail.Renderer, outbox.Kind, error) {
+	c := v.config
+	letters, err := newLetters(c)
+	if err != nil {
+		return nil, outbox.Kind{}, err
+	}
+	port, err := strconv.Atoi(c.SMTPPort)
+	if err != nil {
+		return nil, outbox.Kind{}, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
+	}
+	sender, err := mail.NewSender(mail.SenderOptions{
+		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
+		Password: c.SMTPPassword.Reveal(), Security: mail.Security(c.SMTPTLS), Folder: outboxFolder, Log: v.log,
+	})
+	if err != nil {
+		return nil, outbox.Kind{}, err
+	}
+	v.closing("mail", sender.Close)
+	return letters, outbox.Kind{Handler: mail.Handler(sender, limits, v.mailDropped("limit"))}, nil
+}
+
+// mailDropped counts a mail that is not sent, for a reason.
+func (v *server) mailDropped(reason string) func(kind string) {
+	return func(kind string) {
+		v.metrics.Counter("barong_mails_dropped_total", "kind", kind, "reason", reason).Inc()
+	}
+}
+
+// openEvents makes how the outbox publishes events.
+func (v *server) openEvents() (outbox.Kind, error) {
+	c := v.config
+	o := events.Options{
+		URL: c.BrokerURL(), Durable: c.EventDurable, Signer: func() jws.Signer { return v.keys.Current() }, Log: v.log,
+	}
+	if c.Original() {
+		o.Expiry = events.Expiry
+	}
+	publisher, err := events.New(o)
+	if err != nil {
+		return outbox.Kind{}, config.Bad("BARONG_EVENT_API_RABBITMQ_URL", c.BrokerURL(), err.Error())
+	}
+	v.closing("events", publisher.Close)
+	return events.Kind(publisher), nil
+}
+
+// publish takes an event into the outbox.
+func publish(ctx context.Context, tx *db.Tx, e account.Event) error {
+	return events.Enqueue(ctx, tx, events.Event(e))
+}
+
+// openOutbox starts to deliver what is queued. It returns how events get there, or nil when there is no broker for them:
+// then none is queued.
+func (v *server) openOutbox(limits limit.Limiter) (
+	letters *mail.Renderer, publishEvent func(context.Context, *db.Tx, account.Event) error, err error,
+) {
+	kinds := map[string]outbox.Kind{}
+	if letters, kinds[mail.OutboxKind], err = v.openMail(limits); err != nil {
+		return nil, nil, err
+	}
+	if v.config.BrokerURL() != "" {
+		if kinds[events.OutboxKind], err = v.openEvents(); err != nil {
+			return nil, nil, err
+		}
+		publishEvent = publish
+	}
+	queue, err := outbox.New(outbox.Options{
+		Store: v.db, Kinds: kinds, Log: v.log,
+		Observe: func(kind, outcome string) {
+			v.metrics.Counter("barong_outbox_attempts_total", "kind", kind, "outcome", outcome).Inc()
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	v.closing("outbox", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return queue.Close(ctx)
+	})
+	for kind := range kinds {
+		v.metrics.Gauge("barong_outbox_waiting", func() float64 { n, _ := queue.Depth(kind); return float64(n) }, "kind", kind)
+		v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(kind); return float64(n) }, "kind", kind)
+	}
+	return letters, publishEvent, nil
+}
+
+// counters count attempts, for all replicas.
+func (v *server) counters() limit.Limiter {
+	o := limit.Options{Hash: v.box.Index}
+	if v.redis != nil {
+		return limit.Redis(v.redis, o)
+	}
+	l := limit.SQL(v.db, o)
+	v.every(time.Minute, func(ctx context.Context) {
+		if _, err := l.Purge(ctx, 10_000); err != nil {
+			v.log.Warn("old counters were not purged", "error", err)
+		}
+	})
+	return l
+}
+
+// hasher checks passwords, and is told what the dearest digests in the database cost: an import may bring others.
+func (v *server) hasher() *password.Hasher {
+	h := password.NewHasher(password.HasherOptions{})
+	look := func(ctx context.Context) {
+		cost, err := v.db.DearestBcrypt(ctx, password.MaxBcryptCost)
+		if err != nil {
+			v.log.Warn("it was not looked up what password digests cost", "error", err)
+			return
+		}
+		h.SetSlowest(cost)
+	}
+	look(v.ctx)
+	v.every(time.Minute, look)
+	return h
+}
+
+func (v *server) openAPI() error {
+	c := v.config
+	counters := v.counters()
+	limits := counters
+	if c.RateLimits == "off" {
+		limits = limit.Off
+	}
+	letters, publishEvent, err := v.openOutbox(limits)
+	if err != nil {
+		return err
+	}
+	strength, err := password.New(password.Options{
+		Regexp: c.PasswordRegexp, MinEntropy: float64(c.PasswordMinEntropy), UseDictionary: c.PasswordUseDictionary,
+	})
+	if err != nil {
+		return config.Bad("BARONG_PASSWORD_REGEXP", c.PasswordRegexp, err.Error())
+	}
+	files, err := v.openFiles()
+	if err != nil {
+		return err
+	}
+	texts, err := v.openSMS()
+	if err != nil {
+		return err
+	}
+	puzzle, err := v.captcha()
+	if err != nil {
+		return err
+	}
+	accounts := account.New(account.Options{
+		Settings: account.Settings{
+			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
+			SessionTTL: c.SessionExpireTime, SessionMaxAge: c.SessionMaxAge, MailTokenTTL: c.MailTokenExpireTime,
+			Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
+		},
+		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
+		Policy: strength, Limits: limits, Letters: letters, MailDropped: v.mailDropped("unconfirmed"), FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
+		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
+	})
+	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
+	if err != nil {
+		return config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())
+	}
+	expect := keys.Expect{
+		Subject: keys.SubjectSession, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		ExpirationLeeway: c.JWTExpirationLeeway, NotBeforeLeeway: c.JWTNotBeforeLeeway, IssuedAtLeeway: c.JWTIssuedAtLeeway,
+	}
+	cors := rest.CORS{
+		Any: all, Origins: origins, MaxAge: int(c.CORSMaxAge / time.Second), Credentials: c.CORSAllowCredentials,
+	}
+	mailToken := expect
+	mailToken.Subject = "" // set where one is verified
+	build := obs.Built()
+	built, err := time.Parse(time.RFC3339, build.Date)
+	if err != nil {
+		return fmt.Errorf("date of the build: %w", err)
+	}
+	metrics := map[*rest.Route]*obs.Route{}
+	var lock sync.Mutex
+	v.api, err = api.New(api.Options{
+		Rest: rest.Options{
+			Users: v.db, Tokens: v.keys, Expect: expect, Policy: v.rules.Snapshot, Prefix: c.APIPrefix,
+			Gate: v.gateway.Gate, Client: v.client, Audit: v.audit, CORS: cors, Legacy: c.Original(), Base: v.base, Log: v.log,
+			Observe: func(r *rest.Route, status int, took time.Duration) {
+				lock.Lock()
+				m := metrics[r]
+				if m == nil {
+					m = v.metrics.Route(r.Method, r.Path)
+					metrics[r] = m
+				}
+				lock.Unlock()
+				m.Observe(status, took)
+			},
+		},
+		Identity: identity.Options{
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
+			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
+			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now,
+			Configs: identity.Configs{
+				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
+				PasswordRegexp: c.PasswordRegexp,
+			},
+			Build: identity.Build{Tag: build.Version, Commit: build.Commit, Date: built},
+		},
+		Resource: resource.Options{
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
+			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
+			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
+			RateLimits: c.RateLimits != "off", NoPhones: texts == nil,
+		},
+		Admin: admin.Options{
+			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
+		},
+		Management: management.Options{
+			Config: v.services, Accounts: accounts, DB: v.db, Files: files, Memory: counters,
+			Signer: func() jws.Signer { return v.keys.Current() }, Issuer: c.JWTIssuer, DocumentTypes: c.DocumentTypes,
+			ExpireRequired: c.RequiredDocsExpire, MaxUpload: c.UploadSizeMax << 20, Legacy: c.Original(), Now: time.Now, Log: v.log,
+		},
+		Files: files, Version: build.Version,
+	})
+	return err
+}
+
+// openSMS makes what proves phone numbers: nothing, where there are no phones.
+func (v *server) openSMS() (sms.Provider, error) {
+	c := v.config
+	if c.PhoneVerification == "none" {
+		return nil, nil
+	}
+	texts, err := sms.New(v.ctx, sms.Options{
+		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
+		AccountSID: c.TwilioAccountSID, AuthToken: c.TwilioAuthToken.Reveal(), From: c.TwilioPhoneNumber,
+		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+	}
+	return texts, nil
+}
+
+func (v *server) openFiles() (*blob.Store, error) {
+	files, err := openStore(v.ctx, v.config, v.box, v.log)
+	if err != nil {
+		return nil, err
+	}
+	v.closing("files", files.Close)
+	return files, nil
+}
+
+func (v *server) captcha() (*captcha.Captcha, error) {
+	c := v.config
+	o := captcha.Options{
+		Kind: c.Captcha, VerifyURL: c.CaptchaVerifyURL, GeeTestID: c.GeetestID, GeeTestKey: c.GeetestKey.Reveal(),
+	}
+	switch c.Captcha {
+	case captcha.ReCaptcha:
+		o.SiteKey, o.SecretKey = c.RecaptchaSiteKey, c.RecaptchaSecretKey.Reveal()
+	case captcha.HCaptcha:
+		o.SiteKey, o.SecretKey = c.HCaptchaSiteKey, c.HCaptchaSecretKey.Reveal()
+	case captcha.Turnstile:
+		o.SiteKey, o.SecretKey = c.TurnstileSiteKey, c.TurnstileSecretKey.Reveal()
+	}
+	puzzle, err := captcha.New(o)
+	if err != nil {
+		return nil, config.Bad("BARONG_CAPTCHA", c.Captcha, err.Error())
+	}
+	return puzzle, nil
+}
+
+// client is who calls the REST API.
+func (v *server) client(rc *fasthttp.RequestCtx) rest.Caller {
+	h := &rc.Request.Header
+	peer := envoy.Peer(rc)
+	return rest.Caller{
+		Addr:  v.engine.Client(peer, h.Peek("True-Client-Ip"), h.PeekAll("X-Forwarded-For")...),
+		HTTPS: v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto")),
+		Host:  v.proxies.Host(peer, h.Peek("X-Forwarded-Host"), rc.Host()),
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"barong/authz"
+	"barong/envoy"
+	"barong/internal/audit"
+	"barong/internal/config"
+	"barong/internal/rules"
+	"barong/session/redisstore"
+)
+
+func (v *server) openRules() error {
+	c := v.config
+	geo, err := openPlaces(c)
+	if err != nil {
+		return err
+	}
+	v.geo = geo
+	o := ruleOptions(c, v.db, geo)
+	o.Bus, o.Log = v.bus, v.log
+	r, err := rules.New(o)
+	if err != nil {
+		return err
+	}
+	v.rules = r
+	if err := r.Reload(v.ctx); err != nil {
+		return fmt.Errorf("the rules: %w", err)
+	}
+	// It stores what it has sampled when it stops, so it stops before the database closes.
+	running, stop := context.WithCancel(v.base)
+	stopped := make(chan struct{})
+	v.onClose(func() {
+		stop()
+		<-stopped
+	})
+	go func() {
+		defer close(stopped)
+		r.Run(running)
+	}()
+	v.background(func(ctx context.Context) {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				v.log.Info("hangup: all that is remembered is read again")
+				v.cache.ForgetAll()
+				r.Poke()
+			}
+		}
+	})
+	v.ops.Part("policy", false, func(context.Context) error { return stale(r) })
+	v.metrics.Gauge("barong_policy_version", func() float64 { return float64(r.Status().Version) })
+	v.metrics.Gauge("barong_policy_stale", func() float64 {
+		if stale(r) != nil {
+			return 1
+		}
+		return 0
+	})
+	v.audit = audit.New(audit.Options{DB: v.db, Country: v.geo.Country, Log: v.log})
+	v.closing("audit", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return v.audit.Close(ctx)
+	})
+	if c.AuditKeep > 0 {
+		v.every(time.Hour, func(ctx context.Context) {
+			if n, err := v.db.PurgeActivities(ctx, time.Now().Add(-c.AuditKeep)); err != nil {
+				v.log.Warn("old activities were not purged", "error", err)
+			} else if n > 0 {
+				v.log.Info("old activities were purged", "rows", n)
+			}
+		})
+	}
+	return nil
+}
+
+// stale says why the rules in force are not those that are stored.
+func stale(r *rules.Rules) error {
+	if st := r.Status(); st.Error != "" {
+		return fmt.Errorf("the rules of version %d stay in force since %s: %s", st.Version, st.Since.UTC().Format(time.RFC3339), st.Error)
+	}
+	return nil
+}
+
+// forwarders is the metric of the calls whose X-Forwarded-For was ignored, since their peer is no trusted proxy.
+const forwarders = "barong_untrusted_forwarders_total"
+
+func (v *server) openEngine() error {
+	c := v.config
+	proxies, err := authz.ParseProxies(c.TrustedProxies.String())
+	if err != nil {
+		return config.Bad("BARONG_TRUSTED_PROXIES", c.TrustedProxies, err.Error())
+	}
+	if c.Gateway == "akamai" {
+		proxies = proxies.WithTrueClientIP()
+	}
+	v.proxies = proxies
+	if v.cookies, err = authz.NewCookies(authz.CookieSettings{
+		Name: c.SessionName, Secure: c.CookieSecure, SameSite: c.CookieSameSite, Domain: c.CookieDomain,
+	}); err != nil {
+		return config.Bad("BARONG_COOKIE_SAMESITE", c.CookieSameSite, err.Error())
+	}
+	var nonces authz.Nonces
+	switch c.APIKeyReplay {
+	case "local":
+		nonces = authz.NewLocalNonces(0, time.Now)
+	case "shared":
+		if v.redis == nil {
+			return config.Bad("BARONG_APIKEY_REPLAY", "shared", "needs BARONG_REDIS_URL")
+		}
+		nonces = redisstore.NewNonces(v.redis)
+	}
+	binding, err := authz.ParseBinding(strings.Join(c.SessionBind, ","))
+	if err != nil {
+		return config.Bad("BARONG_SESSION_BIND", c.SessionBind, err.Error())
+	}
+	mismatches := map[string]func(){}
+	for _, item := range []string{authz.BindUserAgent, authz.BindIP} {
+		mismatches[item] = v.metrics.Counter("barong_session_mismatches_total", "item", item).Inc
+	}
+	v.engine, err = authz.New(authz.Options{
+		Policy: v.rules.Snapshot, Cache: v.cache, Signer: func() authz.Signer { return v.keys.Current() },
+		Proxies: v.proxies, Cookies: v.cookies,
+		Token: authz.TokenSettings{
+			Life: c.JWTExpireTime, Reuse: c.JWTReuse, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		},
+		CSRF: c.CSRFProtection, Bind: binding,
+		NonceLifetime: c.APIKeyNonceLifetime, Nonces: nonces, Auditor: v.audit, Sampler: v.rules.Sampler(), Compat: c.Original(),
+		Forwarder: v.metrics.Counter(forwarders).Inc, Mismatch: func(item string) { mismatches[item]() },
+		Log: v.log,
+	})
+	if err != nil {
+		return err
+	}
+	v.onClose(v.engine.Close)
+	v.gateway = envoy.New(envoy.Options{
+		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Observer: v.metrics, Log: v.log, Base: v.base,
+	})
+	return nil
+}

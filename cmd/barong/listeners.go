@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"barong/envoy"
+)
+
+// settleTime is when a start is over, and what it needed can be given back to the system.
+const settleTime = 2 * time.Second
+
+// handle is the main listener's handler: what is no check is the REST API.
+func (v *server) handle(rc *fasthttp.RequestCtx) {
+	if !v.gateway.Handle(rc) {
+		v.api.Handle(rc)
+	}
+}
+
+// handleWithoutChecks is the main listener's handler when the checks have one of their own.
+func (v *server) handleWithoutChecks(rc *fasthttp.RequestCtx) {
+	if !envoy.RefuseChecks(rc) {
+		v.api.Handle(rc)
+	}
+}
+
+// serve listens until the context ends or a listener fails, then drains.
+func (v *server) serve() error {
+	c := v.config
+	failed := make(chan error, 4)
+	var leaving []interface {
+		Leave()
+		Shutdown(ctx context.Context) error
+	}
+	listeners := []struct {
+		name, setting, addr string
+		handler             fasthttp.RequestHandler
+	}{{"http", "BARONG_HTTP_ADDR", c.HTTPAddr, v.handle}}
+	if c.CheckAddr != "" {
+		listeners[0].handler = v.handleWithoutChecks
+		listeners = append(listeners, struct {
+			name, setting, addr string
+			handler             fasthttp.RequestHandler
+		}{"check", "BARONG_CHECK_ADDR", c.CheckAddr, v.gateway.ServeChecks})
+	}
+	var serving []any
+	for _, l := range listeners {
+		ln, err := listen(l.setting, l.addr)
+		if err != nil {
+			return err
+		}
+		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
+		leaving = append(leaving, srv)
+		serving = append(serving, l.name, ln.Addr().String())
+		go func() { failed <- srv.Serve(ln) }()
+	}
+	if c.GRPCAddr != "" {
+		ln, err := listen("BARONG_GRPC_ADDR", c.GRPCAddr)
+		if err != nil {
+			return err
+		}
+		g := envoy.NewGRPC(v.gateway)
+		leaving = append(leaving, g)
+		serving = append(serving, "grpc", ln.Addr().String())
+		go func() { failed <- g.Serve(ln) }()
+	}
+	if c.OpsAddr != "" {
+		ln, err := listen("BARONG_OPS_ADDR", c.OpsAddr)
+		if err != nil {
+			return err
+		}
+		serving = append(serving, "ops", ln.Addr().String())
+		v.background(func(ctx context.Context) {
+			if err := v.ops.Serve(ctx, ln); err != nil {
+				v.log.Error("the operations listener failed", "error", err)
+			}
+		})
+	}
+	v.log.Info("serving", serving...)
+	v.background(func(ctx context.Context) { // a start needs some memory that a server does without
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleTime):
+			debug.FreeOSMemory()
+			if _, err := releaseProgram(); err != nil {
+				v.log.Debug("the pages of the program stay in memory", "error", err)
+			}
+		}
+	})
+
+	var err error
+	select {
+	case <-v.ctx.Done():
+		v.log.Info("stopping")
+	case err = <-failed:
+		err = fmt.Errorf("a listener failed: %w", err)
+	}
+	v.ops.Stopping()
+	// A second signal ends the waits, for gateways and for slow clients. What is left to be written is written all the same.
+	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for _, part := range leaving {
+		part.Leave()
+	}
+	if err == nil {
+		select { // until nobody sends anything here any more
+		case <-again.Done():
+		case <-time.After(c.DrainTime):
+		}
+	}
+	ctx, cancel := context.WithTimeout(again, drainTime)
+	defer cancel()
+	var drained sync.WaitGroup
+	for _, part := range leaving {
+		drained.Go(func() {
+			if err := part.Shutdown(ctx); err != nil {
+				v.log.Warn("requests were cut off", "error", err)
+			}
+		})
+	}
+	drained.Wait()
+	return err
+}
+
+// listen opens the listener of a setting: host:port, or a unix socket for "unix:/path". The error names the setting.
+func listen(setting, addr string) (ln net.Listener, err error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		ln, err = listenUnix(path)
+	} else {
+		ln, err = net.Listen("tcp", addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s: %w", setting, addr, err)
+	}
+	return ln, nil
+}
+
+// listenUnix opens a unix socket. One that a process left behind is replaced.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("somebody listens on %s already", path), conn.Close())
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"barong/db"
+	"barong/internal/bus"
+	"barong/internal/bus/redisbus"
+	"barong/internal/bus/sqlbus"
+	"barong/internal/config"
+	"barong/internal/obs"
+	"barong/internal/secret"
+	"barong/session"
+	"barong/session/redisstore"
+	"barong/session/sqlstore"
+)
+
+// joinTime is how long a start waits for Redis, or the database, to carry notices.
+const joinTime = 10 * time.Second
+
+func (v *server) openSecrets() error {
+	c := v.config
+	var created bool
+	var err error
+	if v.box, created, err = openBox(c); err != nil {
+		return err
+	}
+	if created {
+		v.log.Info("a secret key was generated", "file", config.SecretKeyFile)
+	}
+	if v.keys, created, err = openKeys(c); err != nil {
+		return err
+	}
+	if created {
+		v.log.Info("a signing key was generated", "path", keyPath(c), "algorithm", c.JWTAlgorithm)
+	}
+	v.background(func(ctx context.Context) {
+		v.keys.Watch(ctx, time.Second, func(changed bool, err error) {
+			if err != nil {
+				v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
+			} else if changed {
+				v.log.Info("the signing keys changed", "kid", v.keys.Current().KeyID())
+			}
+		})
+	})
+	return nil
+}
+
+// openDatabase opens the database and sees to its schema. An embedded one is migrated and, when it is new, seeded; a
+// shared one is left to the operator.
+func (v *server) openDatabase(migrate bool) error {
+	c := v.config
+	var err error
+	if v.db, err = db.Open(v.ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: v.box}); err != nil {
+		return fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
+	}
+	v.closing("database", v.db.Close)
+	pending, err := v.db.Pending(v.ctx)
+	if err != nil {
+		return err
+	}
+	if pending && !v.db.SQLite() && !migrate {
+		return errors.New("the database's schema is behind this program: run \"barong migrate up\", or serve with --migrate")
+	}
+	if pending {
+		done, err := v.db.MigrateUp(v.ctx)
+		if err != nil {
+			return err
+		}
+		v.log.Info("the schema was brought up to date", "migrations", len(done))
+	}
+	if v.db.SQLite() {
+		users, err := v.db.CountUsers(v.ctx)
+		if err != nil {
+			return err
+		}
+		if users == 0 {
+			if err := v.seed(v.db, c, v.log); err != nil {
+				return err
+			}
+		}
+	}
+	v.ops.Part("database", true, takesWrites(v.db.Ping, v.db.TryWrite))
+	if err := v.checkSeals(); err != nil {
+		return err
+	}
+	v.background(v.normalizeEmails)
+	v.background(v.indexNames)
+	v.every(10*time.Minute, v.indexNames) // replicas of an older release may run on for a while
+	return nil
+}
+
+// normalizeEmails puts the addresses that an older release has stored with A-labels into the form of today.
+func (v *server) normalizeEmails(ctx context.Context) {
+	changed, taken, err := v.db.NormalizeEmails(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		v.log.Error("addresses of other scripts are not in one form; each is found in any all the same", "error", err)
+	case changed > 0:
+		v.log.Info("addresses of other scripts were put into one form", "accounts", changed)
+	}
+	for _, uid := range taken {
+		v.log.Warn("two accounts have one address in two spellings; each signs in with its own. Close the one that is not used", "uid", uid)
+	}
+}
+
+// indexNames makes the names that an older release has written findable without regard to case.
+func (v *server) indexNames(ctx context.Context) {
+	switch n, err := v.db.IndexNames(ctx); {
+	case ctx.Err() != nil:
+	case err != nil:
+		v.log.Error("names of some profiles are found in their exact spelling only", "error", err)
+	case n > 0:
+		v.log.Info("names are found without regard to case now", "profiles", n)
+	}
+}
+
+// writeEvery is how often /readyz tries a write, at most.
+const writeEvery = 5 * time.Second
+
+// takesWrites is the check of a store, which has to answer each time and to have taken a write lately.
+func takesWrites(answers, write func(context.Context) error) func(context.Context) error {
+	write = obs.AtMostEvery(writeEvery, write)
+	return func(ctx context.Context) error {
+		if err := answers(ctx); err != nil {
+			return err
+		}
+		return write(ctx)
+	}
+}
+
+// checkSeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right
+// key could not read. Anything else that is wrong with a sealed row is that row's, and only told.
+func (v *server) checkSeals() error {
+	switch err := v.db.CheckSeals(v.ctx); {
+	case errors.Is(err, secret.ErrNoKey):
+		return fmt.Errorf("BARONG_SECRET_KEY: it is not, or does not have, the key that the database's rows are sealed under: %w", err)
+	case v.ctx.Err() != nil:
+		return err
+	case err != nil:
+		v.log.Error("sealed columns are not in order", "error", err)
+	}
+	return nil
+}
+
+// openShared opens what replicas share beside the database: Redis, the bus, the sessions.
+func (v *server) openShared() error {
+	c := v.config
+	if !v.db.SQLite() {
+		v.watchClock("database", func(ctx context.Context) (time.Time, error) { return databaseTime(ctx, v.db) })
+	}
+	o := bus.Options{Log: v.log}
+	joining, cancel := context.WithTimeout(v.ctx, joinTime)
+	defer cancel()
+	if c.RedisURL != "" {
+		client, err := redisstore.ConnectWithin(c.RedisURL.Reveal(), c.RedisTimeout)
+		if err != nil {
+			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
+		}
+		v.redis = client
+		v.closing("redis", client.Close)
+		v.watchClock("redis", func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() })
+		store := redisstore.New(client)
+		v.sessions = store
+		shared, err := redisbus.Open(joining, client, o)
+		if err != nil {
+			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
+		}
+		v.bus = shared
+		if drops, err := redisstore.Evicts(joining, client); err != nil {
+			v.log.Debug("it is not known whether Redis drops keys when its memory is full", "error", err)
+		} else if drops != "" {
+			v.log.Warn(evictionDoubt(drops).Error())
+		}
+		v.ops.Part("redis", true, takesWrites(store.Ping, store.TryWrite))
+	} else {
+		v.sessions = sqlstore.New(v.db)
+		shared, err := sqlbus.Open(joining, v.db, o)
+		if err != nil {
+			return fmt.Errorf("join the other replicas: %w", err)
+		}
+		v.bus = shared
+	}
+	v.closing("bus", v.bus.Close)
+	v.ops.Part("bus", false, func(context.Context) error { return v.bus.Healthy(time.Now()) })
+	v.db.PublishTo(v.bus.Publish)
+	v.every(time.Minute, func(ctx context.Context) {
+		if _, err := v.sessions.Purge(ctx, time.Now(), 10_000); err != nil {
+			v.log.Warn("expired sessions were not purged", "error", err)
+		}
+		if err := v.db.PurgeEndedSessions(ctx, time.Now(), 10_000); err != nil {
+			v.log.Warn("records of ended sessions were not purged", "error", err)
+		}
+	})
+
+	answers, err := v.databaseAnswers()
+	if err != nil {
+		return err
+	}
+	v.cache = session.NewCache(session.CacheOptions{
+		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
+		Fresh: func(loaded, now time.Time) bool {
+			return v.bus.Fresh(loaded, now, c.SessionCacheTTL) && (now.Sub(loaded) <= c.SessionCacheTTL || answers(now))
+		},
+		Record: func(ctx context.Context, s *session.Session) error {
+			return v.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, s) })
+		},
+		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
+		Log:   v.log,
+	})
+	v.onClose(v.cache.Close)
+	v.bus.Subscribe(v.forget)
+	for i, what := range []string{"sessions", "users", "api_keys"} {
+		v.metrics.Gauge("barong_cache_entries", func() float64 {
+			sessions, users, keys := v.cache.Len()
+			return float64([]int{sessions, users, keys}[i])
+		}, "kind", what)
+	}
+	return nil
+}
+
+// databaseAnswers returns whether the database has answered within the cache's lifetime. Where Redis carries the notices
+// a database that is gone would otherwise go unnoticed: who is known would pass for as long as it stays away. It is asked
+// over a connection of its own, so that calls which queue for the others do not look like an outage.
+func (v *server) databaseAnswers() (func(now time.Time) bool, error) {
+	if v.redis == nil {
+		return func(time.Time) bool { return true }, nil // the bus is the database
+	}
+	probe, err := db.Open(v.ctx, db.Options{URL: v.config.DatabaseURL.Reveal(), Sealer: v.box})
+	if err != nil {
+		return nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", v.config.DatabaseURL, err)
+	}
+	v.closing("database probe", probe.Close)
+	pause := min(max(v.config.SessionCacheTTL/4, 100*time.Millisecond), time.Second)
+	life := max(v.config.SessionCacheTTL, 3*pause)
+	start := time.Now()
+	var last atomic.Int64 // nanoseconds since start, which no step of the wall clock moves
+	v.every(pause, func(ctx context.Context) {
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, life)
+		defer cancel()
+		if probe.Ping(ctx) == nil {
+			last.Store(int64(asked.Sub(start)))
+		}
+	})
+	return func(now time.Time) bool { return int64(now.Sub(start))-last.Load() <= int64(life) }, nil
+}
+
+// forget makes the near cache forget what a notice names.
+func (v *server) forget(n bus.Notice) {
+	switch n.Kind {
+	case bus.UserChanged:
+		v.cache.ForgetUser(n.Subject)
+	case bus.SessionGone:
+		if key, ok := session.ParseKey(n.Subject); ok {
+			v.cache.ForgetSession(key)
+		}
+	case bus.SessionsGone:
+		v.cache.ForgetSessions()
+	case bus.KeyChanged:
+		v.cache.ForgetKey(n.Subject)
+	case bus.Everything:
+		v.cache.ForgetAll()
+	case bus.SigningChanged:
+		if _, err := v.keys.Reload(); err != nil {
+			v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
+		}
+	case bus.PolicyChanged: // package rules listens for itself
+	}
+}
+
+// tell gives notices to every replica. An error is logged by the bus: the others find out within the cache's lifetime.
+func (v *server) tell(notices ...bus.Notice) {
+	ctx, cancel := context.WithTimeout(v.base, 2*time.Second)
+	defer cancel()
+	if err := v.bus.Publish(ctx, notices...); err != nil {
+		v.log.Warn("other replicas were not told", "error", err)
+	}
+}
