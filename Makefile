@@ -17,6 +17,13 @@ RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 ALLOC = $(shell grep -rl --include='*_test.go' '^//go:build !race' authz envoy session policy api internal db 2>/dev/null \
           | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 
+# What the project is checked with, in the versions of tools/go.mod: the service's own module has only what it needs.
+LINTERS := bin/gofumpt bin/staticcheck
+bin/gofumpt: PACKAGE := mvdan.cc/gofumpt
+bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
+$(LINTERS): tools/go.mod
+	$(GO) -C tools build -o ../$@ $(PACKAGE)
+
 .PHONY: help build run test race replay fuzz bench lint docs verify tools vuln image clean
 
 help: ## List the targets.
@@ -32,12 +39,14 @@ run: build tools ## Start the gateway with a real Envoy in front, and print what
 # One package at a time: they start servers and wait for them, and would starve each other on a small machine.
 test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
 	$(GO) test $(RACE) -p 1 -timeout 20m ./...
+	$(GO) -C tools test $(RACE) -p 1 -timeout 20m ./...
 ifneq ($(RACE),)
 	$(if $(ALLOC),$(GO) test -timeout 10m $(ALLOC))
 endif
 
 race: tools ## Every test, with the race detector.
 	$(GO) test -race -timeout 20m ./...
+	$(GO) -C tools test -race -timeout 20m ./...
 
 replay: build tools ## The recorded answers of the original, on both kinds of stores. REPLAY is the folder of the recordings.
 	BARONG_BIN=bin/barong .tools/bin/python $(REPLAY)/replay.py
@@ -48,13 +57,12 @@ fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 bench: build ## The check path beside a bare server, as ratios.
-	$(GO) run ./internal/bench
+	$(GO) -C tools run ./bench
 
-lint: ## Formatting, go vet and staticcheck.
-	@unformatted=$$($(GO) tool gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
-	if [ -n "$$unformatted" ]; then echo "make lint: not formatted (go tool gofumpt -w):"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+lint: $(LINTERS) ## Formatting, go vet and staticcheck.
+	@unformatted=$$(bin/gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "make lint: not formatted (bin/gofumpt -w):"; echo "$$unformatted"; exit 1; fi
+	for module in . tools; do (cd $$module && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...) || exit 1; done
 
 docs: ## Write the generated pages anew.
 	$(GO) run ./internal/config/reference docs/configuration.md
@@ -66,7 +74,8 @@ tools: ## Bring the servers of the tests into .tools/.
 	.ci/tools
 
 vuln: ## Known vulnerabilities of what is built in. Needs the network.
-	$(GO) tool govulncheck ./...
+	$(GO) -C tools build -o ../bin/ golang.org/x/vuln/cmd/govulncheck
+	bin/govulncheck ./...
 
 image: ## Build the container image.
 	docker build --build-arg TAG=$(TAG) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) -t barong .

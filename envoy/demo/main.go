@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"barong/internal/testkit"
 )
 
 func main() {
@@ -51,7 +53,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 		}
 		return err
 	}
-	root, err := findRoot()
+	root, err := testkit.FindRoot()
 	if err != nil {
 		return err
 	}
@@ -81,23 +83,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	}
 	d.print()
 	return d.wait(ctx)
-}
-
-func findRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if parent := filepath.Dir(dir); parent != dir {
-			dir = parent
-			continue
-		}
-		return "", errors.New("run it inside the repository")
-	}
 }
 
 // prepare installs Envoy, and builds the program when there is none.

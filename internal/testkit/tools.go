@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,28 +15,30 @@ import (
 	"time"
 )
 
-// Root returns the folder that holds the repository's go.mod.
+// Root returns the repository's folder.
 func Root(t testing.TB) string {
 	t.Helper()
-	root, err := findRoot()
+	root, err := FindRoot()
 	if err != nil {
 		t.Fatalf("testkit: %v", err)
 	}
 	return root
 }
 
-func findRoot() (string, error) {
+// FindRoot returns the repository's folder: the one above the working directory that holds .ci/tools. A go.mod does not
+// tell it, since the repository has more than one.
+func FindRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, ".ci", "tools")); err == nil {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", fmt.Errorf("no go.mod above the working directory")
+			return "", errors.New("the working directory is not inside the repository: no .ci/tools above it")
 		}
 		dir = parent
 	}
@@ -44,7 +47,7 @@ func findRoot() (string, error) {
 // installed is the repository's .tools folder, filled. The script behind it takes a file lock and returns at once when
 // there is nothing to do.
 var installed = sync.OnceValues(func() (string, error) {
-	root, err := findRoot()
+	root, err := FindRoot()
 	if err != nil {
 		return "", err
 	}

@@ -1,8 +1,8 @@
 // Command bigdata makes a large database and measures the lists of the REST API on it: docs/lists.md is written from
 // what it prints.
 //
-//	go run ./internal/bigdata -dir /tmp/bigdata generate measure
-//	go run ./internal/bigdata -url postgres://user@host/empty_database -users 100000 -activities 1000000 generate
+//	go run ./bigdata -dir /tmp/bigdata generate measure
+//	go run ./bigdata -url postgres://user@host/empty_database -users 100000 -activities 1000000 generate
 //
 // The commands run in the order in which they are given:
 //

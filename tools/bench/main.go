@@ -2,11 +2,11 @@
 // one processor, the load on another, and they take turns: what is left of a noisy machine falls on both, so the ratios
 // of one run can be trusted where its microseconds cannot.
 //
-//	go run ./internal/bench                    everything, in some minutes
-//	go run ./internal/bench -quick             a smoke test of this program, in some seconds; its ratios mean little
-//	go run ./internal/bench -only cookie       the rows whose name has that in it
-//	go run ./internal/bench -json FILE         keeps the report
-//	go run ./internal/bench compare OLD NEW    what changed between two reports
+//	go run ./bench                    everything, in some minutes
+//	go run ./bench -quick             a smoke test of this program, in some seconds; its ratios mean little
+//	go run ./bench -only cookie       the rows whose name has that in it
+//	go run ./bench -json FILE         keeps the report
+//	go run ./bench compare OLD NEW    what changed between two reports
 //
 // The load is made by fortio's periodic runner (closed loop: each connection sends its next request when it has its
 // answer) and, where latency beside something else counts, by vegeta (constant rate). See docs/performance.md for how to
@@ -27,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"barong/internal/testkit"
 )
 
 func main() {
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case flags.NArg() != 0:
 		return fmt.Errorf("unknown arguments %q", flags.Args())
 	}
-	root, err := findRoot()
+	root, err := testkit.FindRoot()
 	if err != nil {
 		return err
 	}
@@ -187,22 +189,6 @@ func (b *bench) wanted(names ...string) bool {
 		}
 	}
 	return false
-}
-
-func findRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if filepath.Dir(dir) == dir {
-			return "", errors.New("there is no go.mod above the working folder")
-		}
-		dir = filepath.Dir(dir)
-	}
 }
 
 // output is what a command says, or "unknown".
