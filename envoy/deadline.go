@@ -30,14 +30,15 @@ type timedListener struct {
 	now   atomic.Int64 // time since start, as of the last look
 
 	closing atomic.Bool // see stopAccepting
+	places  places
 
 	mu      sync.Mutex
 	open    map[*timedConn]struct{}
 	looking bool // there is a goroutine that looks for overdue connections: as long as there are any
 }
 
-func newTimedListener(ln net.Listener, t timeouts) *timedListener {
-	return &timedListener{Listener: ln, timeouts: t, start: time.Now(), open: make(map[*timedConn]struct{})}
+func newTimedListener(ln net.Listener, t timeouts, p places) *timedListener {
+	return &timedListener{Listener: ln, timeouts: t, places: p, start: time.Now(), open: make(map[*timedConn]struct{})}
 }
 
 // Accept waits for the next connection.
@@ -53,7 +54,10 @@ func (l *timedListener) Accept() (net.Conn, error) {
 		}
 		c := &timedConn{Conn: conn, l: l, peer: addrOf(conn.RemoteAddr())}
 		c.read.own, c.write.own = conn.SetReadDeadline, conn.SetWriteDeadline
-		l.add(c)
+		if !l.add(c) {
+			l.places.refuse(conn)
+			continue
+		}
 		if c.read.limit(l, l.read) == nil {
 			return c, nil
 		}
@@ -93,16 +97,22 @@ func (l *timedListener) awaitEmpty(ctx context.Context) {
 	}
 }
 
-// add has a connection looked after.
-func (l *timedListener) add(c *timedConn) {
+// add has a connection looked after, unless there is no place for it.
+func (l *timedListener) add(c *timedConn) bool {
+	c.trusted = l.places.trusts(c.peer)
+	c.wait(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.open) >= l.places.of(c) && !l.giveWay(c.trusted) {
+		return false
+	}
 	l.open[c] = struct{}{}
 	if !l.looking {
 		l.looking = true
 		l.now.Store(int64(time.Since(l.start)))
 		go l.look()
 	}
+	return true
 }
 
 func (l *timedListener) look() {
@@ -137,6 +147,8 @@ type timedConn struct {
 	phase       phase
 	own         bool // the handler has set how long the answer may take
 	linger      bool // the last answer was given before its request was read
+	trusted     bool
+	waiting     atomic.Int64 // time since the listener's start at which a wait for a request began; 0 while there is one
 	read, write deadline
 }
 
@@ -158,6 +170,7 @@ func (c *timedConn) Read(p []byte) (int, error) {
 	switch c.phase {
 	case answering:
 		c.phase = awaiting
+		c.wait(c.l)
 		if err := c.read.limit(c.l, c.l.idle); err != nil {
 			return 0, err
 		}
@@ -168,6 +181,9 @@ func (c *timedConn) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := c.Conn.Read(p)
+	if n > 0 && c.waiting.Load() != 0 {
+		c.waiting.Store(0)
+	}
 	if n > 0 && c.phase == awaiting {
 		c.phase = begun
 	}

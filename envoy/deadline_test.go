@@ -18,7 +18,7 @@ func timedPair(t *testing.T, limits timeouts) (*timedConn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln := newTimedListener(inner, limits)
+	ln := newTimedListener(inner, limits, places{limit: 1 << 20})
 	t.Cleanup(func() { ln.Close() })
 	other, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -178,7 +178,7 @@ func (s scripted) Addr() net.Addr            { return nil }
 func TestTimeouts(t *testing.T) {
 	const read, idle, write = 10 * time.Second, 3 * time.Minute, time.Minute
 	inner := &script{reads: []string{"GET", " / ", "HTTP", "Host", "Accept", "POST", "body", "more"}}
-	l := newTimedListener(scripted{inner}, timeouts{read: read, idle: idle, write: write})
+	l := newTimedListener(scripted{inner}, timeouts{read: read, idle: idle, write: write}, places{limit: 1 << 20})
 	l.looking = true // nobody but this test says what time it is
 	conn, err := l.Accept()
 	if err != nil {
@@ -292,7 +292,7 @@ func TestServerTimeouts(t *testing.T) {
 // BenchmarkDeadlines does what a request does with its connection, but for the kernel's part.
 func BenchmarkDeadlines(b *testing.B) {
 	inner := &script{}
-	l := newTimedListener(scripted{inner}, timeouts{DefaultReadTimeout, DefaultIdleTimeout, DefaultUploadTimeout})
+	l := newTimedListener(scripted{inner}, timeouts{DefaultReadTimeout, DefaultIdleTimeout, DefaultUploadTimeout}, places{limit: 1 << 20})
 	conn, err := l.Accept()
 	if err != nil {
 		b.Fatal(err)

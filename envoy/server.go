@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,9 @@ const (
 	// side that sends the next request must be the one that closes, or that request is lost.
 	DefaultIdleTimeout = 3 * time.Minute
 
+	// spare is for connections that gave way and have not noticed yet.
+	spare = 1 << 10
+
 	// shortBody is the length in bytes up to which a body has to arrive within the read timeout.
 	shortBody = 1 << 20
 )
@@ -42,6 +46,8 @@ const (
 type ServerOptions struct {
 	MaxHeader   int // bytes of the request line and all headers; more is answered 431
 	Concurrency int // connections at once
+	// Trusted reports whether a peer is a gateway: an eighth of the connections is for those. nil keeps none.
+	Trusted     func(netip.Addr) bool
 	ReadTimeout time.Duration
 	IdleTimeout time.Duration
 	Log         *slog.Logger // receives what fasthttp itself has to say; nil discards it
@@ -51,6 +57,7 @@ type ServerOptions struct {
 type Server struct {
 	http     *fasthttp.Server
 	timeouts timeouts
+	places   places
 	leaving  atomic.Bool
 
 	mu        sync.Mutex
@@ -78,7 +85,7 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	t := timeouts{read: o.ReadTimeout, idle: o.IdleTimeout, write: DefaultUploadTimeout}
-	s := &Server{timeouts: t}
+	s := &Server{timeouts: t, places: places{limit: o.Concurrency, trusted: o.Trusted, refusals: new(atomic.Int64)}}
 	s.http = &fasthttp.Server{
 		Handler: func(ctx *fasthttp.RequestCtx) {
 			// The last net below the handlers' own: fasthttp has none, and one request must not end all others.
@@ -108,7 +115,7 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 			return c
 		},
 		ReadBufferSize:        o.MaxHeader, // what fasthttp bounds headers by
-		Concurrency:           o.Concurrency,
+		Concurrency:           o.Concurrency + spare,
 		TCPKeepalive:          true,
 		StreamRequestBody:     true,
 		MaxRequestBodySize:    1, // read before the handler has seen the headers, which is the least; the rest waits
@@ -127,7 +134,7 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 
 // Serve answers what comes in on ln until Shutdown, or until ln fails.
 func (s *Server) Serve(ln net.Listener) error {
-	timed := newTimedListener(ln, s.timeouts)
+	timed := newTimedListener(ln, s.timeouts, s.places)
 	s.mu.Lock()
 	s.listeners = append(s.listeners, timed)
 	s.mu.Unlock()

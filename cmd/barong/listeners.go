@@ -60,7 +60,7 @@ func (v *server) serve() error {
 		if err != nil {
 			return err
 		}
-		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log})
+		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log, Trusted: v.proxies.Trusted})
 		leaving = append(leaving, srv)
 		serving = append(serving, l.name, ln.Addr().String())
 		go func() { failed <- srv.Serve(ln) }()
