@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"barong/session"
+	"barong/session/near"
 )
 
 // maxKID is the longest API key id that is looked up. Our own have 16 hexadecimal digits.
@@ -25,10 +26,10 @@ func (c *check) byAPIKey(ctx context.Context) {
 		return
 	}
 	at, number := parseNonce(nonce)
-	near := number && e.nearNow(at, c.now)
+	timely := number && e.nearNow(at, c.now)
 	sum, wellFormed := parseSignature(signature)
 
-	found, err := session.FoundKey{}, session.ErrNotFound
+	found, err := near.FoundKey{}, session.ErrNotFound
 	if plausibleKID(kid) {
 		found, err = e.cache.APIKey(ctx, view(kid), c.now)
 	}
@@ -51,7 +52,7 @@ func (c *check) byAPIKey(ctx context.Context) {
 	case !number:
 		d.refuse(nonceNotValid)
 		return
-	case !near:
+	case !timely:
 		d.refuse(nonceExpired)
 		return
 	case !signed:

@@ -14,6 +14,7 @@ import (
 
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 )
 
 const testAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
@@ -184,7 +185,7 @@ func BenchmarkCheckAPIKeyNonces(b *testing.B) {
 func BenchmarkCheckSessions(b *testing.B) {
 	for _, sessions := range []int{1_000, 1_000_000} {
 		token := constantSigner("Bearer the.same.token")
-		w := newWorld(b, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+		w := newWorld(b, testRules(10), func(_ *world, _ *near.Options, o *Options) {
 			o.Signer = func() Signer { return &token } // a signature each would take a minute
 		})
 		requests := make([]Request, 1_000)

@@ -16,6 +16,7 @@ import (
 	"barong/internal/fault"
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 )
 
 // A caseFile is testdata/checks.yml, which says what the fields mean.
@@ -99,7 +100,7 @@ func (f *caseFile) source(t *testing.T) policy.Source {
 // build makes the file's world with the options of a case.
 func (f *caseFile) build(t *testing.T, tc *checkCase) (*world, map[string]session.ID) {
 	t.Helper()
-	w := newWorld(t, f.source(t), func(w *world, _ *session.CacheOptions, o *Options) {
+	w := newWorld(t, f.source(t), func(w *world, _ *near.Options, o *Options) {
 		o.Compat = tc.Options.Compat
 		o.CSRF = tc.Options.CSRF == nil || *tc.Options.CSRF
 		if tc.Options.Bind != nil {

@@ -16,13 +16,14 @@ import (
 	"barong/internal/header"
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 )
 
 // Options are what an Engine is made of. A process wires it like this:
 //
 //	proxies, err := authz.ParseProxies(config.TrustedProxies) // .WithTrueClientIP() for BARONG_GATEWAY=akamai
 //	cookies, err := authz.NewCookies(authz.CookieSettings{...}) // the REST API signs in and out with the same
-//	cache := session.NewCache(session.CacheOptions{
+//	cache := near.New(near.Options{
 //		Store: sessions, Principals: users, APIKeys: keys, // what db and the session stores implement
 //		TTL: config.SessionCacheTTL, Life: config.SessionExpireTime,
 //		Fresh: func(loaded, now time.Time) bool { return bus.Fresh(loaded, now, config.SessionCacheTTL) },
@@ -41,7 +42,7 @@ import (
 // Policy, Cache, Signer, Proxies, Cookies and Token are required.
 type Options struct {
 	Policy  func() *policy.Snapshot // the snapshot in force; nil from it refuses everything as unavailable
-	Cache   *session.Cache
+	Cache   *near.Cache
 	Signer  func() Signer // the key in force, which may change at any time; nil from it refuses
 	Proxies *Proxies
 	Cookies *Cookies
@@ -110,7 +111,7 @@ const DefaultNonceLifetime = 5 * time.Second
 // An Engine decides requests. It is safe for concurrent use, and the only place where a check is decided.
 type Engine struct {
 	policy  func() *policy.Snapshot
-	cache   *session.Cache
+	cache   *near.Cache
 	proxies *Proxies
 	cookies *Cookies
 	csrf    bool
@@ -124,7 +125,7 @@ type Engine struct {
 
 	nonceLifetime time.Duration
 	tokens        *tokens
-	nobody        *session.MAC // of no key: what the signature of an unknown key is compared with
+	nobody        *near.MAC // of no key: what the signature of an unknown key is compared with
 	forwarder     func()
 	mismatch      func(item string)
 	untrusted     throttle // of reports about ignored forwarding headers
@@ -168,7 +169,7 @@ func New(o Options) (*Engine, error) {
 		nonces: o.Nonces, auditor: o.Auditor, sampler: o.Sampler, compat: o.Compat, now: o.Now, log: o.Log,
 		nonceLifetime: o.NonceLifetime, forwarder: o.Forwarder, mismatch: o.Mismatch,
 		tokens: newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
-		nobody: session.NewMAC(secret),
+		nobody: near.NewMAC(secret),
 	}, nil
 }
 
@@ -290,7 +291,7 @@ func (c *check) byCookie(ctx context.Context) {
 		return
 	}
 	var (
-		found session.Found
+		found near.Found
 		err   = session.ErrNotFound
 	)
 	switch {
@@ -301,7 +302,7 @@ func (c *check) byCookie(ctx context.Context) {
 		found, err = c.among(ctx)
 	}
 	switch {
-	case err == nil, errors.Is(err, session.ErrNotFound), errors.Is(err, session.ErrExpired):
+	case err == nil, errors.Is(err, session.ErrNotFound), errors.Is(err, near.ErrExpired):
 	case errors.Is(err, errDisputed):
 		d.refuse(invalidSession)
 		return
@@ -315,7 +316,7 @@ func (c *check) byCookie(ctx context.Context) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, session.ErrExpired):
+	case errors.Is(err, near.ErrExpired):
 		d.refuse(sessionMismatch)
 		return
 	default:
@@ -342,14 +343,14 @@ func (c *check) byCookie(ctx context.Context) {
 }
 
 // among finds the session that counts when several session cookies were sent, as Cache.Session does with one, and names it.
-func (c *check) among(ctx context.Context) (session.Found, error) {
+func (c *check) among(ctx context.Context) (near.Found, error) {
 	c.decision.Credential = Cookie
 	if c.sent.count > maxSent {
-		return session.Found{}, errDisputed
+		return near.Found{}, errDisputed
 	}
 	var (
 		choice  session.Choice
-		found   session.Found
+		found   near.Found
 		outcome = session.ErrNotFound
 	)
 	for _, value := range c.sent.values[:c.sent.count] {
@@ -363,14 +364,14 @@ func (c *check) among(ctx context.Context) (session.Found, error) {
 			if choice.Add(one.Session) {
 				found, outcome, c.id = one, nil, id
 			}
-		case !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrExpired):
-			return session.Found{}, err // it may be the one that counts
+		case !errors.Is(err, session.ErrNotFound) && !errors.Is(err, near.ErrExpired):
+			return near.Found{}, err // it may be the one that counts
 		case outcome != nil && one.Session != nil: // a dead one, for its CSRF token
 			found, outcome = one, err
 		}
 	}
 	if choice.Disputed() {
-		return session.Found{}, errDisputed
+		return near.Found{}, errDisputed
 	}
 	return found, outcome
 }
@@ -441,7 +442,7 @@ func sameNetwork(a, b netip.Addr, bits6 int) bool {
 }
 
 // byRole decides what a principal whose account is open may do, and gives the token.
-func (c *check) byRole(ctx context.Context, p *session.Principal, slot *session.TokenSlot) {
+func (c *check) byRole(ctx context.Context, p *session.Principal, slot *near.TokenSlot) {
 	e, r, d := c.engine, c.request, c.decision
 	verdict := c.rules.Permit(p.Role, r.Method, d.Path)
 	if verdict.Undecided {

@@ -26,6 +26,7 @@ import (
 	"barong/internal/testkit"
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 )
 
 // TestImports keeps the decision clear of what it must not know, also by way of what it imports.
@@ -179,7 +180,7 @@ func TestTokenClaims(t *testing.T) {
 }
 
 func TestTokenIsReusedForItsShare(t *testing.T) {
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Token.Reuse = 0.5 })
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) { o.Token.Reuse = 0.5 })
 	id, other := w.addMember(0, ""), w.addMember(1, "")
 	first := string(w.wantAllow(t, id).Authorization)
 	w.advance(112 * time.Second) // before 3/4 of the 150 s
@@ -213,7 +214,7 @@ func TestTokenInUseIsReplacedInTheBackground(t *testing.T) {
 }
 
 func TestNoReuseSignsEveryTime(t *testing.T) {
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Token.Reuse = 0 })
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) { o.Token.Reuse = 0 })
 	id := w.addMember(0, "")
 	seen := map[string]bool{}
 	for range 10 {
@@ -238,7 +239,7 @@ func (g gatedSigner) SignPayload(payload []byte) ([]byte, error) {
 func TestChecksShareASignature(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		w := newWorld(t, testRules(10), func(w *world, _ *session.CacheOptions, o *Options) {
+		w := newWorld(t, testRules(10), func(w *world, _ *near.Options, o *Options) {
 			o.Signer = func() Signer { return gatedSigner{w, gate} }
 		})
 		id := w.addMember(0, "")
@@ -285,7 +286,7 @@ func TestSigningKeyChange(t *testing.T) {
 
 // After an invalidation no token says what was before, whoever is signing what at that moment.
 func TestNoStaleTokenAfterInvalidation(t *testing.T) {
-	w := newWorld(t, testRules(10), func(_ *world, c *session.CacheOptions, o *Options) {
+	w := newWorld(t, testRules(10), func(_ *world, c *near.Options, o *Options) {
 		o.Token.Reuse = 0.9
 		c.Life = 24 * time.Hour // the clock below may run an hour before anybody has slid the expiry
 	})
@@ -469,7 +470,7 @@ func (panicking) Sample(string, string, string, bool) { panic("sampler") }
 
 func TestMismatch(t *testing.T) {
 	for _, compat := range []bool{false, true} {
-		w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Compat = compat })
+		w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) { o.Compat = compat })
 		id := w.addMember(0, "")
 		w.wantAllow(t, id)
 		var r Request
@@ -634,7 +635,7 @@ func TestAudit(t *testing.T) {
 }
 
 func TestSampler(t *testing.T) {
-	w := newWorld(t, testRules(1), func(w *world, _ *session.CacheOptions, o *Options) { o.Sampler = w })
+	w := newWorld(t, testRules(1), func(w *world, _ *near.Options, o *Options) { o.Sampler = w })
 	id := w.addMember(0, "")
 	w.wantAllow(t, id)
 	w.decide("HEAD", "/api/v2/other", id)
@@ -662,7 +663,7 @@ func TestDecisionSaysWhatDecided(t *testing.T) {
 
 func TestUntrustedForwarderIsReportedOnceAMinute(t *testing.T) {
 	var log strings.Builder
-	w := newWorld(t, testRules(1), func(_ *world, _ *session.CacheOptions, o *Options) {
+	w := newWorld(t, testRules(1), func(_ *world, _ *near.Options, o *Options) {
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	check := func() {
@@ -738,7 +739,7 @@ func TestNewChecksItsOptions(t *testing.T) {
 func TestWatchedBindings(t *testing.T) {
 	var out strings.Builder
 	counts := map[string]int{}
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) {
 		o.Bind = Binding{LogUserAgent: true, LogIP: true}
 		o.Log = slog.New(slog.NewTextHandler(&out, nil))
 		o.Mismatch = func(item string) { counts[item]++ }
@@ -782,7 +783,7 @@ func TestWatchedBindings(t *testing.T) {
 func TestUntrustedForwarder(t *testing.T) {
 	var out strings.Builder
 	n := 0
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) {
 		o.Log = slog.New(slog.NewTextHandler(&out, nil))
 		o.Forwarder = func() { n++ }
 	})
@@ -853,7 +854,7 @@ func TestLocalNonces(t *testing.T) {
 
 // A full memory of nonces refuses rather than forgets.
 func TestFullNonceMemoryIsUnavailable(t *testing.T) {
-	w := newWorld(t, testRules(1), func(w *world, _ *session.CacheOptions, o *Options) { o.Nonces = fullNonces{} })
+	w := newWorld(t, testRules(1), func(w *world, _ *near.Options, o *Options) { o.Nonces = fullNonces{} })
 	w.addMember(0, testKID)
 	var r Request
 	var d Decision
@@ -871,7 +872,7 @@ func (fullNonces) FirstUse(context.Context, string, time.Time, time.Time) (bool,
 
 // Of parallel replays exactly one passes.
 func TestParallelReplay(t *testing.T) {
-	w := newWorld(t, testRules(1), func(w *world, _ *session.CacheOptions, o *Options) { o.Nonces = NewLocalNonces(0, w.now) })
+	w := newWorld(t, testRules(1), func(w *world, _ *near.Options, o *Options) { o.Nonces = NewLocalNonces(0, w.now) })
 	w.addMember(0, testKID)
 	for round := range 20 {
 		w.advance(time.Millisecond)
@@ -899,7 +900,7 @@ func TestParallelReplay(t *testing.T) {
 
 // Whatever is sent, only a principal with the right to it is allowed, and a decision says one thing.
 func TestNothingStrangeIsAllowed(t *testing.T) {
-	w := newWorld(t, testRules(2), func(w *world, _ *session.CacheOptions, o *Options) { o.Nonces = NewLocalNonces(0, w.now) })
+	w := newWorld(t, testRules(2), func(w *world, _ *near.Options, o *Options) { o.Nonces = NewLocalNonces(0, w.now) })
 	id := w.addMember(0, testKID)
 	names := rapid.SampledFrom([]string{
 		"Cookie", "cookie", "User-Agent", "X-CSRF-Token", "X-Auth-Apikey", "X-Auth-Nonce", "X-Auth-Signature", "Authorization",

@@ -14,6 +14,7 @@ import (
 	"barong/internal/keys"
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 )
 
 // errDown is what a world's stores answer while they are down.
@@ -34,7 +35,7 @@ type world struct {
 	rules   atomic.Pointer[policy.Snapshot]
 	signer  atomic.Pointer[keys.Set]
 	signed  atomic.Int64
-	cache   *session.Cache
+	cache   *near.Cache
 	engine  *Engine
 	entries []AuditEntry
 	audited error // what Audit answers
@@ -71,7 +72,7 @@ func (w *world) Sample(role, verb, path string, allowed bool) {
 var testKeys = sync.OnceValues(func() (*keys.Set, error) { return keys.New(keys.EdDSA) })
 
 // newWorld returns a world with these rules and an engine made of the options that change leaves.
-func newWorld(t testing.TB, src policy.Source, change func(*world, *session.CacheOptions, *Options)) *world {
+func newWorld(t testing.TB, src policy.Source, change func(*world, *near.Options, *Options)) *world {
 	t.Helper()
 	w := &world{
 		sessions: map[session.Key]session.Session{}, principals: map[string]session.Principal{},
@@ -95,7 +96,7 @@ func newWorld(t testing.TB, src policy.Source, change func(*world, *session.Cach
 	if err != nil {
 		t.Fatal(err)
 	}
-	co := session.CacheOptions{
+	co := near.Options{
 		Store: worldStore{w}, Principals: w, APIKeys: w, Now: w.now,
 		Fresh: func(time.Time, time.Time) bool { return true },
 	}
@@ -107,7 +108,7 @@ func newWorld(t testing.TB, src policy.Source, change func(*world, *session.Cach
 	if change != nil {
 		change(w, &co, &o)
 	}
-	w.cache = session.NewCache(co)
+	w.cache = near.New(co)
 	o.Cache = w.cache
 	if w.engine, err = New(o); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"barong/session"
+	"barong/session/near"
 )
 
 // A Signer is one signing key. keys.Set is one.
@@ -61,12 +62,12 @@ type tokens struct {
 	set    TokenSettings
 	window time.Duration // how long a token is handed out again; 0 not at all
 	last   int64         // nanoseconds: a token that is handed out no longer than that is to be replaced
-	start  time.Time     // session.Token.Until counts from here
+	start  time.Time     // near.Token.Until counts from here
 	now    func() time.Time
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	signing map[*session.TokenSlot]chan struct{} // closed when the signature under way is there
+	signing map[*near.TokenSlot]chan struct{} // closed when the signature under way is there
 
 	// busy holds a place for each signature under way. There are fewer than processors: a storm of new sessions must not
 	// keep the checks waiting that need no signature.
@@ -80,8 +81,8 @@ type tokens struct {
 }
 
 type refresh struct {
-	slot      *session.TokenSlot
-	token     *session.Token // to be replaced
+	slot      *near.TokenSlot
+	token     *near.Token // to be replaced
 	principal *session.Principal
 }
 
@@ -89,7 +90,7 @@ func newTokens(o *Options, workers int) *tokens {
 	t := &tokens{
 		signer: o.Signer, set: o.Token, now: o.Now, log: o.Log,
 		window: time.Duration(float64(o.Token.Life) * o.Token.Reuse), start: o.Now(),
-		signing: make(map[*session.TokenSlot]chan struct{}),
+		signing: make(map[*near.TokenSlot]chan struct{}),
 		busy:    make(chan struct{}, workers), alone: runtime.GOMAXPROCS(0) == 1,
 		refreshes: make(chan refresh, maxRefreshes), quit: make(chan struct{}),
 	}
@@ -126,7 +127,7 @@ func (t *tokens) worker() {
 // authorization returns the header value for p: the one last signed for the slot if it may be handed out again, else a
 // new one. Checks that need the same one share a signature.
 func (t *tokens) authorization(
-	ctx context.Context, slot *session.TokenSlot, p *session.Principal, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, p *session.Principal, now time.Time,
 ) ([]byte, error) {
 	signer := t.signer()
 	if signer == nil {
@@ -154,8 +155,8 @@ func (t *tokens) authorization(
 
 // current returns the slot's token, and signs one if need be.
 func (t *tokens) current(
-	ctx context.Context, slot *session.TokenSlot, signer Signer, p *session.Principal, now time.Time,
-) (*session.Token, error) {
+	ctx context.Context, slot *near.TokenSlot, signer Signer, p *session.Principal, now time.Time,
+) (*near.Token, error) {
 	for {
 		if token := slot.Load(); t.usable(token, signer, p, now) {
 			return token, nil
@@ -176,7 +177,7 @@ func (t *tokens) current(
 func (t *tokens) since(now time.Time) int64 { return int64(now.Sub(t.start)) }
 
 // usable reports whether a token says what a new one would say, and may still be handed out.
-func (t *tokens) usable(token *session.Token, signer Signer, p *session.Principal, now time.Time) bool {
+func (t *tokens) usable(token *near.Token, signer Signer, p *session.Principal, now time.Time) bool {
 	return token != nil && t.since(now) < token.Until && now.UnixNano() < token.Expires && token.KeyID == signer.KeyID() &&
 		(token.Principal == p || sameClaims(token.Principal, p))
 }
@@ -188,7 +189,7 @@ func sameClaims(a, b *session.Principal) bool {
 }
 
 // begin claims the slot's signature. first is false when somebody else is at it until done.
-func (t *tokens) begin(slot *session.TokenSlot) (done chan struct{}, first bool) {
+func (t *tokens) begin(slot *near.TokenSlot) (done chan struct{}, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if done, ok := t.signing[slot]; ok {
@@ -201,8 +202,8 @@ func (t *tokens) begin(slot *session.TokenSlot) (done chan struct{}, first bool)
 
 // signInto signs a new token, puts it into the slot and ends what begin began. With old, it only replaces that one.
 func (t *tokens) signInto(
-	ctx context.Context, slot *session.TokenSlot, old *session.Token, signer Signer, p *session.Principal, now time.Time,
-) (*session.Token, error) {
+	ctx context.Context, slot *near.TokenSlot, old *near.Token, signer Signer, p *session.Principal, now time.Time,
+) (*near.Token, error) {
 	defer func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -242,7 +243,7 @@ func (t *tokens) leave(took time.Duration) {
 	<-t.busy
 }
 
-func (t *tokens) refreshLater(slot *session.TokenSlot, token *session.Token, p *session.Principal) {
+func (t *tokens) refreshLater(slot *near.TokenSlot, token *near.Token, p *session.Principal) {
 	if !token.Refreshing.CompareAndSwap(false, true) {
 		return
 	}
@@ -275,7 +276,7 @@ func (noSigner) SignPayload([]byte) ([]byte, error) {
 }
 func (noSigner) KeyID() string { return "" }
 
-func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*session.Token, error) {
+func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*near.Token, error) {
 	var id [10]byte
 	rand.Read(id[:]) // never fails since Go 1.24: a broken source ends the process
 	c := claims{
@@ -295,30 +296,8 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*sess
 	if err != nil {
 		return nil, fmt.Errorf("sign token: %w", err)
 	}
-	const scheme = "Bearer "
-	token, text := emptyToken(len(scheme) + len(compact))
-	text = append(append(text, scheme...), compact...)
-	token.Authorization, token.Principal, token.KeyID = view(text), p, keyID
+	token := near.NewToken("Bearer ", compact)
+	token.Principal, token.KeyID = p, keyID
 	token.Until, token.Expires = t.since(now)+int64(t.window), now.Add(t.window).UnixNano()
 	return token, nil
-}
-
-// emptyToken makes a token and room for its text of n bytes, in the same piece of memory if that is usual for a text: a
-// check reads the one right after the other.
-func emptyToken(n int) (*session.Token, []byte) {
-	switch {
-	case n <= 448: // signed with ES256 or EdDSA
-		m := new(struct {
-			token session.Token
-			text  [448]byte
-		})
-		return &m.token, m.text[:0]
-	case n <= 960: // with RS256 and 2048 bits
-		m := new(struct {
-			token session.Token
-			text  [960]byte
-		})
-		return &m.token, m.text[:0]
-	}
-	return new(session.Token), make([]byte, 0, n)
 }

@@ -10,6 +10,7 @@ import (
 
 	"barong/internal/testkit"
 	"barong/session"
+	"barong/session/near"
 )
 
 // A slowSigner counts how many sign at a time.
@@ -31,7 +32,7 @@ func (*slowSigner) KeyID() string { return "k" }
 // However many sessions are new at once, some of the processors are left to the checks that need no signature.
 func TestAStormLeavesProcessorsToOthers(t *testing.T) {
 	signer := new(slowSigner)
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) {
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) {
 		o.Signer = func() Signer { return signer }
 	})
 	const sessions = 50
@@ -80,7 +81,7 @@ func TestWaitingToSignIsBounded(t *testing.T) {
 func TestATokenThatCameMeanwhileIsTaken(t *testing.T) {
 	w := newWorld(t, testRules(10), nil)
 	tokens := w.engine.tokens
-	var slot session.TokenSlot
+	var slot near.TokenSlot
 	p := &session.Principal{UID: "ID0000000001", Role: "member", State: "active"}
 	first, err := tokens.current(t.Context(), &slot, w, p, w.now())
 	if err != nil {
@@ -95,17 +96,9 @@ func TestATokenThatCameMeanwhileIsTaken(t *testing.T) {
 	}
 }
 
-func TestEmptyTokenHasRoom(t *testing.T) {
-	for _, n := range []int{0, 1, 448, 449, 960, 961, 5000} {
-		if _, text := emptyToken(n); len(text) != 0 || cap(text) < n {
-			t.Errorf("%d bytes: room for %d", n, cap(text))
-		}
-	}
-}
-
 // A token is handed out again for its share of a life, whatever is done to the wall clock; and never after its end by that.
 func TestTokensAndTheWallClock(t *testing.T) {
-	w := newWorld(t, testRules(10), func(_ *world, _ *session.CacheOptions, o *Options) { o.Now = time.Now })
+	w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) { o.Now = time.Now })
 	tokens := w.engine.tokens
 	p := &session.Principal{UID: "ID0000000001", Role: "member", State: "active"}
 	now := time.Now()
@@ -147,9 +140,9 @@ func TestATokenLastsAsLongAsWhatItSays(t *testing.T) {
 		"e-mail":   {func(p *session.Principal) { p.Email = "other@example.com" }, 2},
 		"referrer": {func(p *session.Principal) { p.ReferralID = 7 }, 2},
 	} {
-		for how, forget := range map[string]func(*session.Cache, session.Key){
-			"the user is forgotten": func(c *session.Cache, _ session.Key) { c.ForgetUser("ID0000000000") },
-			"all is forgotten":      func(c *session.Cache, _ session.Key) { c.ForgetAll() },
+		for how, forget := range map[string]func(*near.Cache, session.Key){
+			"the user is forgotten": func(c *near.Cache, _ session.Key) { c.ForgetUser("ID0000000000") },
+			"all is forgotten":      func(c *near.Cache, _ session.Key) { c.ForgetAll() },
 		} {
 			w := newWorld(t, testRules(10), nil)
 			id := w.addMember(0, "")

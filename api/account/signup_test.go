@@ -20,6 +20,7 @@ import (
 	"barong/internal/limit"
 	"barong/internal/mail"
 	"barong/session"
+	"barong/session/near"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -469,7 +470,7 @@ func TestWhatWasEndedStaysEnded(t *testing.T) {
 				if err := b.EndOwn(t.Context(), now, ended.Key); !errors.Is(err, session.ErrNotFound) {
 					t.Errorf("ended twice: %v", err)
 				}
-				cache := session.NewCache(session.CacheOptions{Store: b.store, Principals: b.DB, APIKeys: b.DB, Now: b.clock})
+				cache := near.New(near.Options{Store: b.store, Principals: b.DB, APIKeys: b.DB, Now: b.clock})
 				defer cache.Close()
 				if _, err := cache.Session(t.Context(), ended.Key, b.clock()); !errors.Is(err, session.ErrNotFound) {
 					t.Errorf("the ended session passes: %v", err)

@@ -22,6 +22,7 @@ import (
 	"barong/internal/rules"
 	"barong/internal/secret"
 	"barong/session"
+	"barong/session/near"
 )
 
 // How long a stop may take after BARONG_DRAIN_TIME: first checks and calls under way, then what they left to be written.
@@ -67,7 +68,7 @@ type server struct {
 	redis    redis.UniversalClient // nil without Redis
 	bus      bus.Bus
 	sessions session.Store
-	cache    *session.Cache
+	cache    *near.Cache
 	geo      *geoip.Locator
 	rules    *rules.Rules
 	audit    *audit.Writer

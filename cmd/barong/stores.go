@@ -15,6 +15,7 @@ import (
 	"barong/internal/obs"
 	"barong/internal/secret"
 	"barong/session"
+	"barong/session/near"
 	"barong/session/redisstore"
 	"barong/session/sqlstore"
 )
@@ -203,7 +204,7 @@ func (v *server) openShared() error {
 	if err != nil {
 		return err
 	}
-	v.cache = session.NewCache(session.CacheOptions{
+	v.cache = near.New(near.Options{
 		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
 		Fresh: func(loaded, now time.Time) bool {
 			return v.bus.Fresh(loaded, now, c.SessionCacheTTL) && (now.Sub(loaded) <= c.SessionCacheTTL || answers(now))

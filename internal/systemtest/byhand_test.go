@@ -8,6 +8,7 @@ import (
 
 	"barong/internal/testkit"
 	"barong/session"
+	"barong/session/near"
 )
 
 // What somebody edits in the stores by hand is felt within a minute, and at once after a hangup; who is not edited keeps the
@@ -75,7 +76,7 @@ func TestEditsByHand(t *testing.T) {
 			}
 			testkit.Eventually(t, patience, func() bool { return felt(c.a) })
 			hangup := time.Since(edited)
-			testkit.Eventually(t, 2*session.DefaultTrust, func() bool {
+			testkit.Eventually(t, 2*near.DefaultTrust, func() bool {
 				time.Sleep(200 * time.Millisecond)
 				return felt(c.b)
 			})

@@ -27,6 +27,7 @@ import (
 	"barong/internal/rules"
 	"barong/policy"
 	"barong/session"
+	"barong/session/near"
 	"barong/session/redisstore"
 )
 
@@ -182,7 +183,7 @@ func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
 		return nil, "", err
 	}
 	users := &population{}
-	o := session.CacheOptions{
+	o := near.Options{
 		Store: users, Principals: users, APIKeys: users, Life: 24 * time.Hour, MaxSessions: max(2*spec.Sessions, 1<<16),
 		Fresh: func(time.Time, time.Time) bool { return !spec.Cold },
 		Trust: 24 * time.Hour, // a population cannot be read again
@@ -208,7 +209,7 @@ func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	cache := session.NewCache(o)
+	cache := near.New(o)
 	if !spec.Cold {
 		for i := range spec.Sessions {
 			s := sessionOf(i)

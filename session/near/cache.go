@@ -1,4 +1,8 @@
-package session
+// Package near is the near cache of sessions: what one process remembers of sessions, API keys and their users, so that
+// a warm check asks no store. Beside each it keeps what a check needs and no store has: the token that was signed last, and
+// the hash states of an API key's secret. It reads session.Store, session.Principals and session.APIKeys, and knows
+// neither rules nor keys nor gateways.
+package near
 
 import (
 	"bytes"
@@ -11,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"barong/session"
 )
 
 // ErrExpired says that a session was known and its time is over.
@@ -19,11 +25,11 @@ var ErrExpired = errors.New("session: expired")
 // errOrphan says that a session's or key's user is gone.
 var errOrphan = errors.New("session: the user is gone")
 
-// CacheOptions are what a Cache is made of.
-type CacheOptions struct {
-	Store      Store      // required
-	Principals Principals // required
-	APIKeys    APIKeys    // required
+// Options are what a Cache is made of.
+type Options struct {
+	Store      session.Store      // required
+	Principals session.Principals // required
+	APIKeys    session.APIKeys    // required
 
 	// Fresh reports whether memory filled at loaded may be trusted at now: bus.Fresh with the TTL below. It must never
 	// trust older memory where it does not trust younger. nil trusts memory for the TTL alone.
@@ -40,15 +46,15 @@ type CacheOptions struct {
 	MaxAPIKeys  int // most API keys kept in memory; 0 is DefaultMaxAPIKeys
 
 	// Record makes the end of a session outlive what happens to the store. nil leaves it to the store alone.
-	Record func(context.Context, *Session) error
+	Record func(context.Context, *session.Session) error
 	// Ended is called when the cache itself ended a session in the store, so that other replicas can be told
 	// (bus.SessionGone). nil tells nobody.
-	Ended func(Key)
+	Ended func(session.Key)
 	Now   func() time.Time // nil is time.Now
 	Log   *slog.Logger     // nil logs nothing
 }
 
-// Defaults of CacheOptions.
+// Defaults of Options.
 const (
 	DefaultTTL         = 5 * time.Second
 	DefaultTrust       = time.Minute
@@ -70,23 +76,23 @@ const (
 // A Cache runs goroutines that write sliding expiries back, read again what is in use and drop what is dead; Close stops
 // them. All methods are safe for concurrent use.
 type Cache struct {
-	store      Store
-	principals Principals
-	keys       APIKeys
+	store      session.Store
+	principals session.Principals
+	keys       session.APIKeys
 	fresh      func(loaded, now time.Time) bool
 	ttl        time.Duration
 	trust      time.Duration
 	life       time.Duration
-	record     func(context.Context, *Session) error
-	ended      func(Key)
+	record     func(context.Context, *session.Session) error
+	ended      func(session.Key)
 	now        func() time.Time
 	log        *slog.Logger
 	base       time.Time // stamp 0
 	useEvery   time.Duration
 	distrusted atomic.Int64 // stamp: what was read until then is not trusted
 
-	sessions *table[Key, sessionState]
-	users    *table[string, Principal]
+	sessions *table[session.Key, sessionState]
+	users    *table[string, session.Principal]
 	apiKeys  *table[string, keyState]
 	texts    interner
 
@@ -98,23 +104,23 @@ type Cache struct {
 }
 
 type sessionState struct {
-	user    *node[string, Principal] // nil when the user is gone
-	ends    int64                    // Unix milliseconds: the earlier of the session's two ends
-	session Session
+	user    *node[string, session.Principal] // nil when the user is gone
+	ends    int64                            // Unix milliseconds: the earlier of the session's two ends
+	session session.Session
 }
 
-func stateOf(s *Session, user *node[string, Principal]) sessionState {
+func stateOf(s *session.Session, user *node[string, session.Principal]) sessionState {
 	return sessionState{user: user, ends: min(s.ExpiresAt.UnixMilli(), s.EndsAt.UnixMilli()), session: *s}
 }
 
 type keyState struct {
-	key  APIKey
+	key  session.APIKey
 	mac  *MAC
-	user *node[string, Principal]
+	user *node[string, session.Principal]
 }
 
-// NewCache returns a cache that is empty, and starts its goroutines.
-func NewCache(o CacheOptions) *Cache {
+// New returns a cache that is empty, and starts its goroutines.
+func New(o Options) *Cache {
 	c := &Cache{
 		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, trust: o.Trust, life: o.Life,
 		record: o.Record, ended: o.Ended, now: o.Now, log: o.Log,
@@ -149,7 +155,7 @@ func NewCache(o CacheOptions) *Cache {
 	c.base = c.now()
 	byText := hashOfText()
 	c.sessions = newTable(c, "session", o.MaxSessions, hashOfKey, c.readSession, c.readSessions)
-	c.sessions.kept = func(n *node[Key, sessionState], st *known[sessionState]) {
+	c.sessions.kept = func(n *node[session.Key, sessionState], st *known[sessionState]) {
 		// What was read may be from before a touch that is on its way.
 		n.nextTouch.Store(max(n.nextTouch.Load(), c.stamp(st.value.session.SeenAt)+c.touchEvery()))
 	}
@@ -185,40 +191,26 @@ func (c *Cache) trusts(loaded, at stamp, now time.Time) bool {
 // moved since.
 func (c *Cache) begin() stamp { return max(c.stamp(c.now()), c.distrusted.Load()+1) }
 
-// A Token is what was last signed for a session or API key. It is immutable, but for Refreshing.
-type Token struct {
-	Authorization string     // "Bearer <JWT>"
-	Principal     *Principal // whose claims it carries
-	KeyID         string     // of the key that signed it
-	Until         int64      // nanoseconds since its maker began: from then on, it must not be handed out any more
-	Expires       int64      // Unix nanoseconds: nor from then on, which another wall clock may reach earlier
-	Refreshing    atomic.Bool
-}
-
-// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they have ended, and outlives
-// that what is known of them is trusted no longer: whoever is handed it was found anew.
-type TokenSlot = atomic.Pointer[Token]
-
 // A Found is what the cache knows about a session. What it points to must only be read.
 type Found struct {
-	Session   *Session
-	Principal *Principal
+	Session   *session.Session
+	Principal *session.Principal
 	Token     *TokenSlot
 
-	node  *node[Key, sessionState]
+	node  *node[session.Key, sessionState]
 	known *known[sessionState]
 }
 
 // Expect says that Session will be asked for a key: it begins to fetch the memory where it will look first.
-func (c *Cache) Expect(key Key) { c.sessions.expect(key) }
+func (c *Cache) Expect(key session.Key) { c.sessions.expect(key) }
 
 // ExpectSoon says so again, when what Expect has asked for may have come: it begins to fetch what that points to.
-func (c *Cache) ExpectSoon(key Key) { c.sessions.expectSoon(key) }
+func (c *Cache) ExpectSoon(key session.Key) { c.sessions.expectSoon(key) }
 
 // Session returns the live session of a key and its user. The error is ErrNotFound when there is none, ErrExpired when
 // there was one until a moment ago, and any other when it cannot be told now. With ErrExpired, and with ErrNotFound if
 // the session's user is gone or has another epoch, Found has the Session alone, for its CSRF token.
-func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, error) {
+func (c *Cache) Session(ctx context.Context, key session.Key, now time.Time) (Found, error) {
 	n := c.sessions.get(key)
 	if n != nil {
 		n.fetchToken()
@@ -237,7 +229,7 @@ func (c *Cache) Session(ctx context.Context, key Key, now time.Time) (Found, err
 	return c.findSession(ctx, key, n, now)
 }
 
-func found(n *node[Key, sessionState], st *known[sessionState], p *known[Principal]) Found {
+func found(n *node[session.Key, sessionState], st *known[sessionState], p *known[session.Principal]) Found {
 	n.keepUser(p)
 	return Found{Session: &st.value.session, Principal: &p.value, Token: &n.token, node: n, known: st}
 }
@@ -247,19 +239,19 @@ func found(n *node[Key, sessionState], st *known[sessionState], p *known[Princip
 const epochPause = 250 * time.Millisecond
 
 // findSession is Session when memory alone does not answer.
-func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionState], now time.Time) (Found, error) {
+func (c *Cache) findSession(ctx context.Context, key session.Key, n *node[session.Key, sessionState], now time.Time) (Found, error) {
 	var before *known[sessionState]
 	if n != nil {
 		before = n.state.Load()
 	}
 	n, st, value, err := c.sessions.current(ctx, key, n, now)
-	if before != nil && errors.Is(err, ErrNotFound) && !before.value.session.Live(now) {
+	if before != nil && errors.Is(err, session.ErrNotFound) && !before.value.session.Live(now) {
 		return Found{Session: &before.value.session}, ErrExpired
 	}
 	for range maxReads {
 		if errors.Is(err, errOrphan) {
 			c.drop(ctx, key)
-			return Found{Session: &value.session}, ErrNotFound
+			return Found{Session: &value.session}, session.ErrNotFound
 		}
 		if err != nil {
 			return Found{}, err
@@ -272,7 +264,7 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 			return Found{Session: s}, ErrExpired
 		case !s.Live(now) && !justRead: // another replica may have moved the expiry
 			n, st, value, err = c.sessions.fetch(ctx, key, now)
-			if errors.Is(err, ErrNotFound) {
+			if errors.Is(err, session.ErrNotFound) {
 				return Found{Session: s}, ErrExpired
 			}
 			continue
@@ -284,7 +276,7 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 		}
 		u, p, _, userErr := c.users.current(ctx, s.UID, u, now)
 		switch {
-		case errors.Is(userErr, ErrNotFound):
+		case errors.Is(userErr, session.ErrNotFound):
 			value, err = sessionState{session: *s}, errOrphan
 			continue
 		case userErr != nil:
@@ -293,12 +285,12 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 			n, st, value, err = c.sessions.fetch(ctx, key, now)
 			continue
 		case p.value.HasEnded(key):
-			return Found{Session: s}, ErrNotFound
+			return Found{Session: s}, session.ErrNotFound
 		case s.Epoch == p.value.Epoch:
 			return found(n, st, p), nil
 		}
 		if c.stamp(c.now())-min(st.loaded.Load(), p.loaded.Load()) < int64(epochPause) {
-			return Found{Session: s}, ErrNotFound
+			return Found{Session: s}, session.ErrNotFound
 		}
 		if _, _, _, userErr = c.users.fetch(ctx, s.UID, now); userErr != nil && !answers(userErr) {
 			return Found{}, userErr
@@ -310,9 +302,9 @@ func (c *Cache) findSession(ctx context.Context, key Key, n *node[Key, sessionSt
 
 // A FoundKey is what the cache knows about an API key. What it points to must only be read.
 type FoundKey struct {
-	Key       *APIKey
+	Key       *session.APIKey
 	MAC       *MAC
-	Principal *Principal // the owner; nil when the user is gone
+	Principal *session.Principal // the owner; nil when the user is gone
 	Token     *TokenSlot
 }
 
@@ -333,7 +325,7 @@ func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey
 	return c.findAPIKey(ctx, strings.Clone(kid), n, now)
 }
 
-func foundKey(n *node[string, keyState], st *known[keyState], p *known[Principal]) FoundKey {
+func foundKey(n *node[string, keyState], st *known[keyState], p *known[session.Principal]) FoundKey {
 	n.keepUser(p)
 	return FoundKey{Key: &st.value.key, MAC: st.value.mac, Principal: &p.value, Token: &n.token}
 }
@@ -350,7 +342,7 @@ func (c *Cache) findAPIKey(ctx context.Context, kid string, n *node[string, keyS
 		if st.value.user.state.Load() != nil {
 			u, p, _, userErr := c.users.current(ctx, st.value.key.UID, st.value.user, now)
 			switch {
-			case errors.Is(userErr, ErrNotFound):
+			case errors.Is(userErr, session.ErrNotFound):
 				value, err = st.value, errOrphan
 				continue
 			case userErr != nil:
@@ -366,7 +358,7 @@ func (c *Cache) findAPIKey(ctx context.Context, kid string, n *node[string, keyS
 
 // readSession reads a session and its user, so that no invalidation of the user lies between the two: whatever the
 // invalidation was about, the session says what it said after it.
-func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessionState, error) {
+func (c *Cache) readSession(ctx context.Context, key session.Key, now time.Time) (sessionState, error) {
 	for try := 1; ; try++ {
 		forgets := c.users.forgets.Load()
 		read, err := c.store.Get(ctx, key, now)
@@ -376,7 +368,7 @@ func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessio
 		s := c.own(read)
 		u, p, _, err := c.users.current(ctx, s.UID, c.users.get(s.UID), now)
 		switch {
-		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, session.ErrNotFound):
 			s.UID = strings.Clone(s.UID)
 			return sessionState{session: s}, errOrphan
 		case err != nil:
@@ -384,7 +376,7 @@ func (c *Cache) readSession(ctx context.Context, key Key, now time.Time) (sessio
 		case try < maxReads && c.users.forgotSince(s.UID, forgets):
 			continue // a last doubt is left to the epoch, which the user's state decides
 		case p.value.HasEnded(key):
-			return sessionState{}, ErrNotFound
+			return sessionState{}, session.ErrNotFound
 		}
 		s.UID = p.value.UID
 		return stateOf(&s, u), nil
@@ -402,7 +394,7 @@ func (c *Cache) readAPIKey(ctx context.Context, kid string, now time.Time) (keyS
 		k := &state.key
 		u, _, _, err := c.users.current(ctx, k.UID, c.users.get(k.UID), now)
 		switch {
-		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, session.ErrNotFound):
 			return state, errOrphan
 		case err != nil:
 			return keyState{}, err
@@ -417,24 +409,24 @@ func (c *Cache) readAPIKey(ctx context.Context, kid string, now time.Time) (keyS
 	}
 }
 
-func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (Principal, error) {
+func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (session.Principal, error) {
 	read, err := c.principals.Principal(ctx, uid)
 	if err != nil {
-		return Principal{}, err
+		return session.Principal{}, err
 	}
 	return c.ownPrincipal(read), nil
 }
 
 // own is a session as it is kept: it shares no memory with what a store has read but what many sessions share. The caller
 // sees to its UID.
-func (c *Cache) own(read *Session) Session {
+func (c *Cache) own(read *session.Session) session.Session {
 	s := *read
 	s.CSRF, s.UserAgent, s.Country = strings.Clone(s.CSRF), c.texts.of(s.UserAgent), c.texts.of(s.Country)
 	return s
 }
 
 // ownPrincipal is a principal as it is kept.
-func (c *Cache) ownPrincipal(read *Principal) Principal {
+func (c *Cache) ownPrincipal(read *session.Principal) session.Principal {
 	p := *read
 	p.UID, p.Email, p.Ended = strings.Clone(p.UID), strings.Clone(p.Email), strings.Clone(p.Ended)
 	p.Role, p.State = c.texts.of(p.Role), c.texts.of(p.State)
@@ -442,14 +434,14 @@ func (c *Cache) ownPrincipal(read *Principal) Principal {
 }
 
 // keyStateOf is an API key as it is kept, with the place of its owner.
-func keyStateOf(kid string, read *APIKey, user *node[string, Principal]) keyState {
-	k := APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: bytes.Clone(read.Secret), Active: read.Active}
+func keyStateOf(kid string, read *session.APIKey, user *node[string, session.Principal]) keyState {
+	k := session.APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: bytes.Clone(read.Secret), Active: read.Active}
 	return keyState{key: k, mac: NewMAC(k.Secret), user: user}
 }
 
 // End ends a live session: it has that recorded, deletes it from the store, forgets it and has the other replicas told. It
 // logs what fails.
-func (c *Cache) End(ctx context.Context, s *Session) {
+func (c *Cache) End(ctx context.Context, s *session.Session) {
 	if c.record != nil {
 		if err := c.record(ctx, s); err != nil {
 			c.log.LogAttrs(ctx, slog.LevelWarn, "the end of a session could not be recorded", slog.Any("error", err))
@@ -460,10 +452,10 @@ func (c *Cache) End(ctx context.Context, s *Session) {
 
 // drop deletes a session from the store, forgets it and has the other replicas told. When the store does not answer, the
 // session is forgotten and stays in the store.
-func (c *Cache) drop(ctx context.Context, key Key) {
+func (c *Cache) drop(ctx context.Context, key session.Key) {
 	err := c.store.Delete(ctx, key)
 	c.sessions.forget(key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
 		c.log.LogAttrs(ctx, slog.LevelWarn, "a session could not be ended", slog.Any("error", err))
 		return
 	}
@@ -477,7 +469,7 @@ func (c *Cache) drop(ctx context.Context, key Key) {
 func (c *Cache) ForgetUser(uid string) { c.users.forget(uid) }
 
 // ForgetSession forgets one session (bus.SessionGone).
-func (c *Cache) ForgetSession(key Key) { c.sessions.forget(key) }
+func (c *Cache) ForgetSession(key session.Key) { c.sessions.forget(key) }
 
 // ForgetKey forgets one API key (bus.KeyChanged), or that there was none.
 func (c *Cache) ForgetKey(kid string) { c.apiKeys.forget(kid) }

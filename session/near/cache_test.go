@@ -1,4 +1,4 @@
-package session
+package near
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"barong/session"
 )
 
 var errDown = errors.New("connection refused")
@@ -26,12 +28,12 @@ const agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like G
 // A backend is the truth behind a cache: stores in memory that count their calls, can be switched off, and can be made
 // to wait between reading and answering.
 type backend struct {
-	Store // panics on what no cache calls
+	session.Store // panics on what no cache calls
 
 	mu       sync.Mutex
-	sessions map[Key]Session
-	users    map[string]Principal
-	keys     map[string]APIKey
+	sessions map[session.Key]session.Session
+	users    map[string]session.Principal
+	keys     map[string]session.APIKey
 
 	gets, touches, reads, kreads, batches atomic.Int64
 
@@ -41,7 +43,7 @@ type backend struct {
 	heard     atomic.Int64 // otherwise: when it was heard last, on the clock
 	clock     atomic.Int64 // nanoseconds
 	afterRead atomic.Pointer[func(kind string)]
-	ended     []Key
+	ended     []session.Key
 }
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -76,16 +78,16 @@ func lookUp[K comparable, V any](b *backend, m map[K]V, k K) (*V, error) {
 	defer b.mu.Unlock()
 	v, ok := m[k]
 	if !ok {
-		return nil, ErrNotFound
+		return nil, session.ErrNotFound
 	}
 	return &v, nil
 }
 
-func (b *backend) Get(_ context.Context, key Key, now time.Time) (*Session, error) {
+func (b *backend) Get(_ context.Context, key session.Key, now time.Time) (*session.Session, error) {
 	b.gets.Add(1)
 	s, err := lookUp(b, b.sessions, key)
 	if err == nil && !s.Live(now) {
-		s, err = nil, ErrNotFound
+		s, err = nil, session.ErrNotFound
 	}
 	if failed := b.answer("session"); failed != nil {
 		return nil, failed
@@ -93,7 +95,7 @@ func (b *backend) Get(_ context.Context, key Key, now time.Time) (*Session, erro
 	return s, err
 }
 
-func (b *backend) Principal(_ context.Context, uid string) (*Principal, error) {
+func (b *backend) Principal(_ context.Context, uid string) (*session.Principal, error) {
 	b.reads.Add(1)
 	p, err := lookUp(b, b.users, uid)
 	if failed := b.answer("principal"); failed != nil {
@@ -102,7 +104,7 @@ func (b *backend) Principal(_ context.Context, uid string) (*Principal, error) {
 	return p, err
 }
 
-func (b *backend) APIKey(_ context.Context, kid string) (*APIKey, error) {
+func (b *backend) APIKey(_ context.Context, kid string) (*session.APIKey, error) {
 	b.kreads.Add(1)
 	k, err := lookUp(b, b.keys, kid)
 	if failed := b.answer("key"); failed != nil {
@@ -111,8 +113,8 @@ func (b *backend) APIKey(_ context.Context, kid string) (*APIKey, error) {
 	return k, err
 }
 
-func (b *backend) GetMany(_ context.Context, keys []Key, now time.Time) ([]*Session, error) {
-	return many(b, &b.batches, "sessions", keys, func(k Key) (*Session, error) {
+func (b *backend) GetMany(_ context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
+	return many(b, &b.batches, "sessions", keys, func(k session.Key) (*session.Session, error) {
 		s, err := lookUp(b, b.sessions, k)
 		if err == nil && !s.Live(now) {
 			s = nil
@@ -121,12 +123,12 @@ func (b *backend) GetMany(_ context.Context, keys []Key, now time.Time) ([]*Sess
 	})
 }
 
-func (b *backend) PrincipalsOf(_ context.Context, uids []string) ([]*Principal, error) {
-	return many(b, &b.batches, "principals", uids, func(uid string) (*Principal, error) { return lookUp(b, b.users, uid) })
+func (b *backend) PrincipalsOf(_ context.Context, uids []string) ([]*session.Principal, error) {
+	return many(b, &b.batches, "principals", uids, func(uid string) (*session.Principal, error) { return lookUp(b, b.users, uid) })
 }
 
-func (b *backend) APIKeysOf(_ context.Context, kids []string) ([]*APIKey, error) {
-	return many(b, &b.batches, "keys", kids, func(kid string) (*APIKey, error) { return lookUp(b, b.keys, kid) })
+func (b *backend) APIKeysOf(_ context.Context, kids []string) ([]*session.APIKey, error) {
+	return many(b, &b.batches, "keys", kids, func(kid string) (*session.APIKey, error) { return lookUp(b, b.keys, kid) })
 }
 
 // many reads several values at once.
@@ -141,7 +143,7 @@ func many[K comparable, V any](b *backend, calls *atomic.Int64, kind string, key
 	return out, b.answer(kind)
 }
 
-func (b *backend) Touch(_ context.Context, key Key, seenAt, expiresAt time.Time) error {
+func (b *backend) Touch(_ context.Context, key session.Key, seenAt, expiresAt time.Time) error {
 	b.touches.Add(1)
 	if failed := b.answer("touch"); failed != nil {
 		return failed
@@ -150,27 +152,27 @@ func (b *backend) Touch(_ context.Context, key Key, seenAt, expiresAt time.Time)
 	defer b.mu.Unlock()
 	s, ok := b.sessions[key]
 	if !ok {
-		return ErrNotFound
+		return session.ErrNotFound
 	}
 	s.SeenAt, s.ExpiresAt = seenAt, expiresAt
 	b.sessions[key] = s
 	return nil
 }
 
-func (b *backend) Delete(_ context.Context, key Key) error {
+func (b *backend) Delete(_ context.Context, key session.Key) error {
 	if b.down.Load() {
 		return errDown
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, ok := b.sessions[key]; !ok {
-		return ErrNotFound
+		return session.ErrNotFound
 	}
 	delete(b.sessions, key)
 	return nil
 }
 
-func (b *backend) setUser(uid string, change func(*Principal)) {
+func (b *backend) setUser(uid string, change func(*session.Principal)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.users[uid]
@@ -178,7 +180,7 @@ func (b *backend) setUser(uid string, change func(*Principal)) {
 	b.users[uid] = p
 }
 
-func (b *backend) setSession(key Key, change func(*Session)) {
+func (b *backend) setSession(key session.Key, change func(*session.Session)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.sessions[key]
@@ -186,21 +188,21 @@ func (b *backend) setSession(key Key, change func(*Session)) {
 	b.sessions[key] = s
 }
 
-func keyOf(i int) Key {
+func keyOf(i int) session.Key {
 	var seed [8]byte
 	binary.BigEndian.PutUint64(seed[:], uint64(i))
 	return sha256.Sum256(seed[:])
 }
 
 // open adds user i with session i.
-func (b *backend) open(i int) Key {
+func (b *backend) open(i int) session.Key {
 	uid, key := fmt.Sprintf("ID%010X", i), keyOf(i)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.users[uid] = Principal{
+	b.users[uid] = session.Principal{
 		UserID: int64(i) + 1, UID: uid, Email: fmt.Sprintf("user%d@example.com", i), Role: "member", State: "active", OTP: true,
 	}
-	b.sessions[key] = Session{
+	b.sessions[key] = session.Session{
 		Key: key, UID: uid, CSRF: fmt.Sprintf("%020x", i), IP: netip.MustParseAddr("203.0.113.7"),
 		UserAgent: strings.Clone(agent), Country: "NL",
 		CreatedAt: b.now(), SeenAt: b.now(), ExpiresAt: b.now().Add(30 * time.Minute), EndsAt: b.now().Add(24 * time.Hour),
@@ -209,19 +211,19 @@ func (b *backend) open(i int) Key {
 }
 
 func newBackend() *backend {
-	b := &backend{sessions: map[Key]Session{}, users: map[string]Principal{}, keys: map[string]APIKey{}}
+	b := &backend{sessions: map[session.Key]session.Session{}, users: map[string]session.Principal{}, keys: map[string]session.APIKey{}}
 	b.trusted.Store(true)
 	return b
 }
 
-func (b *backend) cache(t testing.TB, change func(*CacheOptions)) *Cache {
-	o := CacheOptions{
+func (b *backend) cache(t testing.TB, change func(*Options)) *Cache {
+	o := Options{
 		Store: b, Principals: b, APIKeys: b, Now: b.now, TTL: 5 * time.Second, Trust: 10_000 * time.Hour,
 		Fresh: func(loaded, now time.Time) bool {
 			since := max(b.heard.Load(), int64(loaded.Sub(epoch)))
 			return b.trusted.Load() || now.Sub(epoch)-time.Duration(since) < 5*time.Second
 		},
-		Ended: func(k Key) {
+		Ended: func(k session.Key) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.ended = append(b.ended, k)
@@ -230,13 +232,13 @@ func (b *backend) cache(t testing.TB, change func(*CacheOptions)) *Cache {
 	if change != nil {
 		change(&o)
 	}
-	c := NewCache(o)
+	c := New(o)
 	t.Cleanup(c.Close)
 	return c
 }
 
 // want looks a session up and checks the error.
-func (b *backend) want(t *testing.T, c *Cache, key Key, want error) Found {
+func (b *backend) want(t *testing.T, c *Cache, key session.Key, want error) Found {
 	t.Helper()
 	f, err := c.Session(t.Context(), key, b.now())
 	if !errors.Is(err, want) || want == nil && (f.Session == nil || f.Principal == nil || f.Token == nil) {
@@ -285,38 +287,38 @@ func TestConcurrentLookUpsShareOneReading(t *testing.T) {
 func TestInvalidationDefeatsReadingUnderWay(t *testing.T) {
 	for name, tc := range map[string]struct {
 		during string // the reading that is under way
-		change func(b *backend, c *Cache, key Key)
+		change func(b *backend, c *Cache, key session.Key)
 		want   error
 	}{
-		"logout": {"session", func(b *backend, c *Cache, key Key) {
+		"logout": {"session", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetSession(key)
-		}, ErrNotFound},
-		"logout of everybody": {"session", func(b *backend, c *Cache, key Key) {
+		}, session.ErrNotFound},
+		"logout of everybody": {"session", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetSessions()
-		}, ErrNotFound},
-		"everything": {"session", func(b *backend, c *Cache, key Key) {
+		}, session.ErrNotFound},
+		"everything": {"session", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetAll()
-		}, ErrNotFound},
-		"role change": {"principal", func(b *backend, c *Cache, _ Key) {
-			b.setUser("ID0000000001", func(p *Principal) { p.Role = "new" })
+		}, session.ErrNotFound},
+		"role change": {"principal", func(b *backend, c *Cache, _ session.Key) {
+			b.setUser("ID0000000001", func(p *session.Principal) { p.Role = "new" })
 			c.ForgetUser("ID0000000001")
 		}, nil},
-		"role change while the session is read": {"session", func(b *backend, c *Cache, _ Key) {
-			b.setUser("ID0000000001", func(p *Principal) { p.Role = "new" })
+		"role change while the session is read": {"session", func(b *backend, c *Cache, _ session.Key) {
+			b.setUser("ID0000000001", func(p *session.Principal) { p.Role = "new" })
 			c.ForgetUser("ID0000000001")
 		}, nil},
-		"password change that keeps the session": {"session", func(b *backend, c *Cache, key Key) {
-			b.setUser("ID0000000001", func(p *Principal) { p.Epoch, p.Role = 2, "new" })
-			b.setSession(key, func(s *Session) { s.Epoch = 2 })
+		"password change that keeps the session": {"session", func(b *backend, c *Cache, key session.Key) {
+			b.setUser("ID0000000001", func(p *session.Principal) { p.Epoch, p.Role = 2, "new" })
+			b.setSession(key, func(s *session.Session) { s.Epoch = 2 })
 			c.ForgetUser("ID0000000001")
 		}, nil},
-		"password change that ends the session": {"principal", func(b *backend, c *Cache, _ Key) {
-			b.setUser("ID0000000001", func(p *Principal) { p.Epoch = 2 })
+		"password change that ends the session": {"principal", func(b *backend, c *Cache, _ session.Key) {
+			b.setUser("ID0000000001", func(p *session.Principal) { p.Epoch = 2 })
 			c.ForgetUser("ID0000000001")
-		}, ErrNotFound},
+		}, session.ErrNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBackend()
@@ -341,14 +343,14 @@ func TestInvalidationDefeatsReadingUnderWay(t *testing.T) {
 func TestKeyInvalidationDefeatsReadingUnderWay(t *testing.T) {
 	b := newBackend()
 	b.open(1)
-	b.keys["kid"] = APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
+	b.keys["kid"] = session.APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
 	c := b.cache(t, nil)
 	var once sync.Once
 	b.onRead(func(kind string) {
 		if kind == "key" {
 			once.Do(func() {
 				b.mu.Lock()
-				b.keys["kid"] = APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s")}
+				b.keys["kid"] = session.APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s")}
 				b.mu.Unlock()
 				c.ForgetKey("kid")
 			})
@@ -369,12 +371,12 @@ func TestKeyInvalidationDefeatsReadingUnderWay(t *testing.T) {
 func TestUserNoticeReachesKeys(t *testing.T) {
 	b := newBackend()
 	b.open(1)
-	b.keys["kid"] = APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
+	b.keys["kid"] = session.APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
 	c := b.cache(t, nil)
 	if f, err := c.APIKey(t.Context(), "kid", b.now()); err != nil || !f.Key.Active {
 		t.Fatal(f, err)
 	}
-	b.keys["kid"] = APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s")}
+	b.keys["kid"] = session.APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s")}
 	c.ForgetUser("ID0000000001")
 	if f, err := c.APIKey(t.Context(), "kid", b.now()); err != nil || f.Key.Active {
 		t.Fatal(f, err)
@@ -391,7 +393,7 @@ func TestUserNoticeReachesKeys(t *testing.T) {
 func TestOutage(t *testing.T) {
 	b := newBackend()
 	key := b.open(1)
-	b.keys["kid"] = APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
+	b.keys["kid"] = session.APIKey{KID: "kid", UID: "ID0000000001", Secret: []byte("s"), Active: true}
 	c := b.cache(t, nil)
 	look := func() []error {
 		_, err1 := c.Session(t.Context(), key, b.now())
@@ -452,7 +454,7 @@ func TestExpiry(t *testing.T) {
 	c := b.cache(t, nil)
 	b.want(t, c, key, nil)
 	b.advance(29 * time.Minute)
-	b.setSession(key, func(s *Session) { s.ExpiresAt = b.now().Add(30 * time.Minute) })
+	b.setSession(key, func(s *session.Session) { s.ExpiresAt = b.now().Add(30 * time.Minute) })
 	b.advance(2 * time.Minute)
 	b.want(t, c, key, nil)
 
@@ -465,13 +467,13 @@ func TestExpiry(t *testing.T) {
 	if f := b.want(t, c, key, ErrExpired); f.Session == nil || f.Session.Key != key {
 		t.Error("an expired session comes without its record")
 	}
-	b.want(t, c, key, ErrNotFound)
+	b.want(t, c, key, session.ErrNotFound)
 }
 
 func TestAbsoluteEndNeedsNoStore(t *testing.T) {
 	b := newBackend()
 	key := b.open(1)
-	b.setSession(key, func(s *Session) { s.ExpiresAt = s.EndsAt })
+	b.setSession(key, func(s *session.Session) { s.ExpiresAt = s.EndsAt })
 	c := b.cache(t, nil)
 	b.advance(24*time.Hour - time.Millisecond)
 	b.want(t, c, key, nil)
@@ -485,14 +487,14 @@ func TestEpoch(t *testing.T) {
 	key := b.open(1)
 	c := b.cache(t, nil)
 	b.want(t, c, key, nil)
-	b.setUser("ID0000000001", func(p *Principal) { p.Epoch = 1 })
+	b.setUser("ID0000000001", func(p *session.Principal) { p.Epoch = 1 })
 	c.ForgetUser("ID0000000001")
-	if f := b.want(t, c, key, ErrNotFound); f.Session == nil {
+	if f := b.want(t, c, key, session.ErrNotFound); f.Session == nil {
 		t.Error("a session of another epoch comes without its record")
 	}
 	before := b.gets.Load()
 	for range 100 {
-		b.want(t, c, key, ErrNotFound)
+		b.want(t, c, key, session.ErrNotFound)
 	}
 	if n := b.gets.Load() - before; n > 1 {
 		t.Errorf("100 look-ups of a dead session read the store %d times", n)
@@ -500,7 +502,7 @@ func TestEpoch(t *testing.T) {
 	if len(b.sessions) != 1 || len(b.ended) != 0 {
 		t.Error("a session of another epoch was ended in the store, where it may be about to get the new one")
 	}
-	b.setSession(key, func(s *Session) { s.Epoch = 1 }) // Rebase, a moment later and without a notice
+	b.setSession(key, func(s *session.Session) { s.Epoch = 1 }) // Rebase, a moment later and without a notice
 	b.advance(time.Second)
 	b.want(t, c, key, nil)
 }
@@ -512,7 +514,7 @@ func TestSessionOfNobodyIsEnded(t *testing.T) {
 	b.want(t, c, key, nil)
 	delete(b.users, "ID0000000001")
 	c.ForgetUser("ID0000000001")
-	if f := b.want(t, c, key, ErrNotFound); f.Session == nil {
+	if f := b.want(t, c, key, session.ErrNotFound); f.Session == nil {
 		t.Error("a session without user comes without its record")
 	}
 	if len(b.sessions) != 0 || len(b.ended) != 1 || b.ended[0] != key {
@@ -521,7 +523,7 @@ func TestSessionOfNobodyIsEnded(t *testing.T) {
 }
 
 // touched waits until the store has seen n touches and the cache has taken them in.
-func (b *backend) touched(t *testing.T, c *Cache, key Key, n int64, expires time.Time) {
+func (b *backend) touched(t *testing.T, c *Cache, key session.Key, n int64, expires time.Time) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		node := c.sessions.get(key)
@@ -553,7 +555,7 @@ func TestSlide(t *testing.T) {
 	if touches != 6 { // 600 s, a 1/20 of 30 minutes is 90 s
 		t.Errorf("written back %d times in 10 minutes, want 6", touches)
 	}
-	b.setSession(key, func(s *Session) { s.EndsAt = b.now().Add(time.Minute) })
+	b.setSession(key, func(s *session.Session) { s.EndsAt = b.now().Add(time.Minute) })
 	c.ForgetSession(key)
 	b.advance(30 * time.Second)
 	f := b.want(t, c, key, nil)
@@ -585,7 +587,7 @@ func TestSlideNeverRevives(t *testing.T) {
 	c.ForgetSession(key)
 	close(held)
 	c.Close() // waits for the touch
-	b.want(t, c, key, ErrNotFound)
+	b.want(t, c, key, session.ErrNotFound)
 	if len(b.sessions) != 0 || c.sessions.len() != 0 {
 		t.Error("the session is back")
 	}
@@ -602,7 +604,7 @@ func TestSlideOfAGoneSessionForgetsIt(t *testing.T) {
 	b.advance(2 * time.Minute)
 	c.Slide(f, b.now())
 	c.Close()
-	b.want(t, c, key, ErrNotFound)
+	b.want(t, c, key, session.ErrNotFound)
 	if c.Slide(f, b.now().Add(time.Hour)) {
 		t.Error("a closed cache took a touch")
 	}
@@ -627,7 +629,7 @@ func TestFailedSlideIsTriedAgain(t *testing.T) {
 	}
 }
 
-func (b *backend) touchedInVain(t *testing.T, c *Cache, key Key, n int64) {
+func (b *backend) touchedInVain(t *testing.T, c *Cache, key session.Key, n int64) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if b.touches.Load() == n && c.sessions.get(key).nextTouch.Load() == c.stamp(b.now())+int64(touchPause) {
@@ -641,8 +643,8 @@ func TestUnknownKeysFillNoMemory(t *testing.T) {
 	b := newBackend()
 	c := b.cache(t, nil)
 	for range 100 {
-		b.want(t, c, keyOf(1), ErrNotFound)
-		if _, err := c.APIKey(t.Context(), "nobody", b.now()); !errors.Is(err, ErrNotFound) {
+		b.want(t, c, keyOf(1), session.ErrNotFound)
+		if _, err := c.APIKey(t.Context(), "nobody", b.now()); !errors.Is(err, session.ErrNotFound) {
 			t.Fatal(err)
 		}
 	}
@@ -650,8 +652,8 @@ func TestUnknownKeysFillNoMemory(t *testing.T) {
 		t.Errorf("%d and %d readings of what is not there, want 1 and 1", b.gets.Load(), b.kreads.Load())
 	}
 	for i := range 20_000 {
-		b.want(t, c, keyOf(i), ErrNotFound)
-		if _, err := c.APIKey(t.Context(), fmt.Sprint("k", i), b.now()); !errors.Is(err, ErrNotFound) {
+		b.want(t, c, keyOf(i), session.ErrNotFound)
+		if _, err := c.APIKey(t.Context(), fmt.Sprint("k", i), b.now()); !errors.Is(err, session.ErrNotFound) {
 			t.Fatal(err)
 		}
 	}
@@ -661,7 +663,7 @@ func TestUnknownKeysFillNoMemory(t *testing.T) {
 	key := b.open(1)
 	c.ForgetSession(key)
 	b.want(t, c, key, nil)
-	b.keys["k1"] = APIKey{KID: "k1", UID: "ID0000000001", Secret: []byte("s")}
+	b.keys["k1"] = session.APIKey{KID: "k1", UID: "ID0000000001", Secret: []byte("s")}
 	b.advance(absenceLife)
 	if _, err := c.APIKey(t.Context(), "k1", b.now()); err != nil {
 		t.Errorf("a key made after it was asked for: %v", err)
@@ -670,7 +672,7 @@ func TestUnknownKeysFillNoMemory(t *testing.T) {
 
 func TestMemoryIsBounded(t *testing.T) {
 	b := newBackend()
-	c := b.cache(t, func(o *CacheOptions) { o.MaxSessions, o.MaxAPIKeys = 2*parts, parts })
+	c := b.cache(t, func(o *Options) { o.MaxSessions, o.MaxAPIKeys = 2*parts, parts })
 	for i := range 10 * parts {
 		b.want(t, c, b.open(i), nil)
 		b.advance(time.Millisecond)
@@ -694,7 +696,7 @@ func TestEvictedUserIsReadAgain(t *testing.T) {
 	p.mu.Lock()
 	p.nodes.evict(0)
 	p.mu.Unlock()
-	b.setUser("ID0000000001", func(p *Principal) { p.State = "banned" })
+	b.setUser("ID0000000001", func(p *session.Principal) { p.State = "banned" })
 	c.ForgetUser("ID0000000001")
 	if f := b.want(t, c, key, nil); f.Principal.State != "banned" {
 		t.Errorf("state %q, want banned", f.Principal.State)
@@ -706,7 +708,7 @@ func TestWaiterOutlivesTheReader(t *testing.T) {
 	b := newBackend()
 	key := b.open(1)
 	synctest.Test(t, func(t *testing.T) {
-		c := b.cache(t, func(o *CacheOptions) { o.Store = &hangingStore{backend: b} })
+		c := b.cache(t, func(o *Options) { o.Store = &hangingStore{backend: b} })
 		ctx, cancel := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() {
@@ -733,7 +735,7 @@ type hangingStore struct {
 	asked atomic.Bool
 }
 
-func (s *hangingStore) Get(ctx context.Context, key Key, now time.Time) (*Session, error) {
+func (s *hangingStore) Get(ctx context.Context, key session.Key, now time.Time) (*session.Session, error) {
 	if !s.asked.Swap(true) {
 		<-ctx.Done()
 		return nil, fmt.Errorf("get: %w", ctx.Err())
@@ -766,7 +768,7 @@ func TestSweep(t *testing.T) {
 	f := b.want(t, c, live, nil)
 	f.Token.Store(&Token{Expires: b.now().Add(time.Minute).UnixNano()})
 	b.advance(29 * time.Minute)
-	b.setSession(live, func(s *Session) { s.ExpiresAt = b.now().Add(90 * time.Minute) })
+	b.setSession(live, func(s *session.Session) { s.ExpiresAt = b.now().Add(90 * time.Minute) })
 	c.ForgetSession(live)
 	f = b.want(t, c, live, nil)
 	f.Token.Store(&Token{Expires: b.now().Add(time.Minute).UnixNano()})
@@ -790,10 +792,10 @@ func TestSweeperAndDefaultClock(t *testing.T) {
 		b := newBackend()
 		key := b.open(1)
 		now := time.Now()
-		b.setSession(key, func(s *Session) {
+		b.setSession(key, func(s *session.Session) {
 			s.SeenAt, s.ExpiresAt, s.EndsAt = now, now.Add(DefaultLife), now.Add(24*time.Hour)
 		})
-		c := NewCache(CacheOptions{Store: b, Principals: b, APIKeys: b})
+		c := New(Options{Store: b, Principals: b, APIKeys: b})
 		defer c.Close()
 		for range 10 {
 			if _, err := c.Session(t.Context(), key, time.Now()); err != nil {
@@ -815,7 +817,7 @@ func TestSweeperAndDefaultClock(t *testing.T) {
 // TestInvalidationIsFelt races checks with changes: once ForgetUser has returned, no check says what was before.
 func TestInvalidationIsFelt(t *testing.T) {
 	b := newBackend()
-	var sessions []Key
+	var sessions []session.Key
 	for i := range 4 {
 		sessions = append(sessions, b.open(i))
 	}
@@ -842,7 +844,7 @@ func TestInvalidationIsFelt(t *testing.T) {
 	}
 	for change := int64(1); change <= 1500; change++ {
 		i := change % 4
-		b.setUser(fmt.Sprintf("ID%010X", i), func(p *Principal) { p.Level = int(change) })
+		b.setUser(fmt.Sprintf("ID%010X", i), func(p *session.Principal) { p.Level = int(change) })
 		c.ForgetUser(fmt.Sprintf("ID%010X", i))
 		felt[i].Store(change)
 		if change%10 == 0 {

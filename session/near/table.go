@@ -1,4 +1,4 @@
-package session
+package near
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"barong/session"
 )
 
 // Bounds of a table.
@@ -63,9 +65,9 @@ func (k *known[V]) use(now stamp, every time.Duration) bool {
 type node[K comparable, V any] struct {
 	key       K
 	state     atomic.Pointer[known[V]]
-	user      atomic.Pointer[known[Principal]] // of a session or API key: what was last known; as good as new unless it is gone
-	nextTouch atomic.Int64                     // stamp: when the sliding expiry is due to be written back; sessions only
-	token     TokenSlot                        // sessions and API keys only
+	user      atomic.Pointer[known[session.Principal]] // of a session or API key: what was last known; as good as new unless it is gone
+	nextTouch atomic.Int64                             // stamp: when the sliding expiry is due to be written back; sessions only
+	token     TokenSlot                                // sessions and API keys only
 }
 
 // know replaces what the node knows, and says so to who has kept the old. nil forgets the node.
@@ -76,7 +78,7 @@ func (n *node[K, V]) know(st *known[V]) {
 }
 
 // keepUser keeps what is known of the user beside the node.
-func (n *node[K, V]) keepUser(p *known[Principal]) {
+func (n *node[K, V]) keepUser(p *known[session.Principal]) {
 	if n.user.Load() != p {
 		n.user.Store(p)
 	}
@@ -155,7 +157,7 @@ func hashOfText() func(string) uint64 {
 }
 
 // hashOfKey is a part of the key, which is a hash already.
-func hashOfKey(k Key) uint64 { return binary.LittleEndian.Uint64(k[:]) }
+func hashOfKey(k session.Key) uint64 { return binary.LittleEndian.Uint64(k[:]) }
 
 // part is where a hash belongs.
 func (t *table[K, V]) part(hash uint64) *part[K, V] { return &t.parts[hash%parts] }
@@ -196,7 +198,7 @@ func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.
 	}
 	if st == nil {
 		if t.isAbsent(k, at) {
-			return nil, nil, none, ErrNotFound
+			return nil, nil, none, session.ErrNotFound
 		}
 		return t.fetch(ctx, k, now)
 	}
@@ -208,7 +210,7 @@ func (t *table[K, V]) current(ctx context.Context, k K, n *node[K, V], now time.
 }
 
 // answers reports whether the error is the store's own word about the key, and no failure to get one.
-func answers(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, errOrphan) }
+func answers(err error) bool { return errors.Is(err, session.ErrNotFound) || errors.Is(err, errOrphan) }
 
 // fetch reads k from the store and keeps what it read. Those who want the same key at the same time share one reading.
 // A value that was invalidated while it was read is neither kept nor handed out.
@@ -262,7 +264,7 @@ func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[K,
 		case f.stale:
 		case f.err == nil:
 			f.node, f.known = t.keep(p, h, k, knownSince(loaded, loaded, f.value))
-		case errors.Is(f.err, ErrNotFound):
+		case errors.Is(f.err, session.ErrNotFound):
 			p.nodes.remove(h, k)
 			p.absent[p.oldest] = absence[K]{k, loaded + int64(absenceLife)}
 			p.oldest = (p.oldest + 1) % absences

@@ -1,4 +1,4 @@
-package session
+package near
 
 import (
 	"crypto/sha256"

@@ -1,4 +1,4 @@
-package session
+package near
 
 import (
 	"context"
@@ -11,23 +11,25 @@ import (
 	"time"
 
 	"barong/internal/testkit"
+
+	"barong/session"
 )
 
 // inUse is a cache on the running clock whose bus is always heard, with n people who sign in with a session and a key.
-func inUse(t *testing.T, b *backend, n int, change func(*CacheOptions)) (*Cache, []Key) {
+func inUse(t *testing.T, b *backend, n int, change func(*Options)) (*Cache, []session.Key) {
 	b.clock.Store(int64(time.Since(epoch)))
-	o := CacheOptions{Store: b, Principals: b, APIKeys: b, Fresh: func(time.Time, time.Time) bool { return true }, Life: 24 * time.Hour}
+	o := Options{Store: b, Principals: b, APIKeys: b, Fresh: func(time.Time, time.Time) bool { return true }, Life: 24 * time.Hour}
 	if change != nil {
 		change(&o)
 	}
-	c := NewCache(o)
+	c := New(o)
 	t.Cleanup(c.Close)
-	var keys []Key
+	var keys []session.Key
 	for i := range n {
 		key := b.open(i)
-		b.setSession(key, func(s *Session) { s.ExpiresAt = s.EndsAt })
+		b.setSession(key, func(s *session.Session) { s.ExpiresAt = s.EndsAt })
 		b.mu.Lock()
-		b.keys[kidOf(i)] = APIKey{KID: kidOf(i), UID: uidOf(i), Secret: []byte("secret"), Active: true}
+		b.keys[kidOf(i)] = session.APIKey{KID: kidOf(i), UID: uidOf(i), Secret: []byte("secret"), Active: true}
 		b.mu.Unlock()
 		keys = append(keys, key)
 	}
@@ -38,7 +40,7 @@ func uidOf(i int) string { return fmt.Sprintf("ID%010X", i) }
 func kidOf(i int) string { return fmt.Sprintf("kid%d", i) }
 
 // ask checks with the session and the key of person i.
-func ask(c *Cache, keys []Key, i int) (Found, error, FoundKey, error) {
+func ask(c *Cache, keys []session.Key, i int) (Found, error, FoundKey, error) {
 	f, err := c.Session(context.Background(), keys[i], time.Now())
 	k, kerr := c.APIKey(context.Background(), kidOf(i), time.Now())
 	return f, err, k, kerr
@@ -48,74 +50,82 @@ func ask(c *Cache, keys []Key, i int) (Found, error, FoundKey, error) {
 // store, before it or after.
 func TestEditsByHandAreFelt(t *testing.T) {
 	for name, tc := range map[string]struct {
-		edit func(b *backend, key Key)
+		edit func(b *backend, key session.Key)
 		felt func(f Found, err error, k FoundKey, kerr error) bool
 	}{
 		"a ban": {
-			func(b *backend, _ Key) { b.setUser(uidOf(1), func(p *Principal) { p.State = "banned" }) },
+			func(b *backend, _ session.Key) {
+				b.setUser(uidOf(1), func(p *session.Principal) { p.State = "banned" })
+			},
 			func(f Found, _ error, k FoundKey, _ error) bool { return !f.Principal.Open() && !k.Principal.Open() },
 		},
 		"another role and level": {
-			func(b *backend, _ Key) { b.setUser(uidOf(1), func(p *Principal) { p.Role, p.Level = "new", 3 }) },
+			func(b *backend, _ session.Key) {
+				b.setUser(uidOf(1), func(p *session.Principal) { p.Role, p.Level = "new", 3 })
+			},
 			func(f Found, _ error, k FoundKey, _ error) bool {
 				return f.Principal.Role == "new" && k.Principal.Level == 3
 			},
 		},
 		"another epoch": {
-			func(b *backend, _ Key) { b.setUser(uidOf(1), func(p *Principal) { p.Epoch++ }) },
-			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, ErrNotFound) },
+			func(b *backend, _ session.Key) { b.setUser(uidOf(1), func(p *session.Principal) { p.Epoch++ }) },
+			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, session.ErrNotFound) },
 		},
 		"a session whose end was recorded": {
-			func(b *backend, key Key) { b.setUser(uidOf(1), func(p *Principal) { p.Ended = key.String()[:TagLen] }) },
-			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, ErrNotFound) },
+			func(b *backend, key session.Key) {
+				b.setUser(uidOf(1), func(p *session.Principal) { p.Ended = key.String()[:session.TagLen] })
+			},
+			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, session.ErrNotFound) },
 		},
 		"a session deleted": {
-			func(b *backend, key Key) { _ = b.Delete(context.Background(), key) },
-			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, ErrNotFound) },
+			func(b *backend, key session.Key) { _ = b.Delete(context.Background(), key) },
+			func(_ Found, err error, _ FoundKey, _ error) bool { return errors.Is(err, session.ErrNotFound) },
 		},
 		"a session of somebody else": {
-			func(b *backend, key Key) { b.setSession(key, func(s *Session) { s.UID = uidOf(2) }) },
+			func(b *backend, key session.Key) { b.setSession(key, func(s *session.Session) { s.UID = uidOf(2) }) },
 			func(f Found, _ error, _ FoundKey, _ error) bool {
 				return f.Session.UID == uidOf(2) && f.Principal.UID == uidOf(2)
 			},
 		},
 		"a session bound elsewhere": {
-			func(b *backend, key Key) { b.setSession(key, func(s *Session) { s.UserAgent = "curl" }) },
+			func(b *backend, key session.Key) {
+				b.setSession(key, func(s *session.Session) { s.UserAgent = "curl" })
+			},
 			func(f Found, _ error, _ FoundKey, _ error) bool { return f.Session.UserAgent == "curl" },
 		},
 		"a user deleted": {
-			func(b *backend, _ Key) {
+			func(b *backend, _ session.Key) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				delete(b.users, uidOf(1))
 			},
 			func(_ Found, err error, k FoundKey, kerr error) bool {
-				return errors.Is(err, ErrNotFound) && kerr == nil && k.Principal == nil
+				return errors.Is(err, session.ErrNotFound) && kerr == nil && k.Principal == nil
 			},
 		},
 		"a key switched off": {
-			func(b *backend, _ Key) {
+			func(b *backend, _ session.Key) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				b.keys[kidOf(1)] = APIKey{KID: kidOf(1), UID: uidOf(1), Secret: []byte("secret")}
+				b.keys[kidOf(1)] = session.APIKey{KID: kidOf(1), UID: uidOf(1), Secret: []byte("secret")}
 			},
 			func(_ Found, _ error, k FoundKey, _ error) bool { return !k.Key.Active },
 		},
 		"a key with another secret": {
-			func(b *backend, _ Key) {
+			func(b *backend, _ session.Key) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				b.keys[kidOf(1)] = APIKey{KID: kidOf(1), UID: uidOf(1), Secret: []byte("other"), Active: true}
+				b.keys[kidOf(1)] = session.APIKey{KID: kidOf(1), UID: uidOf(1), Secret: []byte("other"), Active: true}
 			},
 			func(_ Found, _ error, k FoundKey, _ error) bool { return string(k.Key.Secret) == "other" },
 		},
 		"a key deleted": {
-			func(b *backend, _ Key) {
+			func(b *backend, _ session.Key) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				delete(b.keys, kidOf(1))
 			},
-			func(_ Found, _ error, _ FoundKey, kerr error) bool { return errors.Is(kerr, ErrNotFound) },
+			func(_ Found, _ error, _ FoundKey, kerr error) bool { return errors.Is(kerr, session.ErrNotFound) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +194,7 @@ func TestWhatIsIdleIsReadByItsNextCheck(t *testing.T) {
 		if n := b.batches.Load() - batches; n != 0 {
 			t.Errorf("%d readings of what nobody uses", n)
 		}
-		b.setUser(uidOf(0), func(p *Principal) { p.State = "banned" })
+		b.setUser(uidOf(0), func(p *session.Principal) { p.State = "banned" })
 		if f, err, k, kerr := ask(c, keys, 0); err != nil || kerr != nil || f.Principal.Open() || k.Principal.Open() {
 			t.Errorf("%v, %v: an old state is believed", err, kerr)
 		}
@@ -195,7 +205,7 @@ func TestWhatIsIdleIsReadByItsNextCheck(t *testing.T) {
 func TestWithoutTheBusNoCheckWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBackend()
-		c, keys := inUse(t, b, 3, func(o *CacheOptions) {
+		c, keys := inUse(t, b, 3, func(o *Options) {
 			o.Fresh = func(loaded, now time.Time) bool { return now.Sub(loaded) < DefaultTTL }
 		})
 		defer c.Close()
@@ -229,7 +239,7 @@ func TestWithoutTheBusNoCheckWaits(t *testing.T) {
 func TestNothingIsReadAheadInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBackend()
-		c, keys := inUse(t, b, 1, func(o *CacheOptions) { o.Fresh = func(time.Time, time.Time) bool { return false } })
+		c, keys := inUse(t, b, 1, func(o *Options) { o.Fresh = func(time.Time, time.Time) bool { return false } })
 		defer c.Close()
 		for range 100 {
 			_, _, _, _ = ask(c, keys, 0)
@@ -255,7 +265,7 @@ func TestForgetAllKeepsTokens(t *testing.T) {
 			f.Token.Store(tokens[i])
 			k.Token.Store(tokens[i])
 		}
-		b.setUser(uidOf(1), func(p *Principal) { p.State = "banned" })
+		b.setUser(uidOf(1), func(p *session.Principal) { p.State = "banned" })
 		c.ForgetAll()
 		if f, err, k, kerr := ask(c, keys, 1); err != nil || kerr != nil || f.Principal.Open() || k.Principal.Open() {
 			t.Errorf("%v, %v: what was forgotten is believed", err, kerr)
@@ -282,43 +292,43 @@ func TestForgetAllKeepsTokens(t *testing.T) {
 func TestInvalidationDefeatsRenewal(t *testing.T) {
 	for name, tc := range map[string]struct {
 		during string
-		change func(b *backend, c *Cache, key Key)
+		change func(b *backend, c *Cache, key session.Key)
 		want   func(f Found, err error, k FoundKey) bool
 	}{
-		"logout": {"sessions", func(b *backend, c *Cache, key Key) {
+		"logout": {"sessions", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetSession(key)
-		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, ErrNotFound) }},
-		"logout of everybody": {"sessions", func(b *backend, c *Cache, key Key) {
+		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, session.ErrNotFound) }},
+		"logout of everybody": {"sessions", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetSessions()
-		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, ErrNotFound) }},
-		"everything, a logout among it": {"sessions", func(b *backend, c *Cache, key Key) {
+		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, session.ErrNotFound) }},
+		"everything, a logout among it": {"sessions", func(b *backend, c *Cache, key session.Key) {
 			_ = b.Delete(context.Background(), key)
 			c.ForgetAll()
-		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, ErrNotFound) }},
-		"everything, a ban among it": {"principals", func(b *backend, c *Cache, _ Key) {
-			b.setUser(uidOf(0), func(p *Principal) { p.State = "banned" })
+		}, func(_ Found, err error, _ FoundKey) bool { return errors.Is(err, session.ErrNotFound) }},
+		"everything, a ban among it": {"principals", func(b *backend, c *Cache, _ session.Key) {
+			b.setUser(uidOf(0), func(p *session.Principal) { p.State = "banned" })
 			c.ForgetAll()
 		}, func(f Found, _ error, k FoundKey) bool { return !f.Principal.Open() && !k.Principal.Open() }},
-		"ban": {"principals", func(b *backend, c *Cache, _ Key) {
-			b.setUser(uidOf(0), func(p *Principal) { p.State = "banned" })
+		"ban": {"principals", func(b *backend, c *Cache, _ session.Key) {
+			b.setUser(uidOf(0), func(p *session.Principal) { p.State = "banned" })
 			c.ForgetUser(uidOf(0))
 		}, func(f Found, _ error, k FoundKey) bool { return !f.Principal.Open() && !k.Principal.Open() }},
-		"password change that keeps the session": {"sessions", func(b *backend, c *Cache, key Key) {
-			b.setUser(uidOf(0), func(p *Principal) { p.Epoch = 2 })
-			b.setSession(key, func(s *Session) { s.Epoch = 2 })
+		"password change that keeps the session": {"sessions", func(b *backend, c *Cache, key session.Key) {
+			b.setUser(uidOf(0), func(p *session.Principal) { p.Epoch = 2 })
+			b.setSession(key, func(s *session.Session) { s.Epoch = 2 })
 			c.ForgetUser(uidOf(0))
 		}, func(f Found, err error, _ FoundKey) bool { return err == nil && f.Session.Epoch == 2 }},
-		"a key switched off with its owner": {"keys", func(b *backend, c *Cache, _ Key) {
+		"a key switched off with its owner": {"keys", func(b *backend, c *Cache, _ session.Key) {
 			b.mu.Lock()
-			b.keys[kidOf(0)] = APIKey{KID: kidOf(0), UID: uidOf(0), Secret: []byte("secret")}
+			b.keys[kidOf(0)] = session.APIKey{KID: kidOf(0), UID: uidOf(0), Secret: []byte("secret")}
 			b.mu.Unlock()
 			c.ForgetUser(uidOf(0))
 		}, func(_ Found, _ error, k FoundKey) bool { return !k.Key.Active }},
-		"a key switched off": {"keys", func(b *backend, c *Cache, _ Key) {
+		"a key switched off": {"keys", func(b *backend, c *Cache, _ session.Key) {
 			b.mu.Lock()
-			b.keys[kidOf(0)] = APIKey{KID: kidOf(0), UID: uidOf(0), Secret: []byte("secret")}
+			b.keys[kidOf(0)] = session.APIKey{KID: kidOf(0), UID: uidOf(0), Secret: []byte("secret")}
 			b.mu.Unlock()
 			c.ForgetKey(kidOf(0))
 		}, func(_ Found, _ error, k FoundKey) bool { return !k.Key.Active }},
@@ -401,9 +411,9 @@ func TestRenewalInAnOutage(t *testing.T) {
 func TestRenewalAndSlide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBackend()
-		c, keys := inUse(t, b, 1, func(o *CacheOptions) { o.Life = time.Hour })
+		c, keys := inUse(t, b, 1, func(o *Options) { o.Life = time.Hour })
 		defer c.Close()
-		b.setSession(keys[0], func(s *Session) { s.ExpiresAt = time.Now().Add(time.Hour) })
+		b.setSession(keys[0], func(s *session.Session) { s.ExpiresAt = time.Now().Add(time.Hour) })
 		for range 8 * 3600 {
 			f, err := c.Session(t.Context(), keys[0], time.Now())
 			if err != nil {
@@ -423,7 +433,7 @@ func TestTrustAndTheWallClock(t *testing.T) {
 	b := newBackend()
 	c, keys := inUse(t, b, 1, nil)
 	now := time.Now()
-	b.setSession(keys[0], func(s *Session) { s.ExpiresAt = now.Add(72 * time.Hour); s.EndsAt = s.ExpiresAt })
+	b.setSession(keys[0], func(s *session.Session) { s.ExpiresAt = now.Add(72 * time.Hour); s.EndsAt = s.ExpiresAt })
 	if _, err := c.Session(t.Context(), keys[0], now); err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,12 @@
-package session
+package near
 
 import (
 	"bytes"
 	"context"
 	"log/slog"
 	"time"
+
+	"barong/session"
 )
 
 // Bounds of reading again.
@@ -183,7 +185,7 @@ func (t *table[K, V]) renew(r *renewed[K, V]) error {
 }
 
 // readSessions reads sessions again. The users are read for themselves.
-func (c *Cache) readSessions(ctx context.Context, keys []Key, old []*sessionState, now time.Time) ([]*sessionState, error) {
+func (c *Cache) readSessions(ctx context.Context, keys []session.Key, old []*sessionState, now time.Time) ([]*sessionState, error) {
 	read, err := c.store.GetMany(ctx, keys, now)
 	if err != nil {
 		return nil, err
@@ -205,7 +207,7 @@ func (c *Cache) readSessions(ctx context.Context, keys []Key, old []*sessionStat
 }
 
 // sameSession compares two sessions in the precision of the stores. Those of a key have the same key.
-func sameSession(a, b *Session) bool {
+func sameSession(a, b *session.Session) bool {
 	return a.Epoch == b.Epoch && a.UserAgent == b.UserAgent && a.IP == b.IP && a.UID == b.UID && a.CSRF == b.CSRF &&
 		a.Country == b.Country && a.CreatedAt.UnixMilli() == b.CreatedAt.UnixMilli() &&
 		a.SeenAt.UnixMilli() == b.SeenAt.UnixMilli() && a.ExpiresAt.UnixMilli() == b.ExpiresAt.UnixMilli() &&
@@ -213,12 +215,12 @@ func sameSession(a, b *Session) bool {
 }
 
 // readPrincipals reads users again.
-func (c *Cache) readPrincipals(ctx context.Context, uids []string, old []*Principal, _ time.Time) ([]*Principal, error) {
+func (c *Cache) readPrincipals(ctx context.Context, uids []string, old []*session.Principal, _ time.Time) ([]*session.Principal, error) {
 	read, err := c.principals.PrincipalsOf(ctx, uids)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]*Principal, len(uids))
+	out := make([]*session.Principal, len(uids))
 	for i, p := range read {
 		switch {
 		case p == nil || p.UID != old[i].UID:

@@ -1,10 +1,12 @@
-package session
+package near
 
 import (
 	"context"
 	"errors"
 	"log/slog"
 	"time"
+
+	"barong/session"
 )
 
 // Bounds of writing sliding expiries back.
@@ -20,8 +22,8 @@ const (
 
 // A touch is a sliding expiry to be written back.
 type touch struct {
-	key       Key
-	node      *node[Key, sessionState]
+	key       session.Key
+	node      *node[session.Key, sessionState]
 	known     *known[sessionState]
 	seenAt    time.Time
 	expiresAt time.Time
@@ -80,7 +82,7 @@ func (c *Cache) writeBack(t touch) {
 		s.SeenAt, s.ExpiresAt = t.seenAt, t.expiresAt
 		moved := knownSince(t.known.loaded.Load(), t.known.used.Load(), stateOf(&s, t.known.value.user))
 		t.node.state.CompareAndSwap(t.known, moved) // fails when it was forgotten or read again, both of which are better
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, session.ErrNotFound):
 		c.ForgetSession(t.key)
 	default:
 		t.node.nextTouch.Store(c.stamp(c.now()) + int64(touchPause))
@@ -105,9 +107,11 @@ func (c *Cache) sweeper() {
 
 func (c *Cache) sweep(now time.Time) {
 	at := c.stamp(now)
-	c.sessions.sweep(now, func(_ *node[Key, sessionState], st *known[sessionState]) bool { return !st.value.session.Live(now) })
+	c.sessions.sweep(now, func(_ *node[session.Key, sessionState], st *known[sessionState]) bool {
+		return !st.value.session.Live(now)
+	})
 	c.apiKeys.sweep(now, func(_ *node[string, keyState], st *known[keyState]) bool { return at-st.used.Load() > int64(userIdle) })
-	c.users.sweep(now, func(_ *node[string, Principal], st *known[Principal]) bool {
+	c.users.sweep(now, func(_ *node[string, session.Principal], st *known[session.Principal]) bool {
 		return at-st.used.Load() > int64(userIdle)
 	})
 }
