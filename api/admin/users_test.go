@@ -33,7 +33,7 @@ func (w *world) open(t testing.TB, u *db.User) (session.ID, *session.Session) {
 	now := w.Clock.Now().UTC().Truncate(time.Millisecond)
 	id := session.NewID()
 	s := &session.Session{
-		Key: id.Key(), UID: u.UID, Epoch: w.Fresh(t, u).SessionEpoch, CSRF: "00000000000000000000", IP: netip.MustParseAddr("192.0.2.7"),
+		Key: id.Key(), UID: u.UID, Epoch: w.Fresh(t, u).Epoch(), CSRF: "00000000000000000000", IP: netip.MustParseAddr("192.0.2.7"),
 		UserAgent: apitest.UserAgent, CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(time.Hour), EndsAt: now.Add(time.Hour),
 	}
 	if err := w.Sessions.Create(t.Context(), s); err != nil {

@@ -538,7 +538,7 @@ func TestPasswordReset(t *testing.T) {
 // openSession opens a session without the cost of a password.
 func openSession(t *testing.T, e *apitest.Env, u *db.User) (cookie string) {
 	t.Helper()
-	id, _, err := e.Accounts.OpenSession(t.Context(), account.Client{}, nil, u.UID, e.Fresh(t, u).SessionEpoch,
+	id, _, err := e.Accounts.OpenSession(t.Context(), account.Client{}, nil, u.UID, e.Fresh(t, u).Epoch(),
 		func(context.Context, *account.Unit) error { return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -622,7 +622,7 @@ func TestTokenWords(t *testing.T) {
 			{"one part", "x", "segments"},
 			{"two parts", "x.y", "segments"},
 			{"four parts", good + ".x", "segments"},
-			{"a million dots", strings.Repeat(".", 100_000), "segments"},
+			{"very many dots", strings.Repeat(".", 10_000), "segments"},
 			{"unsigned", head + "." + body + ".", "segments"},
 			{"algorithm none", "eyJhbGciOiJub25lIn0." + body + ".", "segments"},
 			{"no base64", "a.b.c", "encoding"},
