@@ -286,8 +286,8 @@ func TestListsFile(t *testing.T) {
 	w.run(t)
 	write(t, file, "rules: {block: [secret]}\n")
 	eventually(t, "the new file is read", func() bool { return blocked("secret") && !blocked("api/v2/barong/management/x") })
-	write(t, file, "rules:\n  block:\n    - other\n    - <%= ENV['X'] %>\n")
-	eventually(t, "the template is refused", func() bool { return strings.Contains(w.Status().Error, "line 4: templates") })
+	write(t, file, "rules:\n  block:\n    - other\n    - <%= secret %>\n")
+	eventually(t, "the template is refused", func() bool { return strings.Contains(w.Status().Error, "line 4: the only templates") })
 	if !blocked("secret") || blocked("other") {
 		t.Error("the last good lists are gone")
 	}
