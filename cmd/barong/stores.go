@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"barong/db"
@@ -169,6 +168,13 @@ func (v *server) openShared() error {
 		v.watchClock("redis", func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() })
 		store := redisstore.New(client)
 		v.sessions = store
+		pulse, err := db.OpenPulse(v.ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: v.box}, c.SessionCacheTTL)
+		if err != nil {
+			return fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
+		}
+		v.closing("database probe", pulse.Close)
+		v.background(pulse.Run)
+		o.SourceAnswers = pulse.Beats
 		shared, err := redisbus.Open(joining, client, o)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
@@ -200,15 +206,9 @@ func (v *server) openShared() error {
 		}
 	})
 
-	answers, err := v.databaseAnswers()
-	if err != nil {
-		return err
-	}
 	v.cache = near.New(near.Options{
 		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
-		Fresh: func(loaded, now time.Time) bool {
-			return v.bus.Fresh(loaded, now, c.SessionCacheTTL) && (now.Sub(loaded) <= c.SessionCacheTTL || answers(now))
-		},
+		Fresh: func(loaded, now time.Time) bool { return v.bus.Fresh(loaded, now, c.SessionCacheTTL) },
 		Record: func(ctx context.Context, s *session.Session) error {
 			return v.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, s) })
 		},
@@ -224,33 +224,6 @@ func (v *server) openShared() error {
 		}, "kind", what)
 	}
 	return nil
-}
-
-// databaseAnswers returns whether the database has answered within the cache's lifetime. Where Redis carries the notices
-// a database that is gone would otherwise go unnoticed: who is known would pass for as long as it stays away. It is asked
-// over a connection of its own, so that calls which queue for the others do not look like an outage.
-func (v *server) databaseAnswers() (func(now time.Time) bool, error) {
-	if v.redis == nil {
-		return func(time.Time) bool { return true }, nil // the bus is the database
-	}
-	probe, err := db.Open(v.ctx, db.Options{URL: v.config.DatabaseURL.Reveal(), Sealer: v.box})
-	if err != nil {
-		return nil, fmt.Errorf("BARONG_DATABASE_URL=%s: %w", v.config.DatabaseURL, err)
-	}
-	v.closing("database probe", probe.Close)
-	pause := min(max(v.config.SessionCacheTTL/4, 100*time.Millisecond), time.Second)
-	life := max(v.config.SessionCacheTTL, 3*pause)
-	start := time.Now()
-	var last atomic.Int64 // nanoseconds since start, which no step of the wall clock moves
-	v.every(pause, func(ctx context.Context) {
-		asked := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, life)
-		defer cancel()
-		if probe.Ping(ctx) == nil {
-			last.Store(int64(asked.Sub(start)))
-		}
-	})
-	return func(now time.Time) bool { return int64(now.Sub(start))-last.Load() <= int64(life) }, nil
 }
 
 // forget makes the near cache forget what a notice names.
@@ -276,7 +249,7 @@ func (v *server) forget(n bus.Notice) {
 	}
 }
 
-// tell gives notices to every replica. An error is logged by the bus: the others find out within the cache's lifetime.
+// tell gives notices to every replica. Those that it does not reach find out within the cache's lifetime.
 func (v *server) tell(notices ...bus.Notice) {
 	ctx, cancel := context.WithTimeout(v.base, 2*time.Second)
 	defer cancel()

@@ -39,7 +39,7 @@ type Bus interface {
 	// Subscribe adds a handler. It is called for the notices of every replica, including this one's.
 	Subscribe(h Handler)
 	// Fresh reports whether memory filled at loaded may still be trusted at now: the bus has been heard without a gap
-	// since then, or loaded is not older than ttl.
+	// since then and what memory is filled from answers, or loaded is not older than ttl.
 	Fresh(loaded, now time.Time, ttl time.Duration) bool
 	// Healthy reports nil while heartbeats arrive, else why not.
 	Healthy(now time.Time) error

@@ -142,6 +142,28 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// Memory that nothing contradicts is trusted beyond its lifetime only while the database it was filled from answers.
+func TestFreshNeedsTheSource(t *testing.T) {
+	t.Parallel()
+	answers := true
+	s := &Shared{start: time.Now(), source: func(time.Time) bool { return answers }}
+	loaded, ttl := s.start.Add(time.Minute), time.Second
+	now := loaded.Add(time.Hour)
+	s.proof.Store(s.at(now)) // everything has been heard
+	for _, c := range []struct {
+		now     time.Time
+		answers bool
+		want    bool
+	}{
+		{now, true, true}, {now, false, false}, {loaded.Add(ttl), false, true}, {loaded.Add(ttl + 1), false, false},
+	} {
+		answers = c.answers
+		if got := s.Fresh(loaded, c.now, ttl); got != c.want {
+			t.Errorf("%s after it was filled, source answers %v: fresh %v, want %v", c.now.Sub(loaded), c.answers, got, c.want)
+		}
+	}
+}
+
 // What every check asks costs no memory.
 func TestFreshAllocatesNothing(t *testing.T) {
 	s := &Shared{start: time.Now()}

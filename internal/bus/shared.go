@@ -55,7 +55,11 @@ type Message struct {
 // Options of a Shared. The zero Options are the usual ones.
 type Options struct {
 	Heartbeat time.Duration // how often each replica is heard of; default one second
-	Log       *slog.Logger  // gaps and broken connections; nil logs nothing
+	// SourceAnswers reports whether the database that memory is filled from has answered lately. Where it is gone while the
+	// transport lives, who is known would otherwise pass for as long as it stays away. It must take no lock and must not
+	// allocate; nil is for transports that are that database.
+	SourceAnswers func(now time.Time) bool
+	Log           *slog.Logger // gaps and broken connections; nil logs nothing
 }
 
 const (
@@ -89,6 +93,7 @@ type Shared struct {
 	transport Transport
 	origin    string
 	beat      time.Duration
+	source    func(now time.Time) bool // nil always answers
 	log       *slog.Logger
 
 	// Times are kept as nanoseconds since start, so that a step of the wall clock moves none of them.
@@ -134,7 +139,7 @@ func Join(ctx context.Context, t Transport, o Options) (*Shared, error) {
 	var word [8]byte
 	rand.Read(word[:])
 	s := &Shared{
-		transport: t, origin: hex.EncodeToString(word[:]), beat: o.Heartbeat, log: o.Log, peers: map[string]*peer{},
+		transport: t, origin: hex.EncodeToString(word[:]), beat: o.Heartbeat, source: o.SourceAnswers, log: o.Log, peers: map[string]*peer{},
 		start: time.Now(),
 		wake:  make(chan struct{}, 1), first: make(chan struct{}), stop: make(chan struct{}),
 	}
@@ -204,7 +209,7 @@ func (s *Shared) Subscribe(h Handler) { s.handlers.add(h) }
 func (s *Shared) Fresh(loaded, now time.Time, ttl time.Duration) bool {
 	limit := int64(now.Sub(s.start) - ttl)
 	at := int64(loaded.Sub(s.start))
-	return at >= limit || at >= s.since.Load() && s.proof.Load() >= limit
+	return at >= limit || at >= s.since.Load() && s.proof.Load() >= limit && (s.source == nil || s.source(now))
 }
 
 // at is a time as since and proof keep it.
