@@ -73,6 +73,40 @@ type Profile struct {
 	UpdatedAt time.Time
 }
 
+// A NewText is what an edit says about a column that may be null: nothing (the zero value), a text, or null.
+type NewText struct {
+	Given bool
+	Text  *string // nil for null
+}
+
+// Or is the text of the column after the edit, of the one before.
+func (n NewText) Or(before *string) *string {
+	if n.Given {
+		return n.Text
+	}
+	return before
+}
+
+// Sent is what was given: nil for nothing, and an empty text for null.
+func (n NewText) Sent() *string {
+	if n.Given && n.Text == nil {
+		return new(string)
+	}
+	return n.Text
+}
+
+// A ProfileEdit is what an edit says about a person.
+type ProfileEdit struct {
+	FirstName, LastName, DOB, Address, Postcode, City, Country, Metadata NewText
+}
+
+// Apply makes the edit in the row.
+func (e *ProfileEdit) Apply(p *Profile) {
+	p.FirstName, p.LastName, p.DOB = e.FirstName.Or(p.FirstName), e.LastName.Or(p.LastName), e.DOB.Or(p.DOB)
+	p.Address, p.Postcode, p.City = e.Address.Or(p.Address), e.Postcode.Or(p.Postcode), e.City.Or(p.City)
+	p.Country, p.Metadata = e.Country.Or(p.Country), e.Metadata.Or(p.Metadata)
+}
+
 // StateName is the word for the profile's state.
 func (p *Profile) StateName() string { return profileStates[p.State] }
 

@@ -92,33 +92,6 @@ func CheckMetadata(text *string) []fault.Code {
 	return codes
 }
 
-// Sent are the parameters of a call: *rest.Call is one.
-type Sent interface {
-	Has(name string) bool
-	Optional(name string) *string // nil when it is absent or null
-}
-
-// FillProfile puts what was sent about a person into their profile; null takes a field away, and what is absent stays.
-func FillProfile(p *db.Profile, sent Sent) {
-	for _, f := range []struct {
-		name string
-		to   **string
-	}{
-		{"first_name", &p.FirstName},
-		{"last_name", &p.LastName},
-		{"dob", &p.DOB},
-		{"address", &p.Address},
-		{"postcode", &p.Postcode},
-		{"city", &p.City},
-		{"country", &p.Country},
-		{"metadata", &p.Metadata},
-	} {
-		if sent.Has(f.name) {
-			*f.to = sent.Optional(f.name)
-		}
-	}
-}
-
 func filled(s *string) bool { return s != nil && strings.TrimSpace(*s) != "" }
 
 // checkDOB refuses what is no date. The original took birthdays of the future; nobody has one.
@@ -188,6 +161,20 @@ func (u *Unit) CreateProfile(ctx context.Context, user *db.User, p *db.Profile) 
 		return err
 	}
 	return u.created(ctx, "profile", r)
+}
+
+// CreateProfileAs is CreateProfile of what is said about a person. State is a word, nil for drafted; another is
+// state.inclusion.
+func (u *Unit) CreateProfileAs(ctx context.Context, user *db.User, person db.ProfileEdit, state *string) error {
+	p := new(db.Profile)
+	person.Apply(p)
+	if state != nil {
+		var ok bool
+		if p.State, ok = db.ProfileState(*state); !ok {
+			return fault.Invalid("state.inclusion")
+		}
+	}
+	return u.CreateProfile(ctx, user, p)
 }
 
 // UpdateProfile stores a changed profile of which before is the stored row, read after Lock. The error is a 422 of

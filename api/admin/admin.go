@@ -1,12 +1,12 @@
 // Package admin is the module of the REST API for staff: users, their labels, profiles and sessions, and the rules that
 // say who may do what. A call needs a bearer token, and the permission rules must let the caller's role call the
-// published path (package rest sees to both). On top of that, ranks protect those above: see rank.go. The rules about
-// accounts stand in package account, what rules mean in package policy.
+// published path (package rest sees to both). Handlers read a call and answer it; what staff may do stands in package staff.
 package admin
 
 import (
 	"barong/api/account"
 	"barong/api/rest"
+	"barong/api/staff"
 	"barong/api/view"
 	"barong/authz"
 	"barong/db"
@@ -28,10 +28,21 @@ type Options struct {
 // A Module answers the routes of admin. It is safe for concurrent use.
 type Module struct {
 	Options
+	desk *staff.Desk
 }
 
 // New returns a module.
-func New(o Options) *Module { return &Module{Options: o} }
+func New(o Options) *Module {
+	return &Module{Options: o, desk: &staff.Desk{Accounts: o.Accounts, Rules: o.Rules}}
+}
+
+// done answers a call that was to change something.
+func done(c *rest.Call, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.Done()
+}
 
 func (m *Module) view() *view.Builder {
 	return &view.Builder{DB: m.DB, Legacy: m.Legacy, FileURL: m.FileURL}
@@ -47,13 +58,6 @@ const (
 	metrics      = "admin.metric"
 	levels       = "admin.level"
 	apiKeys      = "admin.apikey"
-)
-
-// Answers that several handlers give.
-var (
-	errNoUser  = fault.New("admin.user.doesnt_exist")
-	errAbove   = fault.New("admin.user.superadmin_change")
-	errHimself = fault.New("admin.user.update_himself")
 )
 
 // Parameters that several routes have.
@@ -392,7 +396,7 @@ func (m *Module) restrictionRoutes() []rest.Route {
 	}
 	value := rest.Param{Name: "value", Required: true, NotBlank: true, Doc: "Address, network in CIDR notation, or code or name of the place."}
 	state := rest.Param{
-		Name: "state", NotBlank: true, Values: []string{enabled, "disabled"}, Default: enabled,
+		Name: "state", NotBlank: true, Values: []string{"enabled", "disabled"}, Default: "enabled",
 		BadValue: "admin.restriction.invalid_state", Doc: "enabled or disabled.",
 	}
 	code := rest.Param{Name: "code", Type: rest.Integer, NotBlank: true, Doc: "Status of the refusal, 400 to 599."}

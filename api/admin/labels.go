@@ -5,21 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
-	"barong/api/account"
 	"barong/api/rest"
+	"barong/api/staff"
 	"barong/db"
-	"barong/internal/fault"
 )
 
 // listByLabel answers GET /admin/users/labels. Release 2.4.17 knew no scope here.
 func (m *Module) listByLabel(ctx context.Context, c *rest.Call) error {
-	var scope *string
-	if !m.Legacy {
-		scope = c.Optional("scope")
+	var in struct {
+		Key   string  `param:"key"`
+		Value string  `param:"value"`
+		Scope *string `param:"scope"`
 	}
-	rows, total, err := m.DB.FindUsersByLabel(ctx, c.String("key"), c.String("value"), scope, c.Page())
+	c.Into(&in)
+	if m.Legacy {
+		in.Scope = nil
+	}
+	rows, total, err := m.DB.FindUsersByLabel(ctx, in.Key, in.Value, in.Scope, c.Page())
 	if err != nil {
 		return err
 	}
@@ -44,86 +47,41 @@ func (m *Module) countLabels(ctx context.Context, c *rest.Call) error {
 	return c.Answer(counts)
 }
 
-// editLabel runs f for a user other than the caller: labels make levels and states, which nobody gives themselves.
-func (m *Module) editLabel(
-	ctx context.Context, c *rest.Call, f func(ctx context.Context, u *account.Unit, user *db.User) error,
-) error {
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) error {
-		user, err := otherTarget(ctx, c, u)
-		if err != nil {
-			return err
-		}
-		return f(ctx, u, user)
-	})
-	if err != nil {
-		return err
-	}
-	return c.Done()
+// A labelInput is a label of a user as a call names and describes it.
+type labelInput struct {
+	UID         string     `param:"uid"`
+	Key         string     `param:"key"`
+	Scope       string     `param:"scope"`
+	Value       string     `param:"value"`
+	Description db.NewText `param:"description"`
+	Replace     bool       `param:"replace"`
 }
 
-// findLabel finds the label that a call names, without regard to case, as the original's database did.
-func findLabel(ctx context.Context, c *rest.Call, u *account.Unit, user *db.User) (*db.Label, error) {
-	l, err := u.Label(ctx, user.ID, strings.ToLower(c.String("key")), strings.ToLower(c.String("scope")))
-	if errors.Is(err, db.ErrNotFound) {
-		return nil, fault.New("admin.label.doesnt_exist").Because(err)
-	}
-	return l, err
-}
-
-// changeLabel gives a label the value of the call, and its description if it has one.
-func changeLabel(ctx context.Context, c *rest.Call, u *account.Unit, user *db.User, l *db.Label) error {
-	description := l.Description
-	if c.Has("description") {
-		description = c.Optional("description")
-	}
-	_, err := u.UpdateLabel(ctx, user, l.Key, l.Scope, c.String("value"), description)
-	return err
-}
-
-func addLabel(ctx context.Context, c *rest.Call, u *account.Unit, user *db.User) error {
-	_, err := u.CreateLabel(ctx, user, c.String("key"), c.String("value"), c.String("scope"), c.Optional("description"))
-	return err
+func readLabel(c *rest.Call) (in labelInput, l staff.Label) {
+	c.Into(&in)
+	return in, staff.Label{Key: in.Key, Scope: in.Scope, Value: in.Value, Description: in.Description}
 }
 
 // createLabel answers POST /admin/users/labels.
 func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
-	return m.editLabel(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		return addLabel(ctx, c, u, user)
-	})
+	in, label := readLabel(c)
+	return done(c, m.desk.CreateLabel(ctx, c.User, in.UID, label))
 }
 
 // putLabel answers POST /admin/users/labels/update. A description that is not sent stays; the original erased it.
 func (m *Module) putLabel(ctx context.Context, c *rest.Call) error {
-	return m.editLabel(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		l, err := findLabel(ctx, c, u, user)
-		if errors.Is(err, db.ErrNotFound) && c.Bool("replace") {
-			return addLabel(ctx, c, u, user)
-		}
-		if err != nil {
-			return err
-		}
-		return changeLabel(ctx, c, u, user, l)
-	})
+	in, label := readLabel(c)
+	return done(c, m.desk.PutLabel(ctx, c.User, in.UID, label, in.Replace))
 }
 
 // updateLabel answers PUT /admin/users/labels.
 func (m *Module) updateLabel(ctx context.Context, c *rest.Call) error {
-	return m.editLabel(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		l, err := findLabel(ctx, c, u, user)
-		if err != nil {
-			return err
-		}
-		return changeLabel(ctx, c, u, user, l)
-	})
+	in, label := readLabel(c)
+	return done(c, m.desk.PutLabel(ctx, c.User, in.UID, label, false))
 }
 
 // deleteLabel answers DELETE /admin/users/labels.
 func (m *Module) deleteLabel(ctx context.Context, c *rest.Call) error {
-	return m.editLabel(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		l, err := findLabel(ctx, c, u, user)
-		if err != nil {
-			return err
-		}
-		return u.DeleteLabel(ctx, user, l.Key, l.Scope)
-	})
+	in, label := readLabel(c)
+	return done(c, m.desk.DeleteLabel(ctx, c.User, in.UID, label))
 }

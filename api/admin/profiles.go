@@ -2,13 +2,10 @@ package admin
 
 import (
 	"context"
-	"errors"
 
-	"barong/api/account"
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
-	"barong/internal/fault"
 )
 
 // listLevels answers GET /admin/levels: in pages, as the reference says, or whole, as release 2.4.17 did.
@@ -49,49 +46,17 @@ func (m *Module) listProfiles(ctx context.Context, c *rest.Call) error {
 	return c.AnswerPage(list, total)
 }
 
-var errNoProfile = fault.New("admin.profiles.doesnt_exist_or_not_editable")
-
 // updateProfile answers PUT /admin/profiles.
 func (m *Module) updateProfile(ctx context.Context, c *rest.Call) error {
-	var p db.Profile
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) error {
-		user, err := u.LockUserByUID(ctx, c.String("uid"))
-		if errors.Is(err, db.ErrNotFound) {
-			return errNoProfile
-		}
-		if err != nil {
-			return err
-		}
-		before, err := u.ProfileIn(ctx, user.ID, db.ProfileSubmitted)
-		switch {
-		case errors.Is(err, db.ErrNotFound):
-			return errNoProfile
-		case err != nil:
-			return err
-		case above(user.Role, c):
-			return fault.New("admin.profiles.superadmin_change")
-		}
-		p = *before
-		if err := fill(c, &p); err != nil {
-			return err
-		}
-		return u.UpdateProfile(ctx, user, before, &p)
-	})
+	var in struct {
+		UID string `param:"uid"`
+		rest.Person
+		State db.NewText `param:"state"`
+	}
+	c.Into(&in)
+	p, err := m.desk.UpdateProfile(ctx, c.User, in.UID, in.Edit(), in.State.Sent())
 	if err != nil {
 		return err
 	}
-	return c.Answer(m.view().NewProfile(&p))
-}
-
-// fill puts the parameters that were sent into a profile.
-func fill(c *rest.Call, p *db.Profile) error {
-	account.FillProfile(p, c)
-	if c.Has("state") {
-		state, ok := db.ProfileState(c.String("state"))
-		if !ok {
-			return fault.Invalid("state.inclusion")
-		}
-		p.State = state
-	}
-	return nil
+	return c.Answer(m.view().NewProfile(p))
 }

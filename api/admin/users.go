@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 
-	"barong/api/account"
 	"barong/api/rest"
+	"barong/api/staff"
 	"barong/api/view"
 	"barong/db"
-	"barong/internal/fault"
 	"barong/session"
 )
 
@@ -72,80 +71,41 @@ func (m *Module) answerKYC(ctx context.Context, c *rest.Call, user *db.User) err
 // updateUser answers PUT /admin/users and POST /admin/users/update. It writes what these two parameters say and no other
 // column, whatever else was sent.
 func (m *Module) updateUser(ctx context.Context, c *rest.Call) error {
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) error {
-		user, err := otherTarget(ctx, c, u)
-		switch {
-		case err != nil:
-			return err
-		case c.Has("state") && c.String("state") == user.State:
-			return fault.New("admin.user.state_no_change")
-		case c.Has("state"):
-			return u.SetState(ctx, user, c.String("state"))
-		case c.Bool("otp"):
-			return fault.New("admin.user.enable_2fa") // only its owner can prove to have a second factor
-		case !user.OTP:
-			return fault.New("admin.user.otp_no_change")
-		}
-		return u.SetOTP(ctx, user, false, nil)
-	})
-	if err != nil {
-		return err
+	var in struct {
+		UID   string  `param:"uid"`
+		State *string `param:"state"`
+		OTP   bool    `param:"otp"`
 	}
-	return c.Done()
+	c.Into(&in)
+	if in.State != nil {
+		return done(c, m.desk.SetState(ctx, c.User, in.UID, *in.State))
+	}
+	return done(c, m.desk.SetOTP(ctx, c.User, in.UID, in.OTP))
 }
 
 // setRole answers POST /admin/users/role.
 func (m *Module) setRole(ctx context.Context, c *rest.Call) error {
-	role := c.String("role")
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) error {
-		user, err := otherTarget(ctx, c, u)
-		switch {
-		case err != nil:
-			return err
-		case user.Role == role:
-			return fault.New("admin.user.role_no_change")
-		case above(role, c):
-			return errAbove
-		}
-		return u.SetRole(ctx, user, role)
-	})
-	if err != nil {
-		return err
+	var in struct {
+		UID  string `param:"uid"`
+		Role string `param:"role"`
 	}
-	return c.Done()
+	c.Into(&in)
+	return done(c, m.desk.SetRole(ctx, c.User, in.UID, in.Role))
 }
 
-// deleteStorage answers DELETE /admin/users/data_storage. The label that told of the storage goes with it.
+// deleteStorage answers DELETE /admin/users/data_storage.
 func (m *Module) deleteStorage(ctx context.Context, c *rest.Call) error {
-	var user *db.User
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) (err error) {
-		if user, err = target(ctx, c, u); err != nil {
-			return err
-		}
-		storage, err := u.DataStorage(ctx, user.ID, c.String("title"))
-		if errors.Is(err, db.ErrNotFound) {
-			return fault.New("admin.storage.doesnt_exist")
-		}
-		if err != nil {
-			return err
-		}
-		if err := u.DeleteDataStorage(ctx, storage); err != nil {
-			return err
-		}
-		label, err := u.Label(ctx, user.ID, account.NormalLabel(storage.Title), account.Private)
-		if errors.Is(err, db.ErrNotFound) || err == nil && label.Value != "recorded" {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return u.DeleteLabel(ctx, user, label.Key, label.Scope)
-	})
+	var in struct {
+		UID   string `param:"uid"`
+		Title string `param:"title"`
+	}
+	c.Into(&in)
+	owner, err := m.desk.DeleteStorage(ctx, c.User, in.UID, in.Title)
 	if err != nil {
 		return err
 	}
 	if m.Legacy {
-		return m.answerKYC(ctx, c, user)
+		return m.answerKYC(ctx, c, owner)
 	}
 	return c.Done()
 }
@@ -170,40 +130,12 @@ func (m *Module) listSessions(ctx context.Context, c *rest.Call) error {
 
 // endSessions answers DELETE /admin/users/{uid}/sessions.
 func (m *Module) endSessions(ctx context.Context, c *rest.Call) error {
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) error {
-		user, err := target(ctx, c, u)
-		if err != nil {
-			return err
-		}
-		return u.EndSessions(ctx, user, nil)
-	})
-	if err != nil {
-		return err
-	}
-	return c.Done()
+	return done(c, m.desk.EndSessions(ctx, c.User, c.String("uid")))
 }
 
 // endSession answers DELETE /admin/users/{uid}/sessions/{id}.
 func (m *Module) endSession(ctx context.Context, c *rest.Call) error {
-	var user *db.User
-	err := m.edit(ctx, c, func(ctx context.Context, u *account.Unit) (err error) {
-		user, err = target(ctx, c, u)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	key, ok := session.ParseKey(c.String("id"))
-	if !ok {
-		return fault.New(fault.NotFound)
-	}
-	if err := m.Accounts.EndOwn(ctx, user, key); err != nil {
-		if errors.Is(err, session.ErrNotFound) {
-			return fault.New(fault.NotFound).Because(err)
-		}
-		return err
-	}
-	return c.Done()
+	return done(c, m.desk.EndSession(ctx, c.User, c.String("uid"), c.String("id")))
 }
 
 // listAPIKeys answers GET /admin/api_keys.
@@ -217,4 +149,13 @@ func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.AnswerPage(view.APIKeys(rows), total)
+}
+
+// subject finds the user whom a call is about, for reading.
+func (m *Module) subject(ctx context.Context, c *rest.Call) (*db.User, error) {
+	user, err := m.DB.UserByUID(ctx, c.String(uid.Name))
+	if errors.Is(err, db.ErrNotFound) {
+		return nil, staff.ErrNoUser
+	}
+	return user, err
 }

@@ -3,15 +3,10 @@ package management
 import (
 	"context"
 	"errors"
-	"net/mail"
-	"regexp"
-	"strings"
-	"unicode"
 
 	"barong/api/account"
 	"barong/api/rest"
 	"barong/db"
-	"barong/internal/email"
 	"barong/internal/fault"
 	"barong/internal/phone"
 )
@@ -65,17 +60,23 @@ func (m *Module) listUsers(ctx context.Context, c *rest.Call) error {
 
 // showUser answers POST /management/users/get.
 func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		UID   *string `param:"uid"`
+		Email *string `param:"email"`
+		Phone string  `param:"phone_num"`
+	}
+	c.Into(&in)
 	var user *db.User
 	var err error
 	switch {
-	case c.Has("uid"):
-		user, err = m.DB.UserByUID(ctx, c.String("uid"))
-	case c.Has("email"):
-		user, err = m.DB.UserByEmail(ctx, c.String("email"))
+	case in.UID != nil:
+		user, err = m.DB.UserByUID(ctx, *in.UID)
+	case in.Email != nil:
+		user, err = m.DB.UserByEmail(ctx, *in.Email)
 	default:
-		number, _, ok := phone.Parse(c.String("phone_num"))
+		number, _, ok := phone.Parse(in.Phone)
 		if !ok { // it may stand there from when there was another numbering plan
-			number = phone.Digits(c.String("phone_num"))
+			number = phone.Digits(in.Phone)
 		}
 		user, err = m.DB.UserByPhone(ctx, number)
 	}
@@ -89,28 +90,28 @@ func (m *Module) showUser(ctx context.Context, c *rest.Call) error {
 	return c.Answer(all)
 }
 
-// referrer finds who recommended us to a new user.
-func (m *Module) referrer(ctx context.Context, c *rest.Call) (*int64, error) {
-	if !c.Has("referral_uid") {
-		return nil, nil
-	}
-	user, err := m.DB.UserByUID(ctx, c.String("referral_uid"))
-	if errors.Is(err, db.ErrNotFound) {
-		return nil, fault.Plain(422, "Referral doesn't exist").Because(err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &user.ID, nil
-}
+// Refusals that the rules about accounts know by other names.
+var (
+	errImported   = fault.Plain(422, "User already exists by this email")
+	errNoReferrer = fault.Plain(422, "Referral doesn't exist")
+)
 
 // createUser answers POST /management/users.
 func (m *Module) createUser(ctx context.Context, c *rest.Call) error {
-	referrer, err := m.referrer(ctx, c)
+	var in struct {
+		Email       string  `param:"email"`
+		Password    string  `param:"password"`
+		ReferralUID *string `param:"referral_uid"`
+	}
+	c.Into(&in)
+	referrer, err := m.Accounts.ReferrerID(ctx, in.ReferralUID)
+	if errors.Is(err, account.ErrNoReferrer) {
+		return errNoReferrer.Because(err)
+	}
 	if err != nil {
 		return err
 	}
-	user, err := m.Accounts.NewUser(ctx, db.User{Email: c.String("email"), ReferralID: referrer}, c.String("password"))
+	user, err := m.Accounts.NewUser(ctx, db.User{Email: in.Email, ReferralID: referrer}, in.Password)
 	if err == nil {
 		err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error { return u.CreateUser(ctx, user) })
 	}
@@ -144,103 +145,37 @@ func (m *Module) updateUser(ctx context.Context, c *rest.Call) error {
 
 // createProfile answers POST /management/profiles.
 func (m *Module) createProfile(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		rest.Person
+		State *string `param:"state"`
+	}
+	c.Into(&in)
 	return m.edit(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		p, err := sentProfile(c)
-		if err != nil {
-			return err
-		}
-		return u.CreateProfile(ctx, user, p)
+		return u.CreateProfileAs(ctx, user, in.Edit(), in.State)
 	})
 }
 
-// sentProfile is the profile of a call.
-func sentProfile(c *rest.Call) (*db.Profile, error) {
-	p := new(db.Profile)
-	account.FillProfile(p, c)
-	if c.Has("state") { // else it is drafted
-		var ok bool
-		if p.State, ok = db.ProfileState(c.String("state")); !ok {
-			return nil, fault.Invalid("state.inclusion")
-		}
-	}
-	return p, nil
-}
-
-// bcryptDigest is the form of the digests that the original made. A cost beyond 14 takes seconds to check.
-var bcryptDigest = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}$`)
-
-// importable reports whether an address, which other rules may have let in than those for people who sign up, can be
-// written to and stored.
-func importable(address string) bool {
-	parsed, err := mail.ParseAddress(address)
-	_, deliverable := email.ASCIIDomain(address)
-	return err == nil && deliverable && parsed.Name == "" && parsed.Address == address && len(address) <= 255 &&
-		strings.IndexFunc(address, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) < 0
-}
-
-// importUser answers POST /management/users/import: the user with their phone and profile, or nothing.
+// importUser answers POST /management/users/import.
 func (m *Module) importUser(ctx context.Context, c *rest.Call) error {
-	address := db.NormalEmail(c.String("email"))
-	if _, err := m.DB.UserByEmail(ctx, address); err == nil {
-		return errImported
-	} else if !errors.Is(err, db.ErrNotFound) {
-		return err
+	var in struct {
+		Email          string  `param:"email"`
+		PasswordDigest string  `param:"password_digest"`
+		ReferralUID    *string `param:"referral_uid"`
+		Phone          *string `param:"phone"`
+		rest.Person
+		State *string `param:"state"`
 	}
-	referrer, err := m.referrer(ctx, c)
-	if err != nil {
-		return err
-	}
-	var wrong []string
-	if !importable(address) {
-		wrong = append(wrong, sentence("email.invalid"))
-	}
-	if !bcryptDigest.MatchString(c.String("password_digest")) {
-		wrong = append(wrong, sentence("password_digest.invalid"))
-	}
-	number, country := "", ""
-	if c.Has("phone") {
-		var ok bool
-		if number, country, ok = phone.Parse(c.String("phone")); !ok {
-			wrong = append(wrong, sentence("number.invalid"))
-		}
-	}
-	if wrong != nil {
-		return refuseList(c, wrong)
-	}
-	uid, err := m.Accounts.NewUID(ctx)
-	if err != nil {
-		return err
-	}
-	user := &db.User{
-		UID: uid, Email: address, PasswordDigest: c.String("password_digest"), Role: "member", State: account.Pending, ReferralID: referrer,
-	}
-	row := *user
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		*user = row // this may run again
-		if err := u.CreateUser(ctx, user); err != nil {
-			if len(broken(err)) > 0 { // taken meanwhile
-				return errImported.Because(err)
-			}
-			return err
-		}
-		if number != "" {
-			now := u.Now()
-			err := u.InsertPhone(ctx, &db.Phone{UserID: user.ID, Country: country, Number: number, ValidatedAt: &now})
-			if taken := (*db.ErrTaken)(nil); errors.As(err, &taken) {
-				return fault.Invalid("number.taken")
-			}
-			if err != nil {
-				return err
-			}
-		}
-		p, err := sentProfile(c)
-		if err != nil {
-			return err
-		}
-		p.Metadata = nil // it is none of this call's parameters
-		return u.CreateProfile(ctx, user, p)
+	c.Into(&in)
+	in.Metadata = db.NewText{} // it is none of this call's parameters
+	user, err := m.Accounts.ImportUser(ctx, account.Import{
+		Email: in.Email, PasswordDigest: in.PasswordDigest, ReferralUID: in.ReferralUID, Phone: in.Phone,
+		Person: in.Edit(), ProfileState: in.State,
 	})
+	switch {
+	case errors.Is(err, account.ErrImported):
+		return errImported.Because(err)
+	case errors.Is(err, account.ErrNoReferrer):
+		return errNoReferrer.Because(err)
+	}
 	return m.answerEdit(ctx, c, user, err)
 }
-
-var errImported = fault.Plain(422, "User already exists by this email")

@@ -28,21 +28,30 @@ func (m *Module) listProfiles(ctx context.Context, c *rest.Call) error {
 	return answerList(m, c, rows, func(rows []db.Profile) any { return m.view().Profiles(rows) })
 }
 
-// fill puts the parameters that were sent into a profile.
-func fill(c *rest.Call, p *db.Profile) {
-	account.FillProfile(p, c)
+// A profileInput is what a call says about the caller.
+type profileInput struct {
+	rest.Person
+	Confirm bool `param:"confirm"`
+}
+
+// fill makes what was sent in a profile.
+func (in *profileInput) fill(p *db.Profile) {
+	edit := in.Edit()
+	edit.Apply(p)
 	p.State = db.ProfileDrafted
-	if c.Bool("confirm") {
+	if in.Confirm {
 		p.State = db.ProfileSubmitted
 	}
 }
 
 // createProfile answers POST /resource/profiles.
 func (m *Module) createProfile(ctx context.Context, c *rest.Call) error {
+	var in profileInput
+	c.Into(&in)
 	var p *db.Profile
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 		p = &db.Profile{UserID: c.User.ID}
-		fill(c, p)
+		in.fill(p)
 		return u.CreateProfile(ctx, c.User, p)
 	})
 	if err != nil {
@@ -57,6 +66,8 @@ func (m *Module) createProfile(ctx context.Context, c *rest.Call) error {
 
 // updateProfile answers PUT /resource/profiles.
 func (m *Module) updateProfile(ctx context.Context, c *rest.Call) error {
+	var in profileInput
+	c.Into(&in)
 	var p db.Profile
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 		if err := u.Lock(ctx, c.User); err != nil {
@@ -70,7 +81,7 @@ func (m *Module) updateProfile(ctx context.Context, c *rest.Call) error {
 			return err
 		}
 		p = *before
-		fill(c, &p)
+		in.fill(&p)
 		return u.UpdateProfile(ctx, c.User, before, &p)
 	})
 	if err != nil {

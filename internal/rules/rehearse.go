@@ -13,9 +13,16 @@ import (
 	"barong/policy"
 )
 
+// What a Change does.
+const (
+	Create = "create"
+	Update = "update"
+	Delete = "delete"
+)
+
 // A Change is a permission to be created, updated or deleted. It has the form in which the API takes it.
 type Change struct {
-	Op     string  `json:"op"`           // "create", "update" or "delete"
+	Op     string  `json:"op"`           // Create, Update or Delete
 	ID     int64   `json:"id,omitempty"` // of the row that is updated or deleted
 	Role   *string `json:"role,omitempty"`
 	Verb   *string `json:"verb,omitempty"`
@@ -47,16 +54,16 @@ func Apply(permissions []policy.Permission, changes []Change) ([]policy.Permissi
 		c := &changes[i]
 		at := -1
 		switch c.Op {
-		case "create":
+		case Create:
 			last++
 			out = append(out, policy.Permission{ID: last})
 			at = len(out) - 1
-		case "update", "delete":
+		case Update, Delete:
 			at = slices.IndexFunc(out, func(p policy.Permission) bool { return p.ID == c.ID })
 			if at < 0 {
 				return nil, &ChangeError{i, db.ErrNotFound}
 			}
-			if c.Op == "delete" {
+			if c.Op == Delete {
 				out = slices.Delete(out, at, at+1)
 				continue
 			}

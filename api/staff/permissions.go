@@ -1,0 +1,199 @@
+package staff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"barong/db"
+	"barong/internal/fault"
+	"barong/internal/rules"
+	"barong/policy"
+)
+
+// Verbs and actions that a rule may be given, in any case.
+var (
+	verbs   = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "ALL"}
+	actions = []string{"ACCEPT", "DROP", "AUDIT"}
+)
+
+// ErrVerb refuses a verb.
+var ErrVerb = fault.Invalid("admin.permissions.invalid_verb")
+
+var (
+	errAction       = fault.Invalid("admin.permissions.invalid_action")
+	errNoPermission = fault.New("admin.permission.doesnt_exist")
+)
+
+// maxText is the longest role, path or topic of a rule, in characters: the column of the original.
+const maxText = 255
+
+// ChangePermission makes a change of the permission rules, which is in force in this process when it returns nil; other
+// replicas follow the notice of the commit. What would take from superadmins the means to undo it is refused.
+func (d *Desk) ChangePermission(ctx context.Context, by *db.User, change rules.Change) error {
+	err := d.update(ctx, by, "", func(ctx context.Context, u *unit) error {
+		if err := u.LockRules(ctx); err != nil { // no other edit of rules crosses this one
+			return err
+		}
+		before, err := u.AllPermissions(ctx)
+		if err != nil {
+			return err
+		}
+		if err := u.changePermission(ctx, &change); err != nil {
+			return err
+		}
+		after, err := u.AllPermissions(ctx)
+		if err != nil {
+			return err
+		}
+		// Where superadmins were locked out already, by an edit of the tables, any change may be the first step back.
+		if !d.Rules.SuperadminCanAct(rules.Permissions(after)) && d.Rules.SuperadminCanAct(rules.Permissions(before)) {
+			return fault.New("admin.permission.last_superadmin")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return d.reload(ctx)
+}
+
+// reload has the stored rules in force in this process.
+func (d *Desk) reload(ctx context.Context) error {
+	if err := d.Rules.Reload(ctx); err != nil {
+		return fault.New(fault.Unavailable).Because(fmt.Errorf("the change is stored, but not in force: %w", err))
+	}
+	return nil
+}
+
+// who is the member of staff, for the record of an edit.
+func (u *unit) who() db.Who { return db.Who{UserID: u.by.ID, UID: u.by.UID} }
+
+func (u *unit) changePermission(ctx context.Context, change *rules.Change) error {
+	if change.Op == rules.Create {
+		p := new(db.Permission)
+		if err := u.fillPermission(ctx, p, change); err != nil {
+			return err
+		}
+		return u.InsertPermission(ctx, u.who(), p)
+	}
+	before, err := u.Permission(ctx, change.ID)
+	switch {
+	case errors.Is(err, db.ErrNotFound):
+		return errNoPermission
+	case err != nil:
+		return err
+	case above(before.Role, u.by):
+		return errAbove
+	case change.Op == rules.Delete:
+		return u.DeletePermission(ctx, u.who(), before)
+	}
+	after := *before
+	if err := u.fillPermission(ctx, &after, change); err != nil {
+		return err
+	}
+	if rules.Permission(before) == rules.Permission(&after) {
+		return nil
+	}
+	return u.UpdatePermission(ctx, u.who(), before, &after)
+}
+
+// fillPermission makes a change in a rule and checks it.
+func (u *unit) fillPermission(ctx context.Context, p *db.Permission, change *rules.Change) error {
+	set(&p.Role, change.Role)
+	set(&p.Verb, change.Verb)
+	set(&p.Path, change.Path)
+	set(&p.Action, change.Action)
+	if change.Topic != nil {
+		p.Topic = change.Topic
+	}
+	p.Verb, p.Action = strings.ToUpper(p.Verb), strings.ToUpper(p.Action)
+	switch {
+	case change.Verb != nil && !slices.Contains(verbs, p.Verb):
+		return ErrVerb
+	case change.Action != nil && !slices.Contains(actions, p.Action):
+		return errAction
+	case above(p.Role, u.by):
+		return errAbove
+	case change.Role != nil:
+		if err := u.checkRole(ctx, p.Role); err != nil {
+			return err
+		}
+	}
+	wrong := slices.Concat(checkText("role", change.Role), checkText("path", change.Path), checkText("topic", change.Topic))
+	if len(wrong) > 0 {
+		return fault.Invalid(wrong...)
+	}
+	return nil
+}
+
+func set(to, from *string) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// checkRole refuses a role that no rule names yet, which the original did to everybody, so that no role could ever be
+// added. A superadmin adds one by its first rule; for others an unknown role is a slip, or an attempt at something.
+func (u *unit) checkRole(ctx context.Context, role string) error {
+	if u.by.Role == policy.Superadmin {
+		return nil
+	}
+	known, err := u.RoleExists(ctx, role)
+	if err == nil && !known {
+		return fault.New("admin.permission.role_doesnt_exist")
+	}
+	return err
+}
+
+// checkText lists what is wrong with a text of a rule. The policy refuses control characters too, and with them all
+// rules, so none may ever be stored.
+func checkText(attribute fault.Code, text *string) []fault.Code {
+	if text == nil {
+		return nil
+	}
+	var wrong []fault.Code
+	if utf8.RuneCountInString(*text) > maxText {
+		wrong = append(wrong, attribute+".too_long")
+	}
+	if strings.ContainsFunc(*text, unicode.IsControl) {
+		wrong = append(wrong, attribute+".invalid")
+	}
+	return wrong
+}
+
+// PreviewPermissions rehearses changes on recent decisions, and returns those that would turn. A change is refused with
+// the codes of the real one, as far as it can be told without making it.
+func (d *Desk) PreviewPermissions(ctx context.Context, changes []rules.Change) ([]rules.Turn, error) {
+	for i := range changes {
+		if err := checkChange(&changes[i]); err != nil {
+			return nil, err
+		}
+	}
+	turns, err := d.Rules.Preview(ctx, changes)
+	var refused *rules.ChangeError
+	switch {
+	case errors.As(err, &refused) && errors.Is(err, db.ErrNotFound):
+		return nil, errNoPermission.Because(err)
+	case errors.As(err, &refused):
+		return nil, fault.Invalid("changes.invalid").Because(err)
+	}
+	return turns, err
+}
+
+func checkChange(change *rules.Change) error {
+	switch {
+	case !slices.Contains([]string{rules.Create, rules.Update, rules.Delete}, change.Op):
+		return fault.Invalid("op.inclusion")
+	case change.Op == rules.Delete:
+	case change.Verb != nil && !slices.Contains(verbs, strings.ToUpper(*change.Verb)):
+		return ErrVerb
+	case change.Action != nil && !slices.Contains(actions, strings.ToUpper(*change.Action)):
+		return errAction
+	}
+	return nil
+}
