@@ -308,14 +308,14 @@ func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User,
 }
 
 // verifyMailToken checks a confirmation or reset token. The error is the 422 that says why not.
-func (m *Module) verifyMailToken(token string, kind account.TokenKind) (keys.Claims, error) {
+func (m *Module) verifyMailToken(token string, kind account.TokenKind) (account.MailToken, error) {
 	want := m.MailToken
 	want.Subject = string(kind)
 	claims, err := m.Tokens.Verify(token, want)
 	if refused := (*keys.Error)(nil); errors.As(err, &refused) {
-		return claims, fault.New(fault.BadToken + "." + fault.Code(refused.Cause)).Because(err)
+		err = fault.New(fault.BadToken + "." + fault.Code(refused.Cause)).Because(err)
 	}
-	return claims, err
+	return account.MailToken{ID: claims.ID, Email: claims.Email, UID: claims.UID}, err
 }
 
 // step is the grain of time in which an answer tells nothing: far longer than what a mail or an audit row takes.

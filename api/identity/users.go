@@ -19,11 +19,16 @@ func (m *Module) signUp(ctx context.Context, c *rest.Call) error {
 	if err := m.Accounts.AllowAddress(ctx, limit.SignUpAddress, c.Client); err != nil {
 		return err
 	}
+	var in struct {
+		Email    string  `param:"email"`
+		Password string  `param:"password"`
+		Data     *string `param:"data"`
+		RefID    string  `param:"refid"`
+		Lang     string  `param:"lang"`
+	}
+	c.Into(&in)
 	sent := m.sent(c)
-	user, id, opened, err := m.Accounts.SignUp(ctx, m.client(c), sent.IDs(), account.SignUp{
-		Email: c.String("email"), Password: c.String("password"), Data: c.Optional("data"), RefID: c.String("refid"),
-		Lang: c.String("lang"),
-	})
+	user, id, opened, err := m.Accounts.SignUp(ctx, m.client(c), sent.IDs(), account.SignUp(in))
 	if err != nil {
 		return err
 	}
@@ -101,12 +106,6 @@ func (m *Module) mail(
 	return c.Done()
 }
 
-// Refusals of mail tokens.
-var (
-	errNothingToConfirm = fault.New("identity.user.active_or_doesnt_exist")
-	errSpent            = fault.New("identity.user.utilized_token")
-)
-
 // guessed wraps a handler that a mail token opens: a client whose calls fail too often is not answered for a while.
 func (m *Module) guessed(h rest.HandlerFunc) rest.HandlerFunc {
 	return func(ctx context.Context, c *rest.Call) error {
@@ -123,154 +122,50 @@ func (m *Module) guessed(h rest.HandlerFunc) rest.HandlerFunc {
 	}
 }
 
-// confirmEmail answers POST /identity/users/email/confirm_code. An account with a second factor gets no session by it.
+// confirmEmail answers POST /identity/users/email/confirm_code.
 func (m *Module) confirmEmail(ctx context.Context, c *rest.Call) error {
-	claims, err := m.verifyMailToken(c.String("token"), account.Confirmation)
+	var in struct {
+		Token string `param:"token"`
+		Lang  string `param:"lang"`
+	}
+	c.Into(&in)
+	token, err := m.verifyMailToken(in.Token, account.Confirmation)
 	if err != nil {
 		return err
-	}
-	user, err := m.DB.UserByEmail(ctx, claims.Email)
-	if errors.Is(err, db.ErrNotFound) || err == nil && !confirmable(user, claims.UID) {
-		return errNothingToConfirm
-	}
-	if err != nil {
-		return err
-	}
-	epoch := user.Epoch()
-	confirm := func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, user); err != nil {
-			return err
-		}
-		if !confirmable(user, claims.UID) {
-			return errNothingToConfirm
-		}
-		if user.Epoch() != epoch { // the session would be born dead
-			return fault.New(fault.Unavailable).Because(errors.New("the user's sessions were ended meanwhile"))
-		}
-		latest, err := u.UseMailToken(ctx, claims.ID, user.ID, string(account.Confirmation))
-		if err != nil {
-			return err
-		}
-		if !latest {
-			return errSpent
-		}
-		if err := u.PutLabel(ctx, user, "email", "verified"); err != nil {
-			return err
-		}
-		if err := u.Welcome(ctx, user, m.client(c)); err != nil {
-			return err
-		}
-		return u.EmailConfirmed(ctx, user, c.String("lang"))
-	}
-	if user.OTP { // the mailbox is one factor: the other is asked for at the sign-in
-		if err := m.Accounts.Update(ctx, confirm); err != nil {
-			return err
-		}
-		info, err := m.view(c).FullInfo(ctx, user, "")
-		if err != nil {
-			return err
-		}
-		return c.Answer(info)
 	}
 	sent := m.sent(c)
-	id, opened, err := m.Accounts.OpenSession(ctx, m.client(c), sent.IDs(), user.UID, epoch, confirm)
+	user, id, opened, err := m.Accounts.ConfirmEmail(ctx, m.client(c), sent.IDs(), token, in.Lang)
 	if err != nil {
 		return err
 	}
-	return m.answerSession(ctx, c, user, id, opened)
+	if opened != nil {
+		return m.answerSession(ctx, c, user, id, opened)
+	}
+	info, err := m.view(c).FullInfo(ctx, user, "")
+	if err != nil {
+		return err
+	}
+	return c.Answer(info)
 }
 
-// confirmable reports whether there is an address to confirm. Only a pending account has one: confirming must not open a
-// session of a banned one. The uid keeps a token from working for whoever has the address next.
-func confirmable(user *db.User, uid string) bool {
-	return user.State == account.Pending && (uid == "" || uid == user.UID)
-}
-
-// resetPassword answers POST /identity/users/password/confirm_code. It opens no session: the second factor, if there is
-// one, is asked for at the next sign-in.
+// resetPassword answers POST /identity/users/password/confirm_code.
 func (m *Module) resetPassword(ctx context.Context, c *rest.Call) error {
-	if c.String("password") != c.String("confirm_password") {
+	var in struct {
+		Token    string `param:"reset_password_token"`
+		Password string `param:"password"`
+		Again    string `param:"confirm_password"`
+		Lang     string `param:"lang"`
+	}
+	c.Into(&in)
+	if in.Password != in.Again {
 		return fault.Invalid("identity.user.passwords_doesnt_match")
 	}
-	claims, err := m.verifyMailToken(c.String("reset_password_token"), account.Reset)
+	token, err := m.verifyMailToken(in.Token, account.Reset)
 	if err != nil {
 		return err
 	}
-	user, err := m.DB.UserByEmail(ctx, claims.Email)
-	if err != nil {
-		return err // record.not_found when the address is nobody's any more
-	}
-	if claims.UID != "" && claims.UID != user.UID {
-		return errSpent
-	}
-	usable, err := m.DB.MailTokenUsable(ctx, claims.ID, user.ID, string(account.Reset))
-	if err != nil {
-		return err
-	}
-	if !usable {
-		return errSpent
-	}
-	if err := resettable(user); err != nil {
-		return err
-	}
-	digest, err := m.Accounts.HashPassword(m.Accounts.Asking(ctx, c.Client, user.Email), c.String("password"))
-	if reason, refused := account.PasswordReason(err); refused {
-		if rerr := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-			return u.Record(ctx, user, m.client(c), "password", "password reset", account.Failed, reason)
-		}); rerr != nil {
-			return rerr
-		}
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, user); err != nil {
-			return err
-		}
-		if err := resettable(user); err != nil {
-			return err
-		}
-		latest, err := u.UseMailToken(ctx, claims.ID, user.ID, string(account.Reset))
-		if err != nil {
-			return err
-		}
-		if !latest {
-			return errSpent
-		}
-		if err := u.SetPassword(ctx, user, digest, nil); err != nil {
-			return err
-		}
-		// Whoever knew the old password could have made keys that outlive it.
-		if err := u.DeactivateAPIKeys(ctx, user.ID); err != nil {
-			return err
-		}
-		if err := u.Record(ctx, user, m.client(c), "password", "password reset", account.Succeed, ""); err != nil {
-			return err
-		}
-		// The mailbox tells the owner as a sign-in does: the way in again for who is away from home while others guess.
-		if err := u.Welcome(ctx, user, m.client(c)); err != nil {
-			return err
-		}
-		return u.PasswordReset(ctx, user, c.String("lang"))
-	})
-	if err != nil {
-		return err
-	}
-	if err := m.Accounts.PasswordTries(user.Email, c.Client).Forgive(ctx); err != nil {
+	if err := m.Accounts.ResetPassword(ctx, m.client(c), token, in.Password, in.Lang); err != nil {
 		return err
 	}
 	return c.Done()
-}
-
-// resettable refuses accounts that are closed for good. Whoever holds the token has the mailbox, and so may know.
-func resettable(user *db.User) error {
-	switch user.State {
-	case account.Banned:
-		return fault.New("identity.session.banned")
-	case account.Deleted:
-		return fault.New("identity.session.deleted")
-	}
-	return nil
 }
