@@ -113,23 +113,29 @@ func fileRoutes(d *db.DB, files *blob.Store) []rest.Route {
 	if !files.Local() {
 		return nil
 	}
-	return []rest.Route{{
-		Method: "GET", Path: "/files/{document}/{name}", Summary: "Hands out the file of a document by its signed address.",
-		Access: rest.Public, Prefix: "files", Params: []rest.Param{
-			{Name: "document", In: rest.Path, Required: true, Doc: "Id of the document."},
-			{Name: "name", In: rest.Path, Required: true, Doc: "Name of the file in the store."},
-			{Name: "expires", In: rest.Query, Doc: "Until when the address is good, in seconds since 1970."},
-			{Name: "signature", In: rest.Query, Doc: "Signature of the address."},
-		},
-		Success: 200, Output: "file", Added: true, Errors: []fault.Code{fault.NotFound},
-		Handle: func(ctx context.Context, c *rest.Call) error {
-			key := c.String("document") + "/" + c.String("name")
-			if !files.Verify(key, c.String("expires"), c.String("signature")) {
-				return fault.New(fault.NotFound)
-			}
-			return sendFile(ctx, c, d, files, key)
-		},
-	}}
+	route := func(folder, summary string) rest.Route {
+		return rest.Route{
+			Method: "GET", Path: "/files/" + folder + "{document}/{name}", Summary: summary,
+			Access: rest.Public, Prefix: "files", Params: []rest.Param{
+				{Name: "document", In: rest.Path, Required: true, Doc: "Id of the document."},
+				{Name: "name", In: rest.Path, Required: true, Doc: "Name of the file in the store."},
+				{Name: "expires", In: rest.Query, Doc: "Until when the address is good, in seconds since 1970."},
+				{Name: "signature", In: rest.Query, Doc: "Signature of the address."},
+			},
+			Success: 200, Output: "file", Added: true, Errors: []fault.Code{fault.NotFound},
+			Handle: func(ctx context.Context, c *rest.Call) error {
+				key := folder + c.String("document") + "/" + c.String("name")
+				if !files.Verify(key, c.String("expires"), c.String("signature")) {
+					return fault.New(fault.NotFound)
+				}
+				return sendFile(ctx, c, d, files, key)
+			},
+		}
+	}
+	return []rest.Route{
+		route("", "Hands out the file of a document by its signed address."),
+		route(blob.ImportedFolder, "Hands out the file of a document that was imported, by its signed address."),
+	}
 }
 
 func sendFile(ctx context.Context, c *rest.Call, d *db.DB, files *blob.Store, key string) error {

@@ -75,6 +75,27 @@ func TestFiles(t *testing.T) {
 			s.Get(t, plain(files.URL(c.key))).WantBody(t, 200, pdf) // as gateways rewrite it
 		}
 
+		// A file that the original stored stays where it is.
+		old := blob.ImportedKey(9, "паспорт+1..JPEG")
+		place := filepath.Join(e.Folder, "files", filepath.FromSlash(old))
+		if err := os.MkdirAll(filepath.Dir(place), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(place, []byte(pdf), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, address := range []string{files.URL(old), plain(files.URL(old))} {
+			if a := s.Get(t, address).WantBody(t, 200, pdf); a.Header.Get("Content-Type") != "image/jpeg" {
+				t.Errorf("type %s", a.Header.Get("Content-Type"))
+			}
+			s.Get(t, strings.Replace(address, "/9/", "/8/", 1)).Want(t, 404, "record.not_found")
+		}
+		for _, name := range []string{"", ".", "..", "a/b", "a b", "../../../../etc/passwd", "a%2f", strings.Repeat("a", 300)} {
+			if got := blob.ImportedKey(9, name); got != "" {
+				t.Errorf("%q has the key %s", name, got)
+			}
+		}
+
 		good := files.URL(key)
 		path, query, _ := strings.Cut(good, "?")
 		expires, signature, _ := strings.Cut(query, "&")

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -388,6 +389,56 @@ func (q queries) MailTokenUsable(ctx context.Context, jti string, userID int64, 
 	ok, err := q.idb.NewSelect().Table("mail_tokens").Where("jti = ?", jti).Where("user_id = ?", userID).
 		Where("kind = ?", kind).Where("used_at IS NULL").Exists(ctx)
 	return ok, Translate(err)
+}
+
+// An ImportedMailToken is a one-time token that the original sent before its database was imported.
+type ImportedMailToken struct {
+	JTI                 string
+	UserID              int64
+	Kind                string
+	IssuedAt, ExpiresAt time.Time
+}
+
+// importedKind is the kind of an imported token in the table of tokens, where it stands when it was used, until it expires.
+func (t *ImportedMailToken) importedKind() string { return "imported " + t.Kind }
+
+// ImportedMailTokenUsable reports whether UseImportedMailToken would succeed: the token is unknown here, it was issued before
+// the last import, and no token of its kind was used since.
+func (q queries) ImportedMailTokenUsable(ctx context.Context, t ImportedMailToken) (bool, error) {
+	last, err := q.LastImport(ctx)
+	if errors.Is(err, ErrNotFound) || err == nil && t.IssuedAt.After(last.FinishedAt) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	known, err := q.idb.NewSelect().Table("mail_tokens").WhereGroup(" AND ", func(s *bun.SelectQuery) *bun.SelectQuery {
+		return s.Where("jti = ?", t.JTI).WhereOr("user_id = ? AND kind IN (?, ?) AND used_at IS NOT NULL", t.UserID, t.Kind, t.importedKind())
+	}).Exists(ctx)
+	return err == nil && !known, Translate(err)
+}
+
+// UseImportedMailToken spends a token of the original, once, and with it the user's own tokens of the kind.
+func (tx *Tx) UseImportedMailToken(ctx context.Context, t ImportedMailToken) (bool, error) {
+	usable, err := tx.ImportedMailTokenUsable(ctx, t)
+	if err != nil || !usable {
+		return false, err
+	}
+	now := tx.Now().UnixMilli()
+	row := map[string]any{
+		// Kept longer than any leeway in the reading of the expiry, after which nobody accepts it anyway.
+		"jti": t.JTI, "user_id": t.UserID, "kind": t.importedKind(), "expires_at": t.ExpiresAt.Add(time.Hour).UnixMilli(), "used_at": now,
+	}
+	r, err := tx.NewInsert().Model(&row).Table("mail_tokens").On("CONFLICT (jti) DO NOTHING").Exec(ctx)
+	if err != nil {
+		return false, Translate(err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n != 1 {
+		return false, err
+	}
+	_, err = tx.NewUpdate().Table("mail_tokens").Set("used_at = ?", now).Where("user_id = ?", t.UserID).Where("kind = ?", t.Kind).
+		Where("used_at IS NULL").Exec(ctx)
+	return err == nil, Translate(err)
 }
 
 // networksKept is how many networks are remembered of an account, those it was signed in from last.

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"time"
 
 	"barong/db"
 	"barong/internal/fault"
@@ -17,6 +18,25 @@ type MailToken struct {
 	ID    string // claim jti
 	Email string
 	UID   string // empty in tokens of the original
+
+	IssuedAt, ExpiresAt time.Time // zero IssuedAt if it tells none
+	KeyID               string    // in the header; the original names none
+}
+
+// imported is the token as one of the original's, if it may be one. Whose sessions were ended here, by a new password for
+// one, has no use for older links any more.
+func (t *MailToken) imported(user *db.User, kind TokenKind) (db.ImportedMailToken, bool) {
+	return db.ImportedMailToken{JTI: t.ID, UserID: user.ID, Kind: string(kind), IssuedAt: t.IssuedAt, ExpiresAt: t.ExpiresAt},
+		t.KeyID == "" && !t.IssuedAt.IsZero() && user.SessionEpoch == 0
+}
+
+// redeem spends a token: one of this program, or one that the original sent before its database was imported.
+func (u *Unit) redeem(ctx context.Context, token MailToken, user *db.User, kind TokenKind) (bool, error) {
+	used, err := u.UseMailToken(ctx, token.ID, user.ID, string(kind))
+	if t, old := token.imported(user, kind); old && err == nil && !used {
+		return u.UseImportedMailToken(ctx, t)
+	}
+	return used, err
 }
 
 // ResetPassword gives the owner of a reset token a new password and ends their sessions. It opens none: the second factor,
@@ -57,6 +77,9 @@ func (s *Service) resettable(ctx context.Context, token MailToken) (*db.User, er
 		return nil, ErrSpent
 	}
 	usable, err := s.DB.MailTokenUsable(ctx, token.ID, user.ID, string(Reset))
+	if t, old := token.imported(user, Reset); old && err == nil && !usable {
+		usable, err = s.DB.ImportedMailTokenUsable(ctx, t)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +96,7 @@ func (u *Unit) resetPassword(ctx context.Context, user *db.User, c Client, token
 	if err := notClosed(user); err != nil {
 		return err
 	}
-	latest, err := u.UseMailToken(ctx, token.ID, user.ID, string(Reset))
+	latest, err := u.redeem(ctx, token, user, Reset)
 	if err != nil {
 		return err
 	}
@@ -143,7 +166,7 @@ func (u *Unit) confirmEmail(ctx context.Context, user *db.User, epoch int64, c C
 	if user.Epoch() != epoch { // the session would be born dead
 		return fault.New(fault.Unavailable).Because(errors.New("the user's sessions were ended meanwhile"))
 	}
-	latest, err := u.UseMailToken(ctx, token.ID, user.ID, string(Confirmation))
+	latest, err := u.redeem(ctx, token, user, Confirmation)
 	if err != nil {
 		return err
 	}

@@ -315,7 +315,10 @@ func (m *Module) verifyMailToken(token string, kind account.TokenKind) (account.
 	if refused := (*keys.Error)(nil); errors.As(err, &refused) {
 		err = fault.New(fault.BadToken + "." + fault.Code(refused.Cause)).Because(err)
 	}
-	return account.MailToken{ID: claims.ID, Email: claims.Email, UID: claims.UID}, err
+	return account.MailToken{
+		ID: claims.ID, Email: claims.Email, UID: claims.UID,
+		IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt, KeyID: claims.KeyID,
+	}, err
 }
 
 // step is the grain of time in which an answer tells nothing: far longer than what a mail or an audit row takes.

@@ -60,16 +60,24 @@ func (i importCommand) Run(p *program) error {
 	if strings.HasPrefix(export, "http://") || strings.HasPrefix(export, "https://") {
 		export, address = "", cmp.Or(address, export)
 	}
-	token, _ := c.Lookup("BARONG_VAULT_TOKEN")
+	token, err := lookupSecret(c, "BARONG_VAULT_TOKEN")
+	if err != nil {
+		return err
+	}
 	secrets, err := importer.NewSecrets(export, i.TOTP, address, token, i.VaultApp)
 	if err != nil {
 		return err
 	}
 	base := i.SecretKeyBase
 	if base == "" {
-		base, _ = c.Lookup("SECRET_KEY_BASE")
+		if base, err = lookupSecret(c, "SECRET_KEY_BASE"); err != nil {
+			return err
+		}
 	}
-	password, _ := c.Lookup("BARONG_MYSQL_PASSWORD")
+	password, err := lookupSecret(c, "BARONG_MYSQL_PASSWORD")
+	if err != nil {
+		return err
+	}
 	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}
 	o := importer.Options{
 		Source: i.Source, Stdin: p.stdin, MySQLPassword: password, Secrets: secrets, SecretKeyBase: base, MySQLZone: zone, Account: &rules,
@@ -101,6 +109,22 @@ func (i importCommand) Run(p *program) error {
 		return errReports
 	}
 	return nil
+}
+
+// lookupSecret reads a variable, or the file that the variable of the same name and _FILE names.
+func lookupSecret(c *config.Config, name string) (string, error) {
+	if v, _ := c.Lookup(name); v != "" {
+		return strings.TrimSpace(v), nil
+	}
+	path, _ := c.Lookup(name + "_FILE")
+	if path == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", config.Bad(name+"_FILE", path, "a file that can be read: "+oneLine(err))
+	}
+	return strings.TrimSpace(string(text)), nil
 }
 
 // run imports, or pretends to.

@@ -320,7 +320,7 @@ func (s *Store) URL(key string) string {
 	}
 	if s.Local() {
 		expires := s.o.Now().Add(s.o.URLLife).Unix()
-		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, key, expires, s.sign(key, expires))
+		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, s.sign(key, expires))
 	}
 	address, err := s.bucket.SignedURL(context.Background(), key, &blob.SignedURLOptions{Expiry: s.o.URLLife})
 	if err != nil { // signing calls nobody: only a broken key can be the reason
@@ -383,10 +383,13 @@ func typeOf(head []byte) (contentType, extension string) {
 	return contentType, canonical(strings.TrimPrefix(detected.Extension(), "."))
 }
 
+// ImportedFolder begins the keys of files that the original stored.
+const ImportedFolder = "uploads/document/upload/"
+
 // ImportedKey is the key of a file that the original stored for a document, or empty for a name that it gives none. The
 // name is the one in the document's row: the client's, with all but word characters, ".", "-" and "+" replaced.
 func ImportedKey(documentID int64, name string) string {
-	key := fmt.Sprintf("uploads/document/upload/%d/%s", documentID, name)
+	key := fmt.Sprintf("%s%d/%s", ImportedFolder, documentID, name)
 	if !isKey(key) {
 		return ""
 	}

@@ -225,8 +225,8 @@ func (m *mapper) secondFactor(u *db.User) error {
 
 // opened is a column in clear; what does not open is noted, and nil.
 func (m *mapper) opened(table, column string, r *row, id int64) (*string, error) {
-	v, err := m.unsealed(r, column)
-	if err == nil && v == nil && r.text(column+"_encrypted") != "" {
+	v, ok, err := m.unsealed(r, column)
+	if err == nil && !ok {
 		m.report.add("sealed_unreadable", item{"table": table, "id": id, "column": column})
 	}
 	return v, err

@@ -390,20 +390,19 @@ type opener struct {
 // errBase says that the secret key base is missing, or another's.
 var errBase = errors.New("the columns of names, numbers and addresses are sealed, as since 2.6: give the original's SECRET_KEY_BASE by --secret-key-base")
 
-// open returns nil for a value that does not open although others did.
-func (o *opener) open(sealed string) (*string, error) {
+// open reports false for a value that does not open although others did. What it opens may be nil.
+func (o *opener) open(sealed string) (plain *string, ok bool, err error) {
 	if o.base == "" {
-		return nil, errBase
+		return nil, false, errBase
 	}
-	plain, ok := o.try(sealed)
-	if ok {
+	if plain, ok = o.try(sealed); ok {
 		o.opened = true
-		return plain, nil
+		return plain, true, nil
 	}
 	if !o.opened {
-		return nil, fmt.Errorf("the secret key base that was given does not open the first sealed value: %w", errBase)
+		return nil, false, fmt.Errorf("the secret key base that was given does not open the first sealed value: %w", errBase)
 	}
-	return nil, nil
+	return nil, false, nil
 }
 
 func (o *opener) try(sealed string) (*string, bool) {

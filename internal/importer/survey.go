@@ -556,7 +556,7 @@ func profileState(r *row) (state int, kind string) {
 
 // phoneNumber is a phone's number in digits.
 func (s *survey) phoneNumber(r *row) (string, error) {
-	number, err := s.unsealed(r, "number")
+	number, _, err := s.unsealed(r, "number")
 	if err != nil || number == nil {
 		return "", err
 	}
@@ -568,14 +568,14 @@ func (s *survey) phoneNumber(r *row) (string, error) {
 	}, *number), nil
 }
 
-// unsealed is a column that 2.6 seals, and older releases do not. What does not open is nil.
-func (s *survey) unsealed(r *row, column string) (*string, error) {
+// unsealed is a column that 2.6 seals, and older releases do not; false says that it does not open.
+func (s *survey) unsealed(r *row, column string) (v *string, ok bool, err error) {
 	if r.has(column) {
-		return r.optional(column), nil
+		return r.optional(column), true, nil
 	}
 	sealed := r.text(column + "_encrypted")
 	if sealed == "" {
-		return nil, nil
+		return nil, true, nil
 	}
 	return s.opener.open(sealed)
 }

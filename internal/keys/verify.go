@@ -87,6 +87,8 @@ type Claims struct {
 	Level      int
 	ReferralID *int64
 	ResetToken string
+
+	KeyID string // in the header; empty for a token of the original, which names no key
 }
 
 // Verify accepts a compact token that a live key of the set signed and that is as want says at now; otherwise the error is
@@ -100,7 +102,7 @@ func (s *Set) Verify(token string, want Expect, now time.Time) (Claims, error) {
 	}
 	parser := jwt.NewParser(jwt.WithValidMethods(methods), jwt.WithoutClaimsValidation(), jwt.WithJSONNumber(), jwt.WithStrictDecoding())
 	claims := jwt.MapClaims{}
-	_, err = parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) {
+	parsed, err := parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) {
 		return jwt.VerificationKeySet{Keys: candidates}, nil
 	})
 	switch {
@@ -109,7 +111,9 @@ func (s *Set) Verify(token string, want Expect, now time.Time) (Claims, error) {
 	case err != nil:
 		return Claims{}, &Error{CauseSignature, err}
 	}
-	return judge(claims, want, now)
+	out, err := judge(claims, want, now)
+	out.KeyID, _ = parsed.Header["kid"].(string)
+	return out, err
 }
 
 // candidates reads the header of token and returns the keys that may have signed it, with the one method they allow. It
