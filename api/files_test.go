@@ -21,7 +21,7 @@ import (
 // local opens a store of files in a folder of e.
 func local(t *testing.T, e *apitest.Env) *blob.Store {
 	t.Helper()
-	s, err := blob.Open(t.Context(), blob.Options{
+	s, err := blob.Open(blob.Options{
 		Provider: blob.Local, Folder: filepath.Join(e.Folder, "files"), Key: bytes.Repeat([]byte("k"), 32), Path: "/" + apitest.Prefix + "/files/",
 		Extensions: []string{"png", "pdf"}, MinSize: 1, MaxSize: 11 << 20, URLLife: time.Minute, Now: e.Clock.Now,
 	})
@@ -209,7 +209,7 @@ func TestStalledDownloads(t *testing.T) {
 // TestFilesElsewhere holds that nothing is served of a store that serves by itself.
 func TestFilesElsewhere(t *testing.T) {
 	t.Parallel()
-	s, err := blob.Open(t.Context(), blob.Options{
+	s, err := blob.Open(blob.Options{
 		Provider: blob.AWS, Bucket: "b", AccessKey: "a", SecretKey: "s", Region: "eu-west-1", Extensions: []string{"png"}, MaxSize: 1, URLLife: time.Minute,
 	})
 	if err != nil {

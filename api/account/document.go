@@ -3,7 +3,6 @@ package account
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +16,7 @@ import (
 // Files keep what is uploaded. blob.Store does.
 type Files interface {
 	Inspect(name string, size int64, head []byte) (contentType string, codes []fault.Code)
-	Put(ctx context.Context, documentID int64, name string, r io.Reader) (blob.File, error)
+	Put(ctx context.Context, documentID int64, name string, content blob.Content) (blob.File, error)
 	Delete(ctx context.Context, key string) error
 	URL(key string) string
 }

@@ -50,7 +50,7 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*management.Options)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := blob.Open(t.Context(), blob.Options{
+	files, err := blob.Open(blob.Options{
 		Provider: blob.Local, Folder: b.folder, Key: bytes.Repeat([]byte("k"), 32), Path: "/" + apitest.Prefix + "/files/",
 		Extensions: []string{"jpg", "png", "pdf"}, MinSize: 1, MaxSize: 4096, URLLife: time.Minute, Now: e.Clock.Now,
 	})

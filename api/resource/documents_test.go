@@ -239,11 +239,11 @@ type upset struct {
 	puts int
 }
 
-func (f *upset) Put(ctx context.Context, id int64, name string, r io.Reader) (blob.File, error) {
+func (f *upset) Put(ctx context.Context, id int64, name string, content blob.Content) (blob.File, error) {
 	if f.puts++; f.puts == 2 {
 		return blob.File{}, fault.Plain(422, "Connection error")
 	}
-	return f.Store.Put(ctx, id, name, r)
+	return f.Store.Put(ctx, id, name, content)
 }
 
 func TestDocumentStoreFails(t *testing.T) {
@@ -302,9 +302,9 @@ type stuck struct {
 	goOn chan struct{}
 }
 
-func (f *stuck) Put(ctx context.Context, id int64, name string, r io.Reader) (blob.File, error) {
+func (f *stuck) Put(ctx context.Context, id int64, name string, content blob.Content) (blob.File, error) {
 	<-f.goOn
-	return f.Store.Put(ctx, id, name, r)
+	return f.Store.Put(ctx, id, name, content)
 }
 
 // TestUploadsInLine holds how many uploads of one user run and wait at the same time.

@@ -236,6 +236,6 @@ func (m *Module) storeFile(ctx context.Context, id int64, file *multipart.FileHe
 	}
 	defer content.Close()
 	name = blob.Name(file.Filename)
-	stored, err = m.Files.Put(ctx, id, name, content)
+	stored, err = m.Files.Put(ctx, id, name, io.NewSectionReader(content, 0, file.Size))
 	return stored, name, err
 }

@@ -62,7 +62,7 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*resource.Options)) *be
 		t.Fatal(err)
 	}
 	b := &bench{env: e, texts: filepath.Join(t.TempDir(), "outbox")}
-	b.files, err = blob.Open(t.Context(), blob.Options{
+	b.files, err = blob.Open(blob.Options{
 		Provider: blob.Local, Folder: filepath.Join(e.Folder, "files"), Key: bytes.Repeat([]byte("k"), 32), Path: "/" + apitest.Prefix + "/files/",
 		Extensions: []string{"jpg", "jpeg", "png", "pdf"}, MinSize: 1, MaxSize: maxUpload, URLLife: time.Minute, Now: e.Clock.Now,
 	})

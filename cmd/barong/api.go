@@ -278,7 +278,7 @@ func (v *server) openSMS() (sms.Provider, error) {
 }
 
 func (v *server) openFiles() (*blob.Store, error) {
-	files, err := openStore(v.ctx, v.config, v.box, v.log)
+	files, err := openStore(v.config, v.box, v.log)
 	if err != nil {
 		return nil, err
 	}

@@ -226,7 +226,7 @@ func (i importCommand) files(p *program, c *config.Config) (exists func(context.
 	if err != nil {
 		return nil, done, err
 	}
-	store, err := openStore(p.ctx, c, box, nil)
+	store, err := openStore(c, box, nil)
 	if err != nil {
 		return nil, done, err
 	}

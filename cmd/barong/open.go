@@ -179,8 +179,8 @@ func openServices(c *config.Config) (management.Config, error) {
 }
 
 // openStore opens the store of files.
-func openStore(ctx context.Context, c *config.Config, box *secret.Box, log *slog.Logger) (*blob.Store, error) {
-	files, err := blob.Open(ctx, blob.Options{
+func openStore(c *config.Config, box *secret.Box, log *slog.Logger) (*blob.Store, error) {
+	files, err := blob.Open(blob.Options{
 		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
 		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
 		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Path: "/" + c.APIPrefix + "/files/", Log: log,

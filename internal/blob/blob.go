@@ -7,7 +7,6 @@
 package blob
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -19,7 +18,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -32,9 +30,6 @@ import (
 	"barong/internal/patience"
 
 	"github.com/gabriel-vasile/mimetype"
-	"gocloud.dev/blob"
-	"gocloud.dev/blob/fileblob"
-	"gocloud.dev/gcerrors"
 )
 
 // Providers.
@@ -76,7 +71,30 @@ type Options struct {
 // A Store keeps files. Safe for concurrent use; Close it.
 type Store struct {
 	o      Options
-	bucket *blob.Bucket
+	bucket bucket
+}
+
+// A bucket keeps files by their keys. ErrNotFound is how each of them says that there is no such file.
+type bucket interface {
+	// put stores a file whole or not at all.
+	put(ctx context.Context, key, contentType string, content Content) error
+	get(ctx context.Context, key string) (size int64, content io.ReadCloser, err error)
+	stat(ctx context.Context, key string) error
+	remove(ctx context.Context, key string) error
+	close()
+}
+
+// Headers that a file is handed out with by a store that this process does not serve.
+const (
+	disposition  = "attachment"
+	cacheControl = "private, no-store"
+)
+
+// Content is what is to be stored: of a size that is known, and to be read more than once. A *bytes.Reader and an
+// *io.SectionReader are such.
+type Content interface {
+	io.ReaderAt
+	Size() int64
 }
 
 // A File is what was stored.
@@ -86,8 +104,8 @@ type File struct {
 	Size        int64
 }
 
-// Open opens a store. It contacts nobody but, for keys of the machine, the machine's own service.
-func Open(ctx context.Context, o Options) (*Store, error) {
+// Open opens a store. It contacts nobody: with AWS and empty keys, the machine is asked for its own at the first need.
+func Open(o Options) (*Store, error) {
 	o.Provider = strings.ToLower(o.Provider)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -112,9 +130,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	case Local:
 		s.bucket, err = openFolder(o)
 	case AWS, Google, AliCloud:
-		s.bucket, err = openS3(ctx, o)
+		s.bucket, err = openS3(o)
 	case Azure:
-		s.bucket, err = openAzure(ctx, o)
+		s.bucket, err = openAzure(o)
 	default:
 		err = fmt.Errorf("no provider %q", o.Provider)
 	}
@@ -124,23 +142,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-func openFolder(o Options) (*blob.Bucket, error) {
-	if len(o.Key) < sha256.Size {
-		return nil, errors.New("no key to sign addresses with")
-	}
-	if !strings.HasPrefix(o.Path, "/") || !strings.HasSuffix(o.Path, "/") {
-		return nil, fmt.Errorf("%q is no path for addresses", o.Path)
-	}
-	if err := os.MkdirAll(o.Folder, 0o700); err != nil {
-		return nil, err
-	}
-	return fileblob.OpenBucket(o.Folder, &fileblob.Options{
-		NoTempDir: true, DirFileMode: 0o700, Metadata: fileblob.MetadataDontWrite,
-	})
-}
-
 // Close lets go of the store's connections.
-func (s *Store) Close() error { return s.bucket.Close() }
+func (s *Store) Close() error {
+	s.bucket.close()
+	return nil
+}
 
 // Local reports whether this process itself serves the files.
 func (s *Store) Local() bool { return s.o.Provider == Local }
@@ -192,83 +198,48 @@ func (s *Store) tooLarge() []fault.Code {
 	return []fault.Code{fault.Code("upload.File size should be less than " + humanSize(s.o.MaxSize)), blank}
 }
 
-// Put stores a file of a document, reading no more of it than may be stored. The error is the fault of a refusal (see
-// Inspect), or 422 "Connection error" when the store cannot be reached; nothing is stored then.
-func (s *Store) Put(ctx context.Context, documentID int64, name string, r io.Reader) (File, error) {
+// Put stores a file of a document. The error is the fault of a refusal (see Inspect), or 422 "Connection error" when the
+// store cannot be reached; nothing is stored then. The content is not read any more when Put has returned.
+func (s *Store) Put(ctx context.Context, documentID int64, name string, content Content) (File, error) {
 	defer patience.Outside(ctx)()
 	if documentID <= 0 {
 		return File{}, fmt.Errorf("store file: document %d", documentID)
 	}
-	head := make([]byte, HeadSize)
-	n, err := io.ReadFull(r, head)
-	whole := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-	if err != nil && !whole {
+	head := make([]byte, min(HeadSize, content.Size()))
+	if _, err := content.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return File{}, fmt.Errorf("read upload: %w", err)
 	}
-	head = head[:n]
-	size := int64(n)
-	if !whole {
-		size = max(size, s.o.MinSize) // not known yet: judged at the end
-	}
-	contentType, extension, codes := s.inspect(name, size, head)
+	contentType, extension, codes := s.inspect(name, content.Size(), head)
 	if codes != nil {
 		return File{}, fault.Invalid(codes...)
 	}
 	random := make([]byte, 16)
 	rand.Read(random)
-	f := File{Key: fmt.Sprintf("%d/%x.%s", documentID, random, extension), ContentType: contentType}
-
-	ctx, abort := context.WithCancel(ctx)
-	defer abort()
-	source := &source{r: io.MultiReader(bytes.NewReader(head), r), least: s.o.MinSize, most: s.o.MaxSize, abort: abort}
-	err = s.bucket.Upload(ctx, f.Key, source, &blob.WriterOptions{
-		ContentType: contentType, ContentDisposition: "attachment", CacheControl: "private, no-store",
-		// One part for most files: not every store that speaks S3 takes several.
-		BufferSize: int(min(s.o.MaxSize+1, 16<<20)),
-	})
+	f := File{Key: fmt.Sprintf("%d/%x.%s", documentID, random, extension), ContentType: contentType, Size: content.Size()}
+	upload := &upload{Content: content}
+	err := s.bucket.put(ctx, f.Key, contentType, upload)
 	switch {
-	case errors.Is(source.err, errTooLarge):
-		return File{}, fault.Invalid(s.tooLarge()...)
-	case errors.Is(source.err, errTooSmall):
-		return File{}, fault.Invalid(s.tooSmall()...)
-	case source.err != nil:
-		return File{}, fmt.Errorf("read upload: %w", source.err)
+	case upload.err != nil:
+		return File{}, fmt.Errorf("read upload: %w", upload.err)
 	case err != nil:
 		return File{}, unreachable(err)
 	}
-	f.Size = source.n
 	return f, nil
 }
 
-var errTooLarge, errTooSmall = errors.New("blob: too large"), errors.New("blob: too small")
-
-// A source reads an upload for a store. When it fails, by itself or for its size, it ends the context of the storing:
-// that is what keeps every kind of store from keeping half a file.
-type source struct {
-	r           io.Reader
-	n           int64
-	least, most int64
-	abort       func()
-	err         error
+// An upload is content that keeps the error of reading it: the client is to blame for that, and not the store.
+type upload struct {
+	Content
+	err error
 }
 
-func (s *source) Read(p []byte) (int, error) {
-	if s.err != nil {
-		return 0, s.err
+func (u *upload) ReadAt(p []byte, off int64) (int, error) {
+	n, err := u.Content.ReadAt(p, off)
+	if err == io.EOF && off+int64(n) < u.Size() {
+		err = io.ErrUnexpectedEOF
 	}
-	n, err := s.r.Read(p)
-	s.n += int64(n)
-	switch {
-	case s.n > s.most:
-		s.err = errTooLarge
-	case err == io.EOF && s.n < s.least:
-		s.err = errTooSmall
-	case err != nil && err != io.EOF:
-		s.err = err
-	}
-	if s.err != nil {
-		s.abort()
-		return 0, s.err
+	if err != nil && err != io.EOF {
+		u.err = err
 	}
 	return n, err
 }
@@ -283,7 +254,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if !isKey(key) {
 		return ErrNotFound
 	}
-	if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+	if err := s.bucket.remove(ctx, key); err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("delete file: %w", err)
 	}
 	return nil
@@ -294,14 +265,14 @@ func (s *Store) Open(ctx context.Context, key string) (File, io.ReadCloser, erro
 	if !isKey(key) {
 		return File{}, nil, ErrNotFound
 	}
-	r, err := s.bucket.NewReader(ctx, key, nil)
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	size, content, err := s.bucket.get(ctx, key)
+	if errors.Is(err, ErrNotFound) {
 		return File{}, nil, ErrNotFound
 	}
 	if err != nil {
 		return File{}, nil, fmt.Errorf("open file: %w", err)
 	}
-	return File{Key: key, ContentType: contentTypes(extensionOf(key)), Size: r.Size()}, r, nil
+	return File{Key: key, ContentType: contentTypes(extensionOf(key)), Size: size}, content, nil
 }
 
 // Exists reports whether there is such a file.
@@ -309,7 +280,11 @@ func (s *Store) Exists(ctx context.Context, key string) (bool, error) {
 	if !isKey(key) {
 		return false, nil
 	}
-	return s.bucket.Exists(ctx, key)
+	err := s.bucket.stat(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // URL is an address that hands the file out until its life is over: the provider's own, or a path below Options.Path that
@@ -318,12 +293,13 @@ func (s *Store) URL(key string) string {
 	if !isKey(key) {
 		return ""
 	}
-	if s.Local() {
+	cloud, ok := s.bucket.(*remote)
+	if !ok {
 		expires := s.o.Now().Add(s.o.URLLife).Unix()
 		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, s.sign(key, expires))
 	}
-	address, err := s.bucket.SignedURL(context.Background(), key, &blob.SignedURLOptions{Expiry: s.o.URLLife})
-	if err != nil { // signing calls nobody: only a broken key can be the reason
+	address, err := cloud.presign(context.Background(), key, s.o.URLLife)
+	if err != nil { // the machine has no keys
 		s.o.Log.Error("a file's address cannot be signed", "error", err)
 		return ""
 	}
@@ -472,13 +448,13 @@ func humanSize(n int64) string {
 	return text + " " + unit
 }
 
-// endpoint reads an address of a provider's; "example.com" is https.
 // CheckEndpoint says what is wrong with the address of a store. The error has nothing of it.
 func CheckEndpoint(address string) error {
 	_, err := endpoint(address)
 	return err
 }
 
+// endpoint reads an address of a provider's; "example.com" is https.
 func endpoint(address string) (*url.URL, error) {
 	if !strings.Contains(address, "://") {
 		address = "https://" + address

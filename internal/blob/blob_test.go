@@ -2,23 +2,18 @@ package blob
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
-	"fmt"
 	"image"
 	"image/jpeg"
 	"image/png"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"barong/internal/fault"
@@ -53,7 +48,7 @@ func options(t testing.TB) Options {
 
 func open(t testing.TB, o Options) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), o)
+	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,9 +78,12 @@ func stores(t *testing.T, f func(t *testing.T, o Options)) {
 			c := newCloud(t)
 			o := options(t)
 			o.Provider, o.Endpoint, o.PathStyle = strings.ToUpper(provider), c.URL, true
-			o.Bucket, o.AccessKey, o.SecretKey = "kyc", "AK", "c2VjcmV0"
+			o.Bucket, o.AccessKey, o.SecretKey = "kyc", accessKey, secretKey
 			f(t, o)
 			for _, r := range c.seen() {
+				if r.URL.RawQuery != "" {
+					continue // a signed address
+				}
 				auth := r.Header.Get("Authorization")
 				if !strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=AK/") || strings.Contains(auth, "accept-encoding") ||
 					!strings.HasPrefix(r.URL.Path, "/kyc/") {
@@ -97,82 +95,17 @@ func stores(t *testing.T, f func(t *testing.T, o Options)) {
 	t.Run("azure", func(t *testing.T) {
 		c := newCloud(t)
 		o := options(t)
-		o.Provider, o.Endpoint, o.Bucket, o.AccessKey, o.SecretKey = "Azure", c.URL, "kyc", "account", "c2VjcmV0"
+		o.Provider, o.Endpoint, o.Bucket, o.AccessKey, o.SecretKey = "Azure", c.URL, "kyc", accessKey, secretKey
 		f(t, o)
 		for _, r := range c.seen() {
-			if auth := r.Header.Get("Authorization"); !strings.HasPrefix(auth, "SharedKey account:") || !strings.HasPrefix(r.URL.Path, "/kyc/") {
+			if r.URL.RawQuery != "" {
+				continue // a signed address
+			}
+			if auth := r.Header.Get("Authorization"); !strings.HasPrefix(auth, "SharedKey AK:") || !strings.HasPrefix(r.URL.Path, "/kyc/") {
 				t.Errorf("%s %s: %s", r.Method, r.URL.Path, auth)
 			}
 		}
 	})
-}
-
-// cloud is a stand-in for the HTTP interfaces of S3 and Azure, as far as a store uses them.
-type cloud struct {
-	*httptest.Server
-	mu       sync.Mutex
-	objects  map[string][]byte
-	headers  map[string]http.Header
-	requests []*http.Request
-	broken   bool
-}
-
-func newCloud(t *testing.T) *cloud {
-	c := &cloud{objects: map[string][]byte{}, headers: map[string]http.Header{}}
-	c.Server = httptest.NewServer(c)
-	t.Cleanup(c.Close)
-	return c
-}
-
-func (c *cloud) seen() []*http.Request {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.requests)
-}
-
-func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.requests = append(c.requests, r)
-	key := r.URL.Path
-	switch {
-	case c.broken:
-		w.WriteHeader(http.StatusForbidden)
-	case err != nil:
-		w.WriteHeader(http.StatusBadRequest)
-	case r.Method == http.MethodPut && r.URL.Query().Get("comp") == "block": // Azure's parts; one is all there is
-		c.objects[key+"?block"] = body
-		w.WriteHeader(http.StatusCreated)
-	case r.Method == http.MethodPut:
-		if r.URL.Query().Get("comp") == "blocklist" {
-			body = c.objects[key+"?block"]
-		}
-		c.objects[key], c.headers[key] = body, r.Header
-		w.Header().Set("ETag", `"1"`)
-		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
-		if r.Header.Get("x-ms-version") != "" {
-			w.WriteHeader(http.StatusCreated)
-		}
-	case c.objects[key] == nil:
-		w.Header().Set("x-ms-error-code", "BlobNotFound")
-		w.WriteHeader(http.StatusNotFound)
-		fmt.Fprint(w, `<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>`)
-	case r.Method == http.MethodDelete:
-		delete(c.objects, key)
-		if r.Header.Get("x-ms-version") != "" {
-			w.WriteHeader(http.StatusAccepted)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		w.Header().Set("ETag", `"1"`)
-		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
-		w.Header().Set("Content-Length", fmt.Sprint(len(c.objects[key])))
-		if r.Method == http.MethodGet {
-			w.Write(c.objects[key])
-		}
-	}
 }
 
 func TestPutOpenDelete(t *testing.T) {
@@ -192,7 +125,7 @@ func TestPutOpenDelete(t *testing.T) {
 			{"a.jpg", "pdf", "application/pdf", pdf},
 			{"a.pdf", "png", "image/png", pngFile},
 		} {
-			f, err := s.Put(t.Context(), 42, c.name, iotest.HalfReader(bytes.NewReader(c.content)))
+			f, err := s.Put(t.Context(), 42, c.name, bytes.NewReader(c.content))
 			if err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
@@ -253,9 +186,15 @@ func TestRefusals(t *testing.T) {
 			t.Error("a document without id")
 		}
 		// What fails half-way leaves nothing behind, whoever is to blame.
-		broken := io.MultiReader(bytes.NewReader(pdf), bytes.NewReader(make([]byte, 5000)), iotest.ErrReader(errors.New("gone")))
-		if _, err := s.Put(t.Context(), 1, "a.pdf", broken); err == nil || errors.As(err, new(*fault.Error)) {
-			t.Errorf("broken upload: %v", err)
+		for _, c := range []*broken{{5000, errGone}, {5000, io.EOF}, {0, errGone}} {
+			if _, err := s.Put(t.Context(), 1, "a.pdf", c); err == nil || errors.As(err, new(*fault.Error)) {
+				t.Errorf("broken upload: %v", err)
+			}
+		}
+		if _, err := s.Put(t.Context(), 1, "a.pdf", &broken{10 << 10, errGone}); err != nil {
+			t.Error(err) // the same, whole
+		} else if s.Local() {
+			os.RemoveAll(filepath.Join(o.Folder, "1"))
 		}
 		if s.Local() {
 			filepath.WalkDir(o.Folder, func(path string, d os.DirEntry, err error) error {
@@ -268,17 +207,58 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+var errGone = errors.New("gone")
+
+// broken is a PDF of 10 KB of which only so many bytes can be read.
+type broken struct {
+	readable int
+	err      error
+}
+
+func (*broken) Size() int64 { return 10 << 10 }
+
+func (b *broken) ReadAt(p []byte, off int64) (int, error) {
+	whole := append(slices.Clone(pdf), make([]byte, 10<<10)...)
+	n := copy(p, whole[min(int(off), b.readable):b.readable])
+	if n < len(p) {
+		return n, b.err
+	}
+	return n, nil
+}
+
 func TestNothingIsStoredHalf(t *testing.T) {
 	c := newCloud(t)
 	o := options(t)
 	o.Provider, o.Endpoint, o.PathStyle, o.Bucket, o.AccessKey, o.SecretKey, o.MaxSize = AWS, c.URL, true, "kyc", "AK", "s", 10<<10
 	s := open(t, o)
-	if _, err := s.Put(t.Context(), 1, "a.pdf", io.MultiReader(bytes.NewReader(pdf), bytes.NewReader(make([]byte, 1<<20)))); err == nil {
+	if _, err := s.Put(t.Context(), 1, "a.pdf", bytes.NewReader(append(slices.Clone(pdf), make([]byte, 1<<20)...))); err == nil {
 		t.Error("stored")
+	}
+	if _, err := s.Put(t.Context(), 1, "a.pdf", &broken{5000, errGone}); err == nil {
+		t.Error("stored")
+	}
+	// Nor of what cannot be read again: the sum of a file is known, and then its end is lost.
+	lost := &losing{broken: broken{10 << 10, errGone}}
+	if _, err := s.Put(t.Context(), 1, "a.pdf", lost); err == nil || errors.As(err, new(*fault.Error)) {
+		t.Errorf("a lost end: %v", err)
 	}
 	if len(c.objects) != 0 {
 		t.Errorf("%d objects", len(c.objects))
 	}
+}
+
+// losing can be read once.
+type losing struct {
+	broken
+	once bool
+}
+
+func (l *losing) ReadAt(p []byte, off int64) (int, error) {
+	n, err := l.broken.ReadAt(p, off)
+	if l.once = l.once || off+int64(n) == l.Size(); l.once {
+		l.readable = 5000
+	}
+	return n, err
 }
 
 func TestUnreachableStore(t *testing.T) {
@@ -374,6 +354,10 @@ func TestCloudAddresses(t *testing.T) {
 		query  []string
 	}{
 		{Options{Provider: AWS}, "https://kyc.s3.us-east-1.amazonaws.com/" + key + "?", []string{"X-Amz-Expires=120", "X-Amz-Signature="}},
+		{Options{Provider: AWS, Region: "cn-north-1"}, "https://kyc.s3.cn-north-1.amazonaws.com.cn/" + key + "?", nil},
+		{Options{Provider: AWS, Bucket: "kyc.example.com"}, "https://s3.us-east-1.amazonaws.com/kyc.example.com/" + key + "?", nil},
+		{Options{Provider: AWS, Endpoint: "https://10.0.0.1/store/"}, "https://10.0.0.1/store/kyc/" + key + "?", nil},
+		{Options{Provider: Azure, Endpoint: "http://127.0.0.1:10000/AK"}, "http://127.0.0.1:10000/AK/kyc/" + url.PathEscape(key) + "?", nil},
 		{Options{Provider: AWS, Region: "eu-west-3", PathStyle: true}, "https://s3.eu-west-3.amazonaws.com/kyc/" + key + "?", []string{"eu-west-3"}},
 		{Options{Provider: AWS, Endpoint: "minio.example:9000", PathStyle: true}, "https://minio.example:9000/kyc/" + key + "?", nil},
 		{Options{Provider: Google}, "https://storage.googleapis.com/kyc/" + key + "?", []string{"X-Amz-Expires=120", "X-Amz-SignedHeaders=host&"}},
@@ -382,7 +366,7 @@ func TestCloudAddresses(t *testing.T) {
 	} {
 		base := options(t)
 		c.o.Extensions, c.o.MinSize, c.o.MaxSize, c.o.URLLife = base.Extensions, base.MinSize, base.MaxSize, 2*time.Minute
-		c.o.Bucket, c.o.AccessKey, c.o.SecretKey = "kyc", "AK", "c2VjcmV0"
+		c.o.Bucket, c.o.AccessKey, c.o.SecretKey = cmp.Or(c.o.Bucket, "kyc"), accessKey, secretKey
 		s := open(t, c.o)
 		address := s.URL(key)
 		if !strings.HasPrefix(address, c.prefix) {
@@ -414,7 +398,13 @@ func TestOpenRefuses(t *testing.T) {
 		"half a key": func(o *Options) {
 			o.Provider, o.Bucket, o.AccessKey = AWS, "kyc", "AK"
 		},
-		"no bucket":   func(o *Options) { o.Provider, o.AccessKey, o.SecretKey = AWS, "AK", "s" },
+		"no bucket": func(o *Options) { o.Provider, o.AccessKey, o.SecretKey = AWS, "AK", "s" },
+		"an ARN": func(o *Options) {
+			o.Provider, o.Bucket, o.AccessKey, o.SecretKey = AWS, "arn:aws:s3:us-east-1:1:accesspoint/kyc", "AK", "s"
+		},
+		"a directory": func(o *Options) {
+			o.Provider, o.Bucket, o.AccessKey, o.SecretKey = AWS, "kyc--use1-az4--x-s3", "AK", "s"
+		},
 		"no region":   func(o *Options) { o.Provider, o.Bucket, o.AccessKey, o.SecretKey = AliCloud, "kyc", "AK", "s" },
 		"azure":       func(o *Options) { o.Provider, o.AccessKey, o.SecretKey = Azure, "AK", "c2VjcmV0" },
 		"azure's key": func(o *Options) { o.Provider, o.Bucket, o.AccessKey, o.SecretKey = Azure, "kyc", "AK", "!" },
@@ -424,7 +414,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		o := options(t)
 		change(&o)
-		if s, err := Open(context.Background(), o); err == nil {
+		if s, err := Open(o); err == nil {
 			s.Close()
 			t.Errorf("%s is accepted", what)
 		}
