@@ -9,12 +9,12 @@ type refusal struct {
 }
 
 func refusalOf(code fault.Code) refusal {
-	return refusal{string(code), fault.New(code).Status}
+	return refusal{string(code), code.Status()}
 }
 
 var (
 	ambiguousPath     = refusalOf("authz.ambiguous_path")
-	malformedRequest  = refusalOf("authz.malformed_request")
+	malformedRequest  = refusalOf(fault.MalformedRequest)
 	permissionDenied  = refusalOf("authz.permission_denied")
 	missingCSRFToken  = refusalOf("authz.missing_csrf_token")
 	csrfTokenMismatch = refusalOf("authz.csrf_token_mismatch")

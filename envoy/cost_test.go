@@ -14,6 +14,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/listener"
 )
 
 // fixed is a Checker that costs nothing.
@@ -137,7 +138,7 @@ func BenchmarkServe(b *testing.B) {
 		ctx.Response.Header.SetCanonical([]byte("Authorization"), allow.Authorization)
 	}}
 	for name, serve := range map[string]func(net.Listener) error{
-		"check": envoy.NewServer(h.ServeChecks, envoy.ServerOptions{}).Serve,
+		"check": listener.New(h.ServeChecks, listener.Options{}).Serve,
 		"bare":  bare.Serve,
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -17,6 +17,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/listener"
 )
 
 // script is a Checker that does what a test says, and remembers what it was asked.
@@ -90,13 +91,13 @@ func (o *observed) take() []string {
 }
 
 // serve runs a real server until the end of the test and returns its address.
-func serve(t testing.TB, handler fasthttp.RequestHandler, o envoy.ServerOptions) string {
+func serve(t testing.TB, handler fasthttp.RequestHandler, o listener.Options) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := envoy.NewServer(handler, o)
+	s := listener.New(handler, o)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -112,7 +113,7 @@ func checks(t testing.TB, o envoy.Options) string {
 	if o.Trusted == nil {
 		o.Trusted = everyone
 	}
-	return serve(t, envoy.New(o).ServeChecks, envoy.ServerOptions{})
+	return serve(t, envoy.New(o).ServeChecks, listener.Options{})
 }
 
 // reply is an answer as it stood on the wire, without the Date.

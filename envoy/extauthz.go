@@ -6,20 +6,22 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/fault"
+	"barong/internal/listener"
 )
 
 // maxBody is how much of a request body a check looks at, in bytes. Only the audit trail sees it: no decision rests on
 // a body, so a gateway has no need to send it, and a longer one is taken off the connection behind the answer.
 const maxBody = 64 << 10
 
-// Check answers Envoy's HTTP ext_authz, whose method is the client's and whose target is the client's raw one behind
+// ExtAuthz answers Envoy's HTTP ext_authz, whose method is the client's and whose target is the client's raw one behind
 // ExtAuthzPrefix. The argument is that target, beginning with its slash; no header replaces it.
-func (h *Handler) Check(ctx *fasthttp.RequestCtx, target []byte) {
+func (h *Handler) ExtAuthz(ctx *fasthttp.RequestCtx, target []byte) {
 	defer h.recovered(ctx, authz.EnvoyHTTP)
 	t := h.task(authz.EnvoyHTTP)
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(target)
-	t.request.Peer = Peer(ctx)
+	t.request.Peer = listener.Peer(ctx)
 	if h.readExtAuthz(ctx, t) {
 		if n := ctx.Request.Header.ContentLength(); n > 0 && n <= maxBody && audited(t.request.Method) {
 			t.http, t.request.LoadBody = ctx, t.load
@@ -44,7 +46,7 @@ func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
 	}
 	if !s.ok() || !originForm(t.request.Target) {
 		ctx.SetConnectionClose()
-		t.refuse(fasthttp.StatusBadRequest, codeMalformed)
+		t.refuse(fault.MalformedRequest)
 		return false
 	}
 	return true

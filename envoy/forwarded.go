@@ -6,7 +6,9 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/fault"
 	"barong/internal/header"
+	"barong/internal/listener"
 )
 
 var (
@@ -46,7 +48,7 @@ func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 	}
 	status, code := t.decision.Status, t.decision.Code
 	h.finish(ctx, t)
-	writeStatus(ctx, status, code)
+	listener.RepeatStatus(ctx, status, fault.Code(code))
 }
 
 // carriers are the headers in which a dialect carries the method and the target of the client's request.
@@ -63,10 +65,10 @@ var (
 // readForwarded fills the task from a check whose dialect carries method and target in headers. Each must be there exactly
 // once, or the target in both of its headers alike. It reports whether there is something to decide.
 func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carriers) bool {
-	t.request.Peer = Peer(ctx)
+	t.request.Peer = listener.Peer(ctx)
 	if !h.trusted(t.request.Peer) {
 		ctx.SetConnectionClose() // its headers were not looked at, so nobody knows where the request ends
-		t.refuse(fasthttp.StatusForbidden, codeUntrusted)
+		t.refuse(fault.UntrustedProxy)
 		return false
 	}
 	var methods, targets, urls int
@@ -100,7 +102,7 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 		t.request.Method != "" && originForm(t.request.Target) {
 		return true
 	}
-	t.refuse(fasthttp.StatusBadRequest, codeMalformed)
+	t.refuse(fault.MalformedRequest)
 	return false
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/listener"
 	"barong/internal/testkit"
 )
 
@@ -156,7 +157,7 @@ func newUpstream(t *testing.T) *upstream {
 		ctx.Response.Header.Set("X-Upstream", "1")
 		ctx.Response.Header.Set("Access-Control-Allow-Origin", "*")
 		ctx.SetBody(b)
-	}, envoy.ServerOptions{MaxHeader: 128 << 10})
+	}, listener.Options{MaxHeader: 128 << 10})
 	u.port = port(t, addr)
 	return u
 }
@@ -195,7 +196,7 @@ func listen(t *testing.T, checker envoy.Checker) (p ports) {
 			t.Errorf("a check was sent to %s", target)
 		}
 		h.ServeChecks(ctx)
-	}, envoy.ServerOptions{}))
+	}, listener.Options{}))
 	return p
 }
 

@@ -24,7 +24,9 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"barong/authz"
+	"barong/internal/fault"
 	"barong/internal/header"
+	"barong/internal/listener"
 )
 
 // Bounds of the gRPC listener. Envoy passes at most 60 KiB of headers on by default, and opens one connection per
@@ -48,7 +50,7 @@ type GRPC struct {
 // NewGRPC returns a listener that answers with the handler's checks and reports itself healthy from the start.
 func NewGRPC(h *Handler) *GRPC {
 	g := &GRPC{trusted: h.trusted, health: health.NewServer()}
-	g.gateways, g.strangers = g.newServer(h, lingerBytes+maxMessage), g.newServer(h, maxMessage)
+	g.gateways, g.strangers = g.newServer(h, listener.MaxUnread+maxMessage), g.newServer(h, maxMessage)
 	g.SetServing(true)
 	return g
 }
@@ -94,7 +96,7 @@ func (g *GRPC) Serve(l net.Listener) error {
 			}
 			break
 		}
-		if g.trusted(addrOf(conn.RemoteAddr())) {
+		if g.trusted(listener.Addr(conn.RemoteAddr())) {
 			gateways.hand(conn)
 		} else {
 			strangers.hand(conn)
@@ -177,9 +179,9 @@ func (h *Handler) recoverUnary(ctx context.Context, in any, _ *grpc.UnaryServerI
 	defer func() {
 		if reason := recover(); reason != nil {
 			h.panicked(authz.EnvoyGRPC, reason)
-			out, err = nil, grpcstatus.Error(codes.Internal, codeInternal)
+			out, err = nil, grpcstatus.Error(codes.Internal, string(fault.InternalError))
 			if _, ok := in.(*auth.CheckRequest); ok {
-				out, err = denied(&authz.Decision{Status: 500, Code: codeInternal}, ""), nil
+				out, err = denied(refusal(fault.InternalError), ""), nil
 			}
 		}
 	}()
@@ -212,10 +214,10 @@ func (a authorization) Check(ctx context.Context, in *auth.CheckRequest) (*auth.
 // readGRPC fills the task from the attributes of a check, and reports whether there is something to decide.
 func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) bool {
 	if p, ok := grpcpeer.FromContext(ctx); ok {
-		t.request.Peer = addrOf(p.Addr)
+		t.request.Peer = listener.Addr(p.Addr)
 	}
 	if !h.trusted(t.request.Peer) {
-		t.refuse(403, codeUntrusted)
+		t.refuse(fault.UntrustedProxy)
 		return false
 	}
 	attributes := in.GetAttributes()
@@ -251,7 +253,7 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 		}
 	}
 	if !g.ok || t.request.Method == "" || !originForm(t.request.Target) {
-		t.refuse(400, codeMalformed)
+		t.refuse(fault.MalformedRequest)
 		return false
 	}
 	return true

@@ -3,10 +3,8 @@ package envoy
 import (
 	"context"
 	"log/slog"
-	"net"
 	"net/netip"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +12,9 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/fault"
 	"barong/internal/header"
+	"barong/internal/listener"
 )
 
 // A Checker decides requests. authz.Engine is the one that does.
@@ -27,14 +27,6 @@ type Checker interface {
 type Observer interface {
 	Observe(dialect authz.Dialect, effect authz.Effect, code string, credential authz.Credential)
 }
-
-// Codes of what is refused here, before or instead of a decision.
-const (
-	codeMalformed   = "authz.malformed_request"
-	codeUntrusted   = "authz.untrusted_proxy"
-	codeUnavailable = "authz.unavailable"
-	codeInternal    = "server.internal_error"
-)
 
 // DefaultTimeout limits the stores' share of a check when Options says nothing. It is half of the second that gateways wait
 // in the reference configurations: the other half is for the connection and for queues on the way, so that the answer is a
@@ -149,13 +141,18 @@ func (h *Handler) decide(base context.Context, t *task) {
 		d.Status = fasthttp.StatusOK
 	case d.Effect == authz.Deny && d.Status >= 400 && d.Status <= 599 && d.Code != "":
 	default: // a decision that says nothing is a defect, and refuses
-		*d = authz.Decision{Status: fasthttp.StatusServiceUnavailable, Code: codeUnavailable, Credential: d.Credential}
+		credential := d.Credential
+		*d = *refusal(fault.Unavailable)
+		d.Credential = credential
 	}
 }
 
 // refuse makes the decision about a request that never reached the checker.
-func (t *task) refuse(status int, code string) {
-	t.decision = authz.Decision{Status: status, Code: code}
+func (t *task) refuse(code fault.Code) { t.decision = *refusal(code) }
+
+// refusal is the decision to refuse with a code of the catalogue.
+func refusal(code fault.Code) *authz.Decision {
+	return &authz.Decision{Status: code.Status(), Code: string(code)}
 }
 
 // conclude counts the check and logs it.
@@ -173,7 +170,7 @@ func (h *Handler) conclude(t *task) {
 
 // panicked reports a check that blew up. Whatever it had decided is worth nothing.
 func (h *Handler) panicked(dialect authz.Dialect, reason any) {
-	h.observer.Observe(dialect, authz.Deny, codeInternal, authz.NoCredential)
+	h.observer.Observe(dialect, authz.Deny, string(fault.InternalError), authz.NoCredential)
 	h.log.LogAttrs(h.base, slog.LevelError, "check panicked",
 		slog.String("dialect", dialect.String()), slog.Any("reason", reason), slog.String("stack", string(debug.Stack())))
 }
@@ -184,7 +181,7 @@ func (h *Handler) Handle(ctx *fasthttp.RequestCtx) bool {
 	target := ctx.Request.Header.RequestURI()
 	switch kind := Owns(target); kind {
 	case ExtAuthz:
-		h.Check(ctx, target[len(ExtAuthzPrefix):])
+		h.ExtAuthz(ctx, target[len(ExtAuthzPrefix):])
 	case ForwardAuth:
 		h.ForwardAuth(ctx)
 	case AuthRequest:
@@ -199,7 +196,7 @@ func (h *Handler) Handle(ctx *fasthttp.RequestCtx) bool {
 func turnAway(ctx *fasthttp.RequestCtx, kind Kind) bool {
 	if kind == RefusedTarget || !WellFormed(&ctx.Request.Header) {
 		ctx.SetConnectionClose() // where its end is, and so what follows it, is anybody's guess
-		refuseHTTP(ctx, fasthttp.StatusBadRequest, codeMalformed)
+		listener.Refuse(ctx, fasthttp.StatusBadRequest, fault.MalformedRequest)
 		return true
 	}
 	if kind == Other {
@@ -223,30 +220,11 @@ func RefuseChecks(ctx *fasthttp.RequestCtx) bool {
 	return turnAway(ctx, Owns(ctx.Request.Header.RequestURI()))
 }
 
-// Peer is who speaks to this process, or the zero Addr when that is no IP address.
-func Peer(ctx *fasthttp.RequestCtx) netip.Addr {
-	if c, ok := ctx.Conn().(*timedConn); ok {
-		return c.peer
-	}
-	return addrOf(ctx.RemoteAddr())
-}
-
-func addrOf(a net.Addr) netip.Addr {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	addr, _ := netip.AddrFromSlice(tcp.IP)
-	return addr.Unmap()
-}
-
 // Header names and values that answers are made of, in the spelling that goes on the wire.
 var (
 	nameAuthorization = []byte("Authorization")
 	nameCacheControl  = []byte("Cache-Control")
 	nameRemove        = []byte("X-Envoy-Auth-Headers-To-Remove")
-	nameAuthStatus    = []byte("X-Auth-Status")
-	nameAuthCode      = []byte("X-Auth-Code")
 
 	valueNoStore       = []byte("no-store")
 	valueAuthorization = []byte("authorization")
@@ -266,29 +244,11 @@ func write(ctx *fasthttp.RequestCtx, d *authz.Decision) {
 		// Nobody was identified. Envoy would hand the client's own Authorization on to the service behind it.
 		r.Header.SetCanonical(nameRemove, valueAuthorization)
 	default:
-		r.Header.SetContentTypeBytes(valueJSON)
-		writeCode(ctx, d.Code)
+		listener.WriteRefusal(ctx, d.Status, fault.Code(d.Code))
 	}
 	if d.SetCookie != "" {
 		r.Header.Add(fasthttp.HeaderSetCookie, d.SetCookie)
 	}
-}
-
-// writeCode makes the body of a denial. Codes are our own constants, of letters, dots and underscores.
-func writeCode(ctx *fasthttp.RequestCtx, code string) {
-	ctx.Response.AppendBodyString(`{"errors":["`)
-	ctx.Response.AppendBodyString(code)
-	ctx.Response.AppendBodyString(`"]}`)
-}
-
-// refuseHTTP answers without a task.
-func refuseHTTP(ctx *fasthttp.RequestCtx, status int, code string) {
-	closing := ctx.Response.ConnectionClose()
-	ctx.Response.Reset()
-	if closing {
-		ctx.SetConnectionClose()
-	}
-	write(ctx, &authz.Decision{Status: status, Code: code})
 }
 
 func routeNotFound(ctx *fasthttp.RequestCtx) {
@@ -313,20 +273,10 @@ func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 func (h *Handler) recovered(ctx *fasthttp.RequestCtx, dialect authz.Dialect) {
 	if reason := recover(); reason != nil {
 		h.panicked(dialect, reason)
-		refuseHTTP(ctx, fasthttp.StatusInternalServerError, codeInternal)
+		listener.Refuse(ctx, fasthttp.StatusInternalServerError, fault.InternalError)
 		if dialect == authz.AuthRequest {
-			writeStatus(ctx, fasthttp.StatusInternalServerError, codeInternal)
+			listener.RepeatStatus(ctx, fasthttp.StatusInternalServerError, fault.InternalError)
 		}
-	}
-}
-
-// writeStatus repeats status and code of an answer where nginx can read them: its auth_request hands neither the
-// status nor the body on.
-func writeStatus(ctx *fasthttp.RequestCtx, status int, code string) {
-	var digits [4]byte
-	ctx.Response.Header.SetCanonical(nameAuthStatus, strconv.AppendInt(digits[:0], int64(status), 10))
-	if code != "" {
-		ctx.Response.Header.SetCanonical(nameAuthCode, bytesOf(code))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/listener"
 )
 
 // dialects are the ways to ask over HTTP. Each asks for GET /api/v2/orders?page=2.
@@ -298,13 +299,13 @@ func TestListenersKeepApart(t *testing.T) {
 		if !h.Handle(ctx) {
 			api(ctx)
 		}
-	}, envoy.ServerOptions{})
-	only := serve(t, h.ServeChecks, envoy.ServerOptions{})
+	}, listener.Options{})
+	only := serve(t, h.ServeChecks, listener.Options{})
 	none := serve(t, func(ctx *fasthttp.RequestCtx) {
 		if !envoy.RefuseChecks(ctx) {
 			api(ctx)
 		}
-	}, envoy.ServerOptions{})
+	}, listener.Options{})
 	const missing = `{"error":"Route is not found"}`
 	for _, test := range []struct {
 		target           string
@@ -350,7 +351,7 @@ func TestDecodedPathsNeverReachTheAPI(t *testing.T) {
 		if !h.Handle(ctx) {
 			rest.Handler(ctx)
 		}
-	}, envoy.ServerOptions{})
+	}, listener.Options{})
 	if r := get(t, addr, "/api/v2/identity/ping"); r.Status != 200 || r.Body != "pong" {
 		t.Fatalf("the API answered %+v", r)
 	}
@@ -376,7 +377,7 @@ func TestGate(t *testing.T) {
 				if h.Gate(ctx, func() {}) {
 					ctx.SetBodyString("token: " + string(ctx.Request.Header.Peek("Authorization")))
 				}
-			}, envoy.ServerOptions{})
+			}, listener.Options{})
 			got := get(t, addr, "/api/v2/barong/resource/users/me?x=1", "Authorization: Bearer forged", "X-Forwarded-Uri: /pub")
 			want := `{"errors":["` + test.code + `"]}`
 			if test.code == "" {
@@ -401,7 +402,7 @@ func TestGate(t *testing.T) {
 			if h.Gate(ctx, func() {}) {
 				ctx.SetBodyString("gone on")
 			}
-		}, envoy.ServerOptions{})
+		}, listener.Options{})
 		if r := get(t, addr, "/api/v2/barong/x"); r.Status != 500 || r.Body != `{"errors":["server.internal_error"]}` {
 			t.Errorf("got %+v", r)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/listener"
 )
 
 // malformed are requests that two parsers may read differently, as they stand on the wire. %s is the path of a check.
@@ -68,13 +69,13 @@ func TestMalformedRequests(t *testing.T) {
 	checker := says(allow)
 	h := envoy.New(envoy.Options{Checker: checker, Trusted: everyone})
 	addrs := map[string]string{
-		"/api/v2/auth/x":         serve(t, h.ServeChecks, envoy.ServerOptions{}),
-		"/api/v2/forward-auth":   serve(t, h.ServeChecks, envoy.ServerOptions{}),
-		"/api/v2/auth-request":   serve(t, h.ServeChecks, envoy.ServerOptions{}),
-		"/api/v2/identity/ping":  serve(t, h.ServeChecks, envoy.ServerOptions{}),
-		"/api/v2/auth/y":         serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, envoy.ServerOptions{}),
-		"/api/v2/identity/time":  serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, envoy.ServerOptions{}),
-		"/api/v2/barong/x/y?z=a": serve(t, func(ctx *fasthttp.RequestCtx) { _ = h.Gate(ctx, func() {}) }, envoy.ServerOptions{}),
+		"/api/v2/auth/x":         serve(t, h.ServeChecks, listener.Options{}),
+		"/api/v2/forward-auth":   serve(t, h.ServeChecks, listener.Options{}),
+		"/api/v2/auth-request":   serve(t, h.ServeChecks, listener.Options{}),
+		"/api/v2/identity/ping":  serve(t, h.ServeChecks, listener.Options{}),
+		"/api/v2/auth/y":         serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, listener.Options{}),
+		"/api/v2/identity/time":  serve(t, func(ctx *fasthttp.RequestCtx) { _ = envoy.RefuseChecks(ctx) }, listener.Options{}),
+		"/api/v2/barong/x/y?z=a": serve(t, func(ctx *fasthttp.RequestCtx) { _ = h.Gate(ctx, func() {}) }, listener.Options{}),
 	}
 	for _, test := range malformed {
 		for path, addr := range addrs {
@@ -144,7 +145,7 @@ func TestHeaderBounds(t *testing.T) {
 // A request that does not arrive in time is given up.
 func TestSlowRequest(t *testing.T) {
 	h := envoy.New(envoy.Options{Checker: says(allow), Trusted: everyone})
-	addr := serve(t, h.ServeChecks, envoy.ServerOptions{ReadTimeout: 50 * time.Millisecond})
+	addr := serve(t, h.ServeChecks, listener.Options{ReadTimeout: 50 * time.Millisecond})
 	r, closed := raw(t, addr, "GET /api/v2/auth/x HTTP/1.1\r\nHost: ")
 	if r.Status != 408 || r.Body != `{"errors":["authz.malformed_request"]}` || !closed {
 		t.Errorf("got %+v, closed %v", r, closed)
@@ -170,7 +171,7 @@ func TestServerSurvivesPanics(t *testing.T) {
 		if string(ctx.Path()) == "/panic" {
 			panic("boom")
 		}
-	}, envoy.ServerOptions{})
+	}, listener.Options{})
 	if r := get(t, addr, "/panic"); r.Status != 500 || r.Body != `{"errors":["server.internal_error"]}` {
 		t.Errorf("got %+v", r)
 	}

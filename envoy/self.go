@@ -4,6 +4,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/listener"
 )
 
 // Gate stands before this process's own REST API as a gateway would: it decides the request for the path it was sent
@@ -17,7 +18,7 @@ func (h *Handler) Gate(ctx *fasthttp.RequestCtx, load func()) (proceed bool) {
 	t := h.task(authz.SelfGate)
 	t.request.Method = view(ctx.Request.Header.Method())
 	t.request.Target = view(ctx.Request.Header.RequestURI())
-	t.request.Peer = Peer(ctx)
+	t.request.Peer = listener.Peer(ctx)
 	t.request.LoadBody = func(r *authz.Request) error {
 		load()
 		if !ctx.Request.IsBodyStream() {

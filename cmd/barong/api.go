@@ -19,7 +19,6 @@ import (
 	"barong/api/resource"
 	"barong/api/rest"
 	"barong/db"
-	"barong/envoy"
 	"barong/internal/blob"
 	"barong/internal/captcha"
 	"barong/internal/config"
@@ -28,6 +27,7 @@ import (
 	"barong/internal/jws"
 	"barong/internal/keys"
 	"barong/internal/limit"
+	"barong/internal/listener"
 	"barong/internal/mail"
 	"barong/internal/obs"
 	"barong/internal/outbox"
@@ -309,7 +309,7 @@ func (v *server) captcha() (*captcha.Captcha, error) {
 // client is who calls the REST API.
 func (v *server) client(rc *fasthttp.RequestCtx) rest.Caller {
 	h := &rc.Request.Header
-	peer := envoy.Peer(rc)
+	peer := listener.Peer(rc)
 	return rest.Caller{
 		Addr:  v.engine.Client(peer, h.Peek("True-Client-Ip"), h.PeekAll("X-Forwarded-For")...),
 		HTTPS: v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto")),

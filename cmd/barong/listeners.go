@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/envoy"
+	"barong/internal/listener"
 )
 
 // settleTime is when a start is over, and what it needed can be given back to the system.
@@ -60,7 +59,7 @@ func (v *server) serve() error {
 		if err != nil {
 			return err
 		}
-		srv := envoy.NewServer(l.handler, envoy.ServerOptions{Log: v.log, Trusted: v.proxies.Trusted})
+		srv := listener.New(l.handler, listener.Options{Log: v.log, Trusted: v.proxies.Trusted})
 		leaving = append(leaving, srv)
 		serving = append(serving, l.name, ln.Addr().String())
 		go func() { failed <- srv.Serve(ln) }()
@@ -133,28 +132,11 @@ func (v *server) serve() error {
 	return err
 }
 
-// listen opens the listener of a setting: host:port, or a unix socket for "unix:/path". The error names the setting.
-func listen(setting, addr string) (ln net.Listener, err error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		ln, err = listenUnix(path)
-	} else {
-		ln, err = net.Listen("tcp", addr)
-	}
+// listen opens the listener of a setting, which the error names.
+func listen(setting, addr string) (net.Listener, error) {
+	ln, err := listener.Open(addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s=%s: %w", setting, addr, err)
 	}
 	return ln, nil
-}
-
-// listenUnix opens a unix socket. One that a process left behind is replaced.
-func listenUnix(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("somebody listens on %s already", path), conn.Close())
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	return net.Listen("unix", path)
 }

@@ -32,10 +32,10 @@ import (
 	"barong/api/rest"
 	"barong/authz"
 	"barong/db"
-	"barong/envoy"
 	"barong/internal/bus"
 	"barong/internal/keys"
 	"barong/internal/limit"
+	"barong/internal/listener"
 	"barong/internal/mail"
 	"barong/internal/password"
 	"barong/internal/secret"
@@ -553,7 +553,7 @@ func (e *Env) Serve(t testing.TB, routes []rest.Route, options ...func(*rest.Opt
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := envoy.NewServer(api.Handle, envoy.ServerOptions{ReadTimeout: time.Minute})
+	srv := listener.New(api.Handle, listener.Options{ReadTimeout: time.Minute})
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	t.Cleanup(func() {

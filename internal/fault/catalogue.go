@@ -36,6 +36,15 @@ func Lookup(code Code) (Entry, bool) {
 	return Entry{}, false
 }
 
+// Status is the HTTP status of an answer that carries this code alone, or 500 for a code that the catalogue does not know.
+func (c Code) Status() int {
+	e, ok := Lookup(c)
+	if !ok {
+		return 500
+	}
+	return e.Status
+}
+
 // Indexes into patterns.
 const (
 	mailToken = iota

@@ -26,6 +26,9 @@ const (
 	TooLarge      Code = "request.too_large"
 	TooMany       Code = "request.rate_limited"
 	Unavailable   Code = "authz.unavailable"
+
+	MalformedRequest Code = "authz.malformed_request"
+	UntrustedProxy   Code = "authz.untrusted_proxy"
 )
 
 // An Error is a failure that a caller may be told about. The zero value is not useful; see New, Invalid and Text.

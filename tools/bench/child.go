@@ -23,6 +23,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/keys"
+	"barong/internal/listener"
 	"barong/internal/obs"
 	"barong/internal/rules"
 	"barong/policy"
@@ -93,7 +94,7 @@ func child(kind string) error {
 			return err
 		}
 		fmt.Println(note)
-		serve = envoy.NewServer(handler, envoy.ServerOptions{}).Serve
+		serve = listener.New(handler, listener.Options{}).Serve
 	default:
 		return fmt.Errorf("there is no child %q", kind)
 	}

@@ -1,4 +1,4 @@
-package envoy
+package listener
 
 import (
 	"context"
@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"barong/internal/fault"
 )
 
-// The bounds of a server whose ServerOptions do not say otherwise.
+// The bounds of a server whose Options do not say otherwise.
 const (
 	// DefaultMaxHeader fits what browsers collect for one domain and refuses what only an attacker sends.
 	DefaultMaxHeader = 32 << 10
@@ -42,8 +44,8 @@ const (
 	noBody      = -2
 )
 
-// ServerOptions are the bounds of a listener. The zero value of each field stands for its default.
-type ServerOptions struct {
+// Options are the bounds of a listener. The zero value of each field stands for its default.
+type Options struct {
 	MaxHeader   int // bytes of the request line and all headers; more is answered 431
 	Concurrency int // connections at once
 	// Trusted reports whether a peer is a gateway: an eighth of the connections is for those. nil keeps none.
@@ -64,11 +66,11 @@ type Server struct {
 	listeners []*timedListener
 }
 
-// NewServer returns a server for checks, for the REST API, or for both. Nothing a stranger sends is unbounded, and
+// New returns a server for checks, for the REST API, or for both. Nothing a stranger sends is unbounded, and
 // every refusal that the handler never sees is answered in JSON with a code of the catalogue.
 //
 // Bodies are streamed: the handler reads what it wants of them, and decides how much that may be.
-func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
+func New(handler fasthttp.RequestHandler, o Options) *Server {
 	if o.MaxHeader <= 0 {
 		o.MaxHeader = DefaultMaxHeader
 	}
@@ -93,7 +95,7 @@ func NewServer(handler fasthttp.RequestHandler, o ServerOptions) *Server {
 				if reason := recover(); reason != nil {
 					o.Log.Error("request panicked", slog.Any("reason", reason), slog.String("stack", string(debug.Stack())))
 					ctx.SetConnectionClose()
-					refuseHTTP(ctx, fasthttp.StatusInternalServerError, codeInternal)
+					Refuse(ctx, fasthttp.StatusInternalServerError, fault.InternalError)
 				}
 				if ctx.Request.IsBodyStream() {
 					leaveBody(ctx)
@@ -207,8 +209,8 @@ func unreadable(ctx *fasthttp.RequestCtx, err error) {
 	if status != fasthttp.StatusRequestTimeout { // of that one nothing came for long enough
 		linger(ctx)
 	}
-	refuseHTTP(ctx, status, codeMalformed)
-	writeStatus(ctx, status, codeMalformed)
+	Refuse(ctx, status, fault.MalformedRequest)
+	RepeatStatus(ctx, status, fault.MalformedRequest)
 }
 
 // logger hands fasthttp's lines over: they are about connections, and of no use but to who looks for one.
@@ -216,4 +218,22 @@ type logger struct{ log *slog.Logger }
 
 func (l logger) Printf(format string, args ...any) {
 	l.log.Debug("connection", slog.String("message", fmt.Sprintf(format, args...)))
+}
+
+// Peer is who speaks to this process, or the zero Addr when that is no IP address.
+func Peer(ctx *fasthttp.RequestCtx) netip.Addr {
+	if c, ok := ctx.Conn().(*timedConn); ok {
+		return c.peer
+	}
+	return Addr(ctx.RemoteAddr())
+}
+
+// Addr is the IP address of a peer, or the zero Addr for one that has none.
+func Addr(a net.Addr) netip.Addr {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	addr, _ := netip.AddrFromSlice(tcp.IP)
+	return addr.Unmap()
 }

@@ -1,4 +1,4 @@
-package envoy
+package listener
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"barong/internal/fault"
 )
 
 // places are how many connections a listener takes. An eighth of them is for peers that are trusted, the gateways: strangers
@@ -57,9 +59,9 @@ func (l *timedListener) giveWay(trusted bool) bool {
 
 // noPlace is the answer to a connection that there is no place for, whichever dialect it would have spoken.
 var noPlace = func() []byte {
-	body := `{"errors":["` + codeUnavailable + `"]}`
+	const body = `{"errors":["` + string(fault.Unavailable) + `"]}`
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"+
-		"X-Auth-Status: 503\r\nX-Auth-Code: %s\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", codeUnavailable, len(body), body)
+		"X-Auth-Status: 503\r\nX-Auth-Code: %s\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", fault.Unavailable, len(body), body)
 }()
 
 // refuse tells a client that there is no place for it, and closes the connection.

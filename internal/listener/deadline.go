@@ -1,4 +1,4 @@
-package envoy
+package listener
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func (l *timedListener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		c := &timedConn{Conn: conn, l: l, peer: addrOf(conn.RemoteAddr())}
+		c := &timedConn{Conn: conn, l: l, peer: Addr(conn.RemoteAddr())}
 		c.read.own, c.write.own = conn.SetReadDeadline, conn.SetWriteDeadline
 		if !l.add(c) {
 			l.places.refuse(conn)
@@ -213,16 +213,16 @@ func (c *timedConn) Close() error {
 	c.l.mu.Unlock()
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger && half.CloseWrite() == nil {
 		end := time.Now().Add(DefaultUploadTimeout)
-		_, _ = io.CopyN(io.Discard, lingerer{c.Conn, end}, lingerBytes) // whatever ends it, the answer was given
+		_, _ = io.CopyN(io.Discard, lingerer{c.Conn, end}, MaxUnread) // whatever ends it, the answer was given
 	}
 	return c.Conn.Close()
 }
 
-// Bounds of the wait for a client that has its answer.
-const (
-	lingerBytes = 100 << 20
-	lingerTime  = 5 * time.Second // without a byte
-)
+// MaxUnread is how many bytes that no handler has read are taken off a connection, so that its client gets the answer.
+const MaxUnread = 100 << 20
+
+// lingerTime is how long a client that has its answer may send nothing before its connection is cut.
+const lingerTime = 5 * time.Second
 
 // A lingerer is a connection that ends when nothing comes, and at the end.
 type lingerer struct {

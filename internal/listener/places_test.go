@@ -1,4 +1,4 @@
-package envoy
+package listener
 
 import (
 	"bufio"
@@ -19,12 +19,12 @@ func TestPlaces(t *testing.T) {
 	t.Parallel()
 	var gateway atomic.Bool // whether who connects now is one
 	busy := make(chan struct{})
-	s := NewServer(func(ctx *fasthttp.RequestCtx) {
+	s := New(func(ctx *fasthttp.RequestCtx) {
 		if string(ctx.Path()) == "/busy" {
 			<-busy
 		}
 		ctx.SetStatusCode(204)
-	}, ServerOptions{Concurrency: 16, Trusted: func(netip.Addr) bool { return gateway.Load() }})
+	}, Options{Concurrency: 16, Trusted: func(netip.Addr) bool { return gateway.Load() }})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package envoy
+package listener
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // timedPair is a connection whose deadlines are looked after, and its other end.
@@ -260,7 +262,7 @@ func TestServerTimeouts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := NewServer(routeNotFound, ServerOptions{ReadTimeout: timeout, IdleTimeout: timeout})
+			s := New(func(ctx *fasthttp.RequestCtx) { ctx.SetStatusCode(fasthttp.StatusNotFound) }, Options{ReadTimeout: timeout, IdleTimeout: timeout})
 			ended := make(chan error, 1)
 			go func() { ended <- s.Serve(ln) }()
 			defer func() {
