@@ -21,14 +21,14 @@ ALTER TABLE data_storages ADD COLUMN source_updated_at TIMESTAMP;
 ALTER TABLE apikeys ADD COLUMN source_updated_at TIMESTAMP;
 
 -- The labels of one user are few, those of one key and value are as many as there are users. The engine has no statistics,
--- and would look through the latter for each row; the plus sign keeps it from that.
+-- and would look through the latter for each row; the plus signs keep it from that.
 DROP TRIGGER labels_added;
 -- +goose StatementBegin
 CREATE TRIGGER labels_added AFTER INSERT ON labels BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (NEW.key, NEW.value, NEW.scope, NEW.user_id >> 14, 1);
   INSERT INTO label_count_changes (key, value, scope, block, change) SELECT NEW.key, NEW.value, '*', NEW.user_id >> 14, 1
   WHERE NOT EXISTS (
-    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND l.key = NEW.key AND +l.value = NEW.value AND l.id <> NEW.id);
+    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND +l.key = NEW.key AND +l.value = NEW.value AND l.id <> NEW.id);
 END;
 -- +goose StatementEnd
 DROP TRIGGER labels_changed;
@@ -39,10 +39,10 @@ BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (OLD.key, OLD.value, OLD.scope, OLD.user_id >> 14, -1);
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (NEW.key, NEW.value, NEW.scope, NEW.user_id >> 14, 1);
   INSERT INTO label_count_changes (key, value, scope, block, change) SELECT OLD.key, OLD.value, '*', OLD.user_id >> 14, -1
-  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND l.key = OLD.key AND +l.value = OLD.value);
+  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND +l.key = OLD.key AND +l.value = OLD.value);
   INSERT INTO label_count_changes (key, value, scope, block, change) SELECT NEW.key, NEW.value, '*', NEW.user_id >> 14, 1
   WHERE (OLD.key <> NEW.key OR OLD.value <> NEW.value OR OLD.user_id <> NEW.user_id) AND NOT EXISTS (
-    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND l.key = NEW.key AND +l.value = NEW.value AND l.id <> NEW.id);
+    SELECT 1 FROM labels AS l WHERE l.user_id = NEW.user_id AND +l.key = NEW.key AND +l.value = NEW.value AND l.id <> NEW.id);
 END;
 -- +goose StatementEnd
 DROP TRIGGER labels_removed;
@@ -50,7 +50,7 @@ DROP TRIGGER labels_removed;
 CREATE TRIGGER labels_removed AFTER DELETE ON labels BEGIN
   INSERT INTO label_count_changes (key, value, scope, block, change) VALUES (OLD.key, OLD.value, OLD.scope, OLD.user_id >> 14, -1);
   INSERT INTO label_count_changes (key, value, scope, block, change) SELECT OLD.key, OLD.value, '*', OLD.user_id >> 14, -1
-  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND l.key = OLD.key AND +l.value = OLD.value);
+  WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.user_id = OLD.user_id AND +l.key = OLD.key AND +l.value = OLD.value);
 END;
 -- +goose StatementEnd
 
