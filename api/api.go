@@ -96,7 +96,8 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) {
 // documentRoute serves one of the documents about the API.
 func documentRoute(path, kind string, document func() ([]byte, error)) rest.Route {
 	return rest.Route{
-		Method: "GET", Path: path, Summary: "Describes the API as " + kind + ".", Success: 200, Output: "any", Added: true,
+		Method: "GET", Path: path, Summary: "Describes the API as " + kind + ".", Access: rest.Public, Success: 200,
+		Output: "any", Added: true,
 		Handle: func(_ context.Context, c *rest.Call) error {
 			text, err := document()
 			if err != nil {

@@ -4,6 +4,8 @@
 package admin
 
 import (
+	"slices"
+
 	"barong/api/account"
 	"barong/api/rest"
 	"barong/api/staff"
@@ -82,38 +84,27 @@ func optional(p rest.Param) rest.Param {
 }
 
 // params lists parameters one after the other.
-func params(lists ...[]rest.Param) []rest.Param {
-	var out []rest.Param
-	for _, l := range lists {
-		out = append(out, l...)
+func params(lists ...[]rest.Param) []rest.Param { return slices.Concat(lists...) }
+
+// since24 are parameters that release 2.4.17 does not have.
+func (m *Module) since24(list ...rest.Param) []rest.Param {
+	if m.Legacy {
+		return nil
 	}
-	return out
+	return list
 }
 
 // Routes are the routes of the module.
 func (m *Module) Routes() []rest.Route {
-	routes := m.userRoutes()
-	routes = append(routes, m.labelRoutes()...)
-	routes = append(routes, m.profileRoutes()...)
-	routes = append(routes, m.permissionRoutes()...)
-	routes = append(routes, m.restrictionRoutes()...)
-	routes = append(routes, m.activityRoutes()...)
-	for i := range routes {
-		routes[i].Access = rest.Staff
-	}
-	return routes
+	return slices.Concat(
+		m.userRoutes(), m.labelRoutes(), m.profileRoutes(), m.permissionRoutes(), m.restrictionRoutes(), m.activityRoutes(),
+	)
 }
 
 // userCodes are the refusals of an edit of a user.
 var userCodes = []fault.Code{"admin.user.doesnt_exist", "admin.user.superadmin_change"}
 
-func codes(lists ...[]fault.Code) []fault.Code {
-	var out []fault.Code
-	for _, l := range lists {
-		out = append(out, l...)
-	}
-	return out
-}
+func codes(lists ...[]fault.Code) []fault.Code { return slices.Concat(lists...) }
 
 func (m *Module) userRoutes() []rest.Route {
 	filters := params([]rest.Param{
@@ -145,65 +136,61 @@ func (m *Module) userRoutes() []rest.Route {
 		"admin.user.update_himself", "admin.user.enable_2fa", "admin.user.state_no_change", "admin.user.otp_no_change",
 		"state.inclusion",
 	})
-	storage := rest.Route{
-		Method: "DELETE", Path: "/admin/users/data_storage", Summary: "Deletes a data storage of a user.",
-		Prefix: users, Params: []rest.Param{
-			in(rest.Query, uid),
-			{Name: "title", In: rest.Query, Required: true, NotBlank: true, Doc: "Title of the data storage."},
-		},
-		Success: 204, Legacy: 200, Handle: m.deleteStorage,
-		Errors: codes(userCodes, []fault.Code{"admin.storage.doesnt_exist"}),
-	}
-	if m.Legacy {
-		storage.Output = "UserWithKYC"
-	}
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/users", Summary: "Lists users.",
-			Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithProfile]", Handle: m.listUsers,
+			Access: rest.Staff, Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithProfile]", Handle: m.listUsers,
 		},
 		{
 			Method: "GET", Path: "/admin/users/documents/pending", Summary: "Lists users whose documents wait for staff, the longest waiting first.",
-			Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithKYC]", Handle: m.listPending,
+			Access: rest.Staff, Prefix: users, Params: filters, Success: 200, Output: "[User|UserWithKYC]", Handle: m.listPending,
 		},
 		{
 			Method: "GET", Path: "/admin/users/{uid}", Summary: "Shows all there is to know about a user.",
-			Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 200, Output: "UserWithKYC", Handle: m.showUser,
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 200, Output: "UserWithKYC", Handle: m.showUser,
 			Errors: []fault.Code{"admin.user.doesnt_exist"},
 		},
 		{
 			Method: "PUT", Path: "/admin/users", Summary: "Sets the state of a user, or switches their second factor off.",
-			Prefix: users, Params: update, OneOf: either, OneOfCode: "admin.user.one_of_state_otp",
+			Access: rest.Staff, Prefix: users, Params: update, OneOf: either, OneOfCode: "admin.user.one_of_state_otp",
 			Success: 200, Output: "code", Handle: m.updateUser, Errors: updateCodes,
 		},
 		{
 			Method: "POST", Path: "/admin/users/update", Summary: "Sets the state of a user, or switches their second factor off.",
-			Prefix: users, Params: update, OneOf: either, OneOfCode: "admin.user.one_of_state_otp",
+			Access: rest.Staff, Prefix: users, Params: update, OneOf: either, OneOfCode: "admin.user.one_of_state_otp",
 			Success: 201, Legacy: 200, Output: "code", Handle: m.updateUser, Errors: updateCodes,
 		},
 		{
 			Method: "POST", Path: "/admin/users/role", Summary: "Gives a user another role and ends their sessions.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{
 				uid,
 				{Name: "role", Required: true, NotBlank: true, Doc: "A role that some permission names, not above the caller's own."},
 			},
 			Success: 201, Legacy: 200, Output: "code", Handle: m.setRole,
 			Errors: codes(userCodes, []fault.Code{"admin.user.update_himself", "admin.user.role_no_change", "role.doesnt_exist"}),
 		},
-		storage,
+		{
+			Method: "DELETE", Path: "/admin/users/data_storage", Summary: "Deletes a data storage of a user.",
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{
+				in(rest.Query, uid),
+				{Name: "title", In: rest.Query, Required: true, NotBlank: true, Doc: "Title of the data storage."},
+			},
+			Success: 204, Legacy: 200, LegacyOutput: "UserWithKYC", Handle: m.deleteStorage,
+			Errors: codes(userCodes, []fault.Code{"admin.storage.doesnt_exist"}),
+		},
 		{
 			Method: "GET", Path: "/admin/users/{uid}/sessions", Summary: "Lists the sessions of a user, newest first.",
-			Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 200, Output: "[Session]", Added: true,
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 200, Output: "[Session]", Added: true,
 			Handle: m.listSessions, Errors: []fault.Code{"admin.user.doesnt_exist"},
 		},
 		{
 			Method: "DELETE", Path: "/admin/users/{uid}/sessions", Summary: "Ends all sessions of a user.",
-			Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 204, Added: true,
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{in(rest.Path, uid)}, Success: 204, Added: true,
 			Handle: m.endSessions, Errors: userCodes,
 		},
 		{
 			Method: "DELETE", Path: "/admin/users/{uid}/sessions/{id}", Summary: "Ends one session of a user.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{
 				in(rest.Path, uid),
 				{Name: "id", In: rest.Path, Required: true, NotBlank: true, Doc: "Id of the session, from the list."},
 			},
@@ -211,7 +198,7 @@ func (m *Module) userRoutes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/admin/api_keys", Summary: "Lists the API keys of a user, without their secrets.",
-			Prefix: apiKeys, Params: params([]rest.Param{in(rest.Query, uid)}, rest.Paginated),
+			Access: rest.Staff, Prefix: apiKeys, Params: params([]rest.Param{in(rest.Query, uid)}, rest.Paginated),
 			Success: 200, Output: "[APIKey]", Added: true, Handle: m.listAPIKeys, Errors: []fault.Code{"admin.user.doesnt_exist"},
 		},
 	}
@@ -232,26 +219,24 @@ func (m *Module) labelRoutes() []rest.Route {
 		{Name: "key", In: rest.Query, Required: true, Doc: "Key of the label."},
 		{Name: "value", In: rest.Query, Required: true, Doc: "Value of the label."},
 	}
-	if !m.Legacy {
-		search = append(search, rest.Param{Name: "scope", In: rest.Query, Doc: "public or private; both when absent."})
-	}
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/users/labels", Summary: "Lists users who have a label.",
-			Prefix: users, Params: params(search, rest.Paginated), Success: 200, Output: "[User]", Handle: m.listByLabel,
+			Access: rest.Staff, Prefix: users, Params: params(search, m.since24(rest.Param{Name: "scope", In: rest.Query, Doc: "public or private; both when absent."}), rest.Paginated),
+			Success: 200, Output: "[User]", Handle: m.listByLabel,
 		},
 		{
 			Method: "GET", Path: "/admin/users/labels/list", Summary: "Counts the private labels by key and value.",
-			Prefix: users, Success: 200, Output: "object", Handle: m.countLabels,
+			Access: rest.Staff, Prefix: users, Success: 200, Output: "object", Handle: m.countLabels,
 		},
 		{
 			Method: "POST", Path: "/admin/users/labels", Summary: "Adds a label to a user.",
-			Prefix: users, Params: []rest.Param{uid, key, value, description, created},
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{uid, key, value, description, created},
 			Success: 201, Legacy: 200, Output: "code", Handle: m.createLabel, Errors: codes(userCodes, himself, newCodes),
 		},
 		{
 			Method: "POST", Path: "/admin/users/labels/update", Summary: "Changes a label of a user, or adds it.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{
 				uid, key, scope, value, description,
 				{
 					Name: "replace", Type: rest.Boolean, Default: "true", BadType: "admin.user.non_boolean_replace",
@@ -263,34 +248,30 @@ func (m *Module) labelRoutes() []rest.Route {
 		},
 		{
 			Method: "PUT", Path: "/admin/users/labels", Summary: "Changes value and description of a label of a user.",
-			Prefix: users, Params: []rest.Param{uid, key, scope, description, value}, BadRequest: true,
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{uid, key, scope, description, value}, BadRequest: true,
 			Success: 200, Output: "code", Handle: m.updateLabel, Errors: codes(userCodes, himself, absent, valueCodes),
 		},
 		{
 			Method: "DELETE", Path: "/admin/users/labels", Summary: "Removes a label of a user.",
-			Prefix: users, Params: []rest.Param{in(rest.Query, uid), in(rest.Query, key), in(rest.Query, scope)},
+			Access: rest.Staff, Prefix: users, Params: []rest.Param{in(rest.Query, uid), in(rest.Query, key), in(rest.Query, scope)},
 			Success: 204, Legacy: 200, Output: "code", Handle: m.deleteLabel, Errors: codes(userCodes, himself, absent),
 		},
 	}
 }
 
 func (m *Module) profileRoutes() []rest.Route {
-	level := rest.Route{
-		Method: "GET", Path: "/admin/levels", Summary: "Lists the levels of verification.",
-		Prefix: levels, Params: rest.Paginated, Success: 200, Output: "[Level]", Handle: m.listLevels,
-	}
-	if m.Legacy {
-		level.Params = nil
-	}
 	return []rest.Route{
-		level,
+		{
+			Method: "GET", Path: "/admin/levels", Summary: "Lists the levels of verification.",
+			Access: rest.Staff, Prefix: levels, Params: m.since24(rest.Paginated...), Success: 200, Output: "[Level]", Handle: m.listLevels,
+		},
 		{
 			Method: "GET", Path: "/admin/profiles", Summary: "Lists everybody's profiles.",
-			Prefix: profiles, Params: rest.Paginated, Success: 200, Output: "[Profile]", Handle: m.listProfiles,
+			Access: rest.Staff, Prefix: profiles, Params: rest.Paginated, Success: 200, Output: "[Profile]", Handle: m.listProfiles,
 		},
 		{
 			Method: "PUT", Path: "/admin/profiles", Summary: "Decides on a submitted profile, or corrects it.",
-			Prefix: profiles, Params: []rest.Param{
+			Access: rest.Staff, Prefix: profiles, Params: []rest.Param{
 				{Name: "uid", Required: true, Doc: "Uid of the user."},
 				{Name: "first_name"},
 				{Name: "last_name"},
@@ -334,28 +315,28 @@ func (m *Module) permissionRoutes() []rest.Route {
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/permissions", Summary: "Lists the permission rules.",
-			Prefix: permissions, Params: rest.Paginated, Success: 200, Output: "[Permission]", Handle: m.listPermissions,
+			Access: rest.Staff, Prefix: permissions, Params: rest.Paginated, Success: 200, Output: "[Permission]", Handle: m.listPermissions,
 		},
 		{
 			Method: "POST", Path: "/admin/permissions", Summary: "Adds a permission rule, which is in force at once.",
-			Prefix: permissions, Params: fields,
+			Access: rest.Staff, Prefix: permissions, Params: fields,
 			Success: 201, Legacy: 200, Output: "code", Handle: m.createPermission, Errors: ruleCodes,
 		},
 		{
 			Method: "PUT", Path: "/admin/permissions", Summary: "Changes a permission rule.",
-			Prefix: permissions, Params: params([]rest.Param{row}, changed), Success: 200, Output: "code", Handle: m.updatePermission,
+			Access: rest.Staff, Prefix: permissions, Params: params([]rest.Param{row}, changed), Success: 200, Output: "code", Handle: m.updatePermission,
 			Errors: codes([]fault.Code{"admin.permission.doesnt_exist"}, ruleCodes),
 		},
 		{
 			Method: "DELETE", Path: "/admin/permissions", Summary: "Removes a permission rule.",
-			Prefix: permissions, Params: []rest.Param{in(rest.Query, row)},
+			Access: rest.Staff, Prefix: permissions, Params: []rest.Param{in(rest.Query, row)},
 			Success: 204, Legacy: 200, Output: "code", Handle: m.deletePermission, Errors: []fault.Code{
 				"admin.permission.doesnt_exist", "admin.user.superadmin_change", "admin.permission.last_superadmin",
 			},
 		},
 		{
 			Method: "POST", Path: "/admin/permissions/check", Summary: "Explains, rule by rule, what the request of a role, or of a user, would be answered.",
-			Prefix: permissions, Params: []rest.Param{
+			Access: rest.Staff, Prefix: permissions, Params: []rest.Param{
 				{Name: "role", NotBlank: true, Doc: "Role that asks."},
 				{Name: "uid", NotBlank: true, Doc: "Uid of the user who asks, in place of a role. Whose account is closed is refused."},
 				{Name: "verb", Required: true, NotBlank: true, Doc: "Method of the request."},
@@ -369,7 +350,7 @@ func (m *Module) permissionRoutes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/admin/permissions/preview", Summary: "Rehearses changes of the permission rules on recent requests, and lists those that would be answered otherwise.",
-			Prefix: permissions, Params: []rest.Param{{
+			Access: rest.Staff, Prefix: permissions, Params: []rest.Param{{
 				Name: "changes", Type: rest.JSON, Required: true, NotBlank: true,
 				Doc: `A list of changes, made one after the other: objects with "op" (create, update or delete), "id", "role", "verb", "path", "action", "topic".`,
 			}},
@@ -415,7 +396,7 @@ func (m *Module) restrictionRoutes() []rest.Route {
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/restrictions", Summary: "Lists the restrictions.",
-			Prefix: restrictions, Params: params([]rest.Param{
+			Access: rest.Staff, Prefix: restrictions, Params: params([]rest.Param{
 				filterScope, filterCategory,
 				{
 					Name: "range", In: rest.Query, Default: "created", Values: []string{"created", "updated"},
@@ -426,22 +407,22 @@ func (m *Module) restrictionRoutes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/admin/restrictions", Summary: "Adds a restriction, which is in force at once.",
-			Prefix: restrictions, Params: []rest.Param{scope, value, category, state, code},
+			Access: rest.Staff, Prefix: restrictions, Params: []rest.Param{scope, value, category, state, code},
 			Success: 201, Legacy: 200, Output: "code", Handle: m.createRestriction, Errors: ruleCodes,
 		},
 		{
 			Method: "PUT", Path: "/admin/restrictions", Summary: "Changes a restriction.",
-			Prefix: restrictions, Params: params([]rest.Param{row}, changed), Success: 200, Output: "code", Handle: m.updateRestriction,
+			Access: rest.Staff, Prefix: restrictions, Params: params([]rest.Param{row}, changed), Success: 200, Output: "code", Handle: m.updateRestriction,
 			Errors: codes([]fault.Code{"admin.restriction.doesnt_exist"}, ruleCodes),
 		},
 		{
 			Method: "DELETE", Path: "/admin/restrictions", Summary: "Removes a restriction.",
-			Prefix: restrictions, Params: []rest.Param{in(rest.Query, row)},
+			Access: rest.Staff, Prefix: restrictions, Params: []rest.Param{in(rest.Query, row)},
 			Success: 204, Legacy: 200, Output: "code", Handle: m.deleteRestriction, Errors: []fault.Code{"admin.restriction.doesnt_exist"},
 		},
 		{
 			Method: "POST", Path: "/admin/restrictions/whitelink", Summary: "Makes a token that lets whoever has it past the restrictions, from their address.",
-			Prefix: restrictions, Params: []rest.Param{
+			Access: rest.Staff, Prefix: restrictions, Params: []rest.Param{
 				{
 					Name: "expire_time", Type: rest.Integer, NotBlank: true, Default: "1", Min: 1, Max: 30, BadValue: "invalid_expire",
 					Doc: "For how many days or hours it works, 1 to 30.",
@@ -467,14 +448,11 @@ func (m *Module) activityRoutes() []rest.Route {
 		text("email", "Address of who did it."),
 		from, to,
 	}, rest.Paginated)
-	var result []rest.Param
-	if !m.Legacy { // release 2.4.17 knew no such filter
-		result = []rest.Param{{Name: "result", In: rest.Query, Doc: "How it ended: succeed, failed or denied."}}
-	}
+	result := m.since24(rest.Param{Name: "result", In: rest.Query, Doc: "How it ended: succeed, failed or denied."})
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/admin/metrics", Summary: "Counts sign-ups, sign-ins and waiting applications, by day.",
-			Prefix: metrics, Params: []rest.Param{
+			Access: rest.Staff, Prefix: metrics, Params: []rest.Param{
 				{Name: "created_from", In: rest.Query, Doc: "First moment that counts: seconds since 1970, or a day as YYYY-MM-DD."},
 				{Name: "created_to", In: rest.Query, Doc: "Last moment that counts: seconds since 1970, or a day as YYYY-MM-DD."},
 			},
@@ -483,12 +461,12 @@ func (m *Module) activityRoutes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/admin/activities", Summary: "Lists what users did with their accounts, newest first.",
-			Prefix: activities, Params: params(filters, result),
+			Access: rest.Staff, Prefix: activities, Params: params(filters, result),
 			Success: 200, Output: "[ActivityWithUser]", Handle: m.listActivities,
 		},
 		{
 			Method: "GET", Path: "/admin/activities/admin", Summary: "Lists what staff did, and who was refused, newest first.",
-			Prefix: activities, Params: params(filters, []rest.Param{
+			Access: rest.Staff, Prefix: activities, Params: params(filters, []rest.Param{
 				text("target_uid", "Uid of the user whom it was done to."),
 				{
 					Name: "range", In: rest.Query, Default: "created", Values: []string{"created"},

@@ -9,6 +9,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"barong/api/account"
@@ -110,13 +111,7 @@ var tokenCodes = []fault.Code{
 	"jwt.decode_and_verify.aud",
 }
 
-func codes(lists ...[]fault.Code) []fault.Code {
-	var out []fault.Code
-	for _, l := range lists {
-		out = append(out, l...)
-	}
-	return out
-}
+func codes(lists ...[]fault.Code) []fault.Code { return slices.Concat(lists...) }
 
 const (
 	general  = "identity.general"
@@ -139,36 +134,36 @@ func (m *Module) Routes() []rest.Route {
 	return []rest.Route{
 		{
 			Method: "GET", Path: "/identity/ping", Summary: "Answers, to show that the service can be reached.",
-			Prefix: general, Success: 200, Output: "{ping:string}", Handle: m.ping,
+			Access: rest.Public, Prefix: general, Success: 200, Output: "{ping:string}", Handle: m.ping,
 		},
 		{
 			Method: "GET", Path: "/identity/time", Summary: "Tells the service's time in seconds since 1970.",
-			Prefix: general, Success: 200, Output: "{time:integer}", Handle: m.time,
+			Access: rest.Public, Prefix: general, Success: 200, Output: "{time:integer}", Handle: m.time,
 		},
 		{
 			Method: "GET", Path: "/identity/version", Summary: "Tells which release this is, and when it was built.",
-			Prefix: general, Success: 200, Output: "{git_tag:string,git_sha:string,build_date:string,version:string}", Handle: m.version,
+			Access: rest.Public, Prefix: general, Success: 200, Output: "{git_tag:string,git_sha:string,build_date:string,version:string}", Handle: m.version,
 		},
 		{
 			Method: "GET", Path: "/identity/configs", Summary: "Tells the settings that a client needs to know.",
-			Prefix: general, Success: 200, Handle: m.configs,
+			Access: rest.Public, Prefix: general, Success: 200, Handle: m.configs,
 			Output: "{session_expire_time:integer,captcha_type:string,captcha_id?:string,phone_verification_type:string," +
 				"password_min_entropy:integer,password_regexp:string}",
 		},
 		{
 			Method: "GET", Path: "/identity/jwks", Summary: "Lists the public keys that verify the service's tokens (RFC 7517).",
-			Prefix: general, Success: 200, Output: "{keys:[object]}", Added: true, Handle: m.jwks,
+			Access: rest.Public, Prefix: general, Success: 200, Output: "{keys:[object]}", Added: true, Handle: m.jwks,
 		},
 		{
 			Method: "POST", Path: "/identity/password/validate", Summary: "Measures how hard a password is to guess, in bits.",
-			Prefix: general, Params: []rest.Param{
+			Access: rest.Public, Prefix: general, Params: []rest.Param{
 				{Name: "password", Required: true, Secret: true, Doc: "The password. It is not stored. In the body only."},
 			},
 			Success: 201, Output: "{entropy:number}", Handle: m.validatePassword,
 		},
 		{
 			Method: "POST", Path: "/identity/sessions", Summary: "Signs in: opens a session and sets its cookie.",
-			Prefix: sessions, Params: []rest.Param{
+			Access: rest.Public, Prefix: sessions, Params: []rest.Param{
 				{Name: "email", Required: true, Doc: "E-mail address of the account."},
 				{Name: "password", Required: true, Doc: "The account's password."},
 				sessionCaptcha,
@@ -182,12 +177,12 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "DELETE", Path: "/identity/sessions", Summary: "Signs out: ends the session of the cookie.",
-			Prefix: sessions, Success: 204, Legacy: 200, Output: "code", Handle: m.ownSite(m.signOut),
+			Access: rest.Public, Prefix: sessions, Success: 204, Legacy: 200, Output: "code", Handle: m.ownSite(m.signOut),
 			Errors: []fault.Code{"identity.session.not_found", crossSite},
 		},
 		{
 			Method: "POST", Path: "/identity/users", Summary: "Signs up: creates an account, sends the confirmation mail and opens a session.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Public, Prefix: users, Params: []rest.Param{
 				email, newPassword,
 				{Name: "refid", Doc: "Uid of the user who recommended the service."},
 				lang, captchaResponse,
@@ -201,18 +196,18 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "GET", Path: "/identity/users/register_geetest", Summary: "Fetches the challenge that GeeTest's widget needs.",
-			Prefix: users, Success: 200, Output: "{gt:string,challenge:string}", Handle: m.registerCaptcha,
+			Access: rest.Public, Prefix: users, Success: 200, Output: "{gt:string,challenge:string}", Handle: m.registerCaptcha,
 			Errors: []fault.Code{fault.NotFound, fault.Unavailable, fault.TooMany},
 		},
 		{
 			Method: "POST", Path: "/identity/users/email/generate_code", Summary: "Sends the confirmation mail again.",
-			Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
+			Access: rest.Public, Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
 			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.resendConfirmation),
 			Errors: codes(captchaCodes, limited),
 		},
 		{
 			Method: "POST", Path: "/identity/users/email/confirm_code", Summary: "Confirms the address with the token of the mail, and opens a session.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Public, Prefix: users, Params: []rest.Param{
 				{Name: "token", Required: true, NotBlank: true, Doc: "Token of the confirmation mail."},
 				langNotBlank,
 			},
@@ -224,13 +219,13 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/identity/users/password/generate_code", Summary: "Sends a mail with a token that allows a new password.",
-			Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
+			Access: rest.Public, Prefix: users, Params: []rest.Param{email, lang, captchaResponse},
 			Success: 201, BadRequest: true, Output: "code", Handle: m.ownSite(m.requestReset), Listed: []int{404},
 			Errors: codes(captchaCodes, limited),
 		},
 		{
 			Method: "POST", Path: "/identity/users/password/confirm_code", Summary: "Sets a new password with the token of the mail, and ends all sessions.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Public, Prefix: users, Params: []rest.Param{
 				{
 					Name: "reset_password_token", Required: true, NotBlank: true, Missing: "identity.user.missing_pass_token",
 					Doc: "Token of the mail.",
@@ -247,7 +242,7 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/identity/users/access", Summary: "Lets the caller's address past the restrictions with a token from staff.",
-			Prefix: users, Params: []rest.Param{
+			Access: rest.Public, Prefix: users, Params: []rest.Param{
 				{Name: "whitelink_token", Required: true, NotBlank: true, Doc: "Token from staff; it works once."},
 			},
 			Success: 201, Output: "code", Added: true, Handle: m.ownSite(m.access),

@@ -118,13 +118,16 @@ func (m *Module) Routes() []rest.Route {
 	key, value := required("key", "Key of the label."), required("value", "Value of the label.")
 	description := optional("description", "What the label means.")
 	referral := optional("referral_uid", "Uid of who recommended us.")
-	routes := []rest.Route{
+	return []rest.Route{
 		{
-			Path: "/timestamp", Summary: "Tells the time.", Scope: "tools", Success: 200, Output: "{timestamp:integer}",
+			Method: "POST", Path: "/management/timestamp", Summary: "Tells the time.",
+			Access: rest.Signed, Scope: "tools", Style: rest.Sentences, Added: true,
+			Success: 200, Output: "{timestamp:integer}",
 			Handle: m.timestamp,
 		},
 		{
-			Path: "/otp/sign", Summary: "Signs a message that a user has approved with their second factor.", Scope: "otp_sign",
+			Method: "POST", Path: "/management/otp/sign", Summary: "Signs a message that a user has approved with their second factor.",
+			Access: rest.Signed, Scope: "otp_sign", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{
 				userUID,
 				{Name: "otp_code", Type: rest.Code, Required: true, NotBlank: true, Doc: "Code of the user's second factor."},
@@ -133,22 +136,27 @@ func (m *Module) Routes() []rest.Route {
 			Success: 201, Output: "{payload:string,signatures:any}", Handle: m.signApproved,
 		},
 		{
-			Path: "/labels/filter/users", Summary: "Lists the users who have a label.", Scope: "read_users",
+			Method: "POST", Path: "/management/labels/filter/users", Summary: "Lists the users who have a label.",
+			Access: rest.Signed, Scope: "read_users", Style: rest.Sentences, Added: true,
 			Params: params([]rest.Param{
 				key, optional("value", "Value of the label."), optional("scope", "Scope of the label."), extended, ranged("range Invalid range"),
 			}, between("time of the label"), pages),
 			Success: 200, Output: "[User|UserWithProfile]", Handle: m.listByLabel,
 		},
 		{
-			Path: "/labels/list", Summary: "Lists the labels of a user.", Scope: "read_labels", Params: []rest.Param{userUID},
+			Method: "POST", Path: "/management/labels/list", Summary: "Lists the labels of a user.",
+			Access: rest.Signed, Scope: "read_labels", Style: rest.Sentences, Added: true,
+			Params:  []rest.Param{userUID},
 			Success: 201, Output: "[AdminLabelView]", Handle: m.listLabels,
 		},
 		{
-			Path: "/labels", Summary: "Gives a user a private label.", Scope: "write_labels",
+			Method: "POST", Path: "/management/labels", Summary: "Gives a user a private label.",
+			Access: rest.Signed, Scope: "write_labels", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{userUID, key, value, description}, Success: 201, Output: "Label", Handle: m.createLabel,
 		},
 		{
-			Method: "PUT", Path: "/labels", Summary: "Gives a private label of a user another value.", Scope: "write_labels",
+			Method: "PUT", Path: "/management/labels", Summary: "Gives a private label of a user another value.",
+			Access: rest.Signed, Scope: "write_labels", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{
 				userUID, key, value, description,
 				{Name: "scope", Doc: "Scope of a label that is made (defaults to private)."},
@@ -157,16 +165,19 @@ func (m *Module) Routes() []rest.Route {
 			Success: 200, Output: "Label", Handle: m.putLabel,
 		},
 		{
-			Path: "/labels/delete", Summary: "Takes a private label from a user.", Scope: "write_labels",
+			Method: "POST", Path: "/management/labels/delete", Summary: "Takes a private label from a user.",
+			Access: rest.Signed, Scope: "write_labels", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{userUID, key}, Success: 204, Handle: m.deleteLabel,
 		},
 		{
-			Path: "/users/get", Summary: "Shows a user.", Scope: "read_users",
+			Method: "POST", Path: "/management/users/get", Summary: "Shows a user.",
+			Access: rest.Signed, Scope: "read_users", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{optional("uid", "Uid."), optional("email", "E-mail."), optional("phone_num", "Phone number.")},
 			OneOf:  []string{"uid", "email", "phone_num"}, Success: 201, Output: "UserWithKYC", Handle: m.showUser,
 		},
 		{
-			Path: "/users/list", Summary: "Lists users.", Scope: "read_users",
+			Method: "POST", Path: "/management/users/list", Summary: "Lists users.",
+			Access: rest.Signed, Scope: "read_users", Style: rest.Sentences, Added: true,
 			Params: params([]rest.Param{extended, ranged("range Non positive page")}, between("time of the user"), []rest.Param{
 				{Name: "uid", Doc: "Uid."},
 				{Name: "email", Doc: "E-mail."},
@@ -180,17 +191,20 @@ func (m *Module) Routes() []rest.Route {
 			Success: 200, Output: "[User|UserWithProfile]", Handle: m.listUsers,
 		},
 		{
-			Path: "/users", Summary: "Makes a user.", Scope: "write_users",
+			Method: "POST", Path: "/management/users", Summary: "Makes a user.",
+			Access: rest.Signed, Scope: "write_users", Style: rest.Sentences, Added: true,
 			Params:  []rest.Param{required("email", "E-mail."), {Name: "password", Required: true, NotBlank: true, Secret: true, Doc: "Password."}, referral},
 			Success: 201, Output: "UserWithProfile", Handle: m.createUser,
 		},
 		{
-			Path: "/users/update", Summary: "Replaces the data of a user.", Scope: "write_users",
+			Method: "POST", Path: "/management/users/update", Summary: "Replaces the data of a user.",
+			Access: rest.Signed, Scope: "write_users", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{uid, {Name: "data", Type: rest.JSONText, Required: true, NotBlank: true, Doc: "The data: JSON text, or an object."}}, Success: 201, Output: "UserWithProfile",
 			Handle: m.updateUser,
 		},
 		{
-			Path: "/users/import", Summary: "Takes over a user with the digest of their password.", Scope: "write_users",
+			Method: "POST", Path: "/management/users/import", Summary: "Takes over a user with the digest of their password.",
+			Access: rest.Signed, Scope: "write_users", Style: rest.Sentences, Added: true,
 			Params: params([]rest.Param{
 				required("email", "E-mail."),
 				{Name: "password_digest", Required: true, NotBlank: true, Secret: true, Doc: "bcrypt digest of the password."},
@@ -199,12 +213,14 @@ func (m *Module) Routes() []rest.Route {
 			Success: 201, Output: "UserWithProfile", Handle: m.importUser,
 		},
 		{
-			Path: "/profiles", Summary: "Gives a user a profile.", Scope: "write_users",
+			Method: "POST", Path: "/management/profiles", Summary: "Gives a user a profile.",
+			Access: rest.Signed, Scope: "write_users", Style: rest.Sentences, Added: true,
 			Params:  params([]rest.Param{uid}, person, []rest.Param{{Name: "metadata", Type: rest.JSONText, NotBlank: true, Doc: "JSON text, or an object."}}),
 			Success: 201, Output: "UserWithProfile", Handle: m.createProfile,
 		},
 		{
-			Path: "/documents", Summary: "Stores a document of a user.", Scope: "write_documents",
+			Method: "POST", Path: "/management/documents", Summary: "Stores a document of a user.",
+			Access: rest.Signed, Scope: "write_documents", Style: rest.Sentences, Added: true,
 			Params: []rest.Param{
 				uid, required("doc_type", "Type of the document."), required("doc_number", "Number of the document."),
 				required("filename", "Name of the file, without extension."), required("file_ext", "Extension of the file."),
@@ -219,14 +235,6 @@ func (m *Module) Routes() []rest.Route {
 			Success: 201, Output: "code", MaxBody: m.maxDocument(), Parallel: parallelDocuments, Handle: m.storeDocument,
 		},
 	}
-	for i := range routes {
-		r := &routes[i]
-		r.Access, r.Added, r.Path = rest.Signed, true, "/management"+r.Path
-		if r.Method == "" {
-			r.Method = "POST"
-		}
-	}
-	return routes
 }
 
 // timestamp answers POST /management/timestamp.

@@ -122,21 +122,9 @@ var (
 	guardCodes = []fault.Code{"resource.api_key.2fa_disabled", "resource.api_key.invalid_totp", fault.TOTP, fault.TooMany}
 )
 
-func codes(lists ...[]fault.Code) []fault.Code {
-	var out []fault.Code
-	for _, l := range lists {
-		out = append(out, l...)
-	}
-	return out
-}
+func codes(lists ...[]fault.Code) []fault.Code { return slices.Concat(lists...) }
 
-func params(lists ...[]rest.Param) []rest.Param {
-	var out []rest.Param
-	for _, l := range lists {
-		out = append(out, l...)
-	}
-	return out
-}
+func params(lists ...[]rest.Param) []rest.Param { return slices.Concat(lists...) }
 
 // Routes are the routes of the module.
 func (m *Module) Routes() []rest.Route {

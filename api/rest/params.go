@@ -372,7 +372,7 @@ func (r *Route) validate(a args) (codes []fault.Code, required bool) {
 			}
 		}
 		if len(given) != 1 {
-			codes = append(codes, r.oneOfCode(given))
+			codes = append(codes, r.style().oneOf(r, given))
 			required = required || len(given) == 0
 		}
 	}

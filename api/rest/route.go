@@ -4,7 +4,7 @@
 package rest
 
 import (
-	"strings"
+	"cmp"
 
 	"barong/internal/fault"
 )
@@ -14,10 +14,10 @@ type Access uint8
 
 // The kinds of access.
 const (
-	Public Access = iota // anybody: identity
-	User                 // a bearer token of an open account: resource
-	Staff                // a bearer token whose role the permission rules let through: admin
-	Signed               // a message that other services have signed: management
+	Public Access = iota + 1 // anybody: identity. A row that does not say who may call is refused by New
+	User                     // a bearer token of an open account: resource
+	Staff                    // a bearer token whose role the permission rules let through: admin
+	Signed                   // a message that other services have signed: management
 )
 
 // Bearer reports whether a call needs a bearer token.
@@ -52,8 +52,8 @@ const (
 )
 
 // A Param is one parameter of a route and the rules it must fit. Every rule that fails adds its code, in the order
-// missing, type, empty, value; the codes left empty here follow from the route's Prefix and the parameter's name, and those
-// of a Signed route are sentences about that name.
+// missing, type, empty, value; the codes left empty here follow from the route's Prefix and the parameter's name, and
+// its Style words them.
 type Param struct {
 	Name     string
 	In       In
@@ -83,8 +83,9 @@ type Route struct {
 	Access  Access
 	Scope   string // of a Signed route: its name in the list of who may sign for what
 	Prefix  string // first part of the codes of Params: "identity.session"
+	Style   *Style // how the module words what is wrong with Params; nil: Codes
 	Params  []Param
-	// Exactly one of these parameters must be present, else the code is added last; that of a Signed route is a sentence.
+	// Exactly one of these parameters must be present, else the code is added last.
 	OneOf     []string
 	OneOfCode fault.Code
 	// Success is the status of the API reference, Legacy the one that release 2.4.17 sent (0: the same).
@@ -128,54 +129,26 @@ func (r *Route) maxBody() int {
 	return DefaultMaxBody
 }
 
-func (r *Route) code(p *Param, own fault.Code, word string) fault.Code {
-	if own != "" {
-		return own
+func (r *Route) style() *Style {
+	if r.Style == nil {
+		return Codes
 	}
-	if r.Access == Signed {
-		return fault.Code(p.Name + " is " + word)
-	}
-	return fault.Code(r.Prefix + "." + word + "_" + p.Name)
+	return r.Style
 }
 
 // MissingCode is the code for the parameter's absence.
-func (r *Route) MissingCode(p *Param) fault.Code { return r.code(p, p.Missing, "missing") }
+func (r *Route) MissingCode(p *Param) fault.Code {
+	return cmp.Or(p.Missing, r.style().missing(r, p.Name))
+}
 
 // EmptyCode is the code for a blank parameter.
-func (r *Route) EmptyCode(p *Param) fault.Code { return r.code(p, p.Empty, "empty") }
-
-// oneOfCode is the code for what there is of the parameters of OneOf: none, or more than one.
-func (r *Route) oneOfCode(given []string) fault.Code {
-	switch {
-	case r.Access != Signed:
-		return r.OneOfCode
-	case len(given) == 0:
-		return fault.Code(strings.Join(r.OneOf, ", ") + " are missing, exactly one parameter must be provided")
-	}
-	return fault.Code(strings.Join(given, ", ") + " are mutually exclusive")
-}
+func (r *Route) EmptyCode(p *Param) fault.Code { return cmp.Or(p.Empty, r.style().empty(r, p.Name)) }
 
 // TypeCode is the code for a parameter of the wrong type.
-func (r *Route) TypeCode(p *Param) fault.Code {
-	if p.BadType != "" {
-		return p.BadType
-	}
-	if r.Access == Signed {
-		return fault.Code(p.Name + " is invalid")
-	}
-	return "invalid"
-}
+func (r *Route) TypeCode(p *Param) fault.Code { return cmp.Or(p.BadType, r.style().badType(p.Name)) }
 
 // ValueCode is the code for a parameter outside its allowed values.
-func (r *Route) ValueCode(p *Param) fault.Code {
-	if p.BadValue != "" {
-		return p.BadValue
-	}
-	if r.Access == Signed {
-		return fault.Code(p.Name + " does not have a valid value")
-	}
-	return "value"
-}
+func (r *Route) ValueCode(p *Param) fault.Code { return cmp.Or(p.BadValue, r.style().badValue(p.Name)) }
 
 func (p *Param) bounded() bool { return len(p.Values) > 0 || p.Min != 0 || p.Max != 0 }
 

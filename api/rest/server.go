@@ -83,7 +83,7 @@ type Server struct {
 	bodies              *budget
 }
 
-// New returns a server for the routes.
+// New returns a server for the routes. It panics on a route without Access, which is a mistake of the program.
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, router: router.New(), gated: []byte("/" + o.Prefix + "/"), turnstiles: map[*Route]*turnstile{},
@@ -103,6 +103,9 @@ func New(o Options) *Server {
 	verbs := map[string][]*Route{}
 	for i := range o.Routes {
 		r := &o.Routes[i]
+		if r.Access == 0 {
+			panic("rest: " + r.Method + " " + r.Path + " does not say who may call")
+		}
 		if r.Parallel > 0 {
 			s.turnstiles[r] = newTurnstile(r.Parallel)
 		}
@@ -306,14 +309,11 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		return err
 	}
 	if codes, required := c.Route.validate(c.args); len(codes) > 0 {
-		f := fault.Invalid(codes...)
+		status := fasthttp.StatusUnprocessableEntity
 		if required && c.Route.BadRequest && !c.Legacy {
-			f = f.WithStatus(fasthttp.StatusBadRequest)
+			status = fasthttp.StatusBadRequest
 		}
-		if c.Route.Access == Signed {
-			return fault.Plain(f.Status, fault.Join(codes))
-		}
-		return f
+		return c.Route.style().refusal(status, codes)
 	}
 	return c.Route.Handle(ctx, c)
 }

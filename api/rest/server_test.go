@@ -36,14 +36,14 @@ func routes() []rest.Route {
 	done := func(_ context.Context, c *rest.Call) error { return c.Done() }
 	a := rest.Param{Name: "a", Required: true, NotBlank: true, Missing: "identity.user.missing_email", Empty: "identity.user.empty_email"}
 	return []rest.Route{
-		{Method: "GET", Path: "/identity/ping", Success: 200, Handle: func(_ context.Context, c *rest.Call) error {
+		{Method: "GET", Path: "/identity/ping", Access: rest.Public, Success: 200, Handle: func(_ context.Context, c *rest.Call) error {
 			return c.Answer(map[string]string{"ping": "pong"})
 		}},
-		{Method: "POST", Path: "/identity/echo", Success: 201, Legacy: 200, BadRequest: true, Params: []rest.Param{
+		{Method: "POST", Path: "/identity/echo", Access: rest.Public, Success: 201, Legacy: 200, BadRequest: true, Params: []rest.Param{
 			a, {Name: "n", Type: rest.Integer, Min: 1, Max: 9, BadType: "non_integer_page", BadValue: "non_positive_page"},
 		}, Handle: echo},
-		{Method: "POST", Path: "/identity/strict", Success: 201, Params: []rest.Param{a}, Handle: done},
-		{Method: "POST", Path: "/identity/tree", Success: 200, Params: []rest.Param{{Name: "j", Type: rest.JSON}}, Handle: func(_ context.Context, c *rest.Call) error {
+		{Method: "POST", Path: "/identity/strict", Access: rest.Public, Success: 201, Params: []rest.Param{a}, Handle: done},
+		{Method: "POST", Path: "/identity/tree", Access: rest.Public, Success: 200, Params: []rest.Param{{Name: "j", Type: rest.JSON}}, Handle: func(_ context.Context, c *rest.Call) error {
 			var tree []struct {
 				K int64 `json:"k"`
 			}
@@ -52,18 +52,18 @@ func routes() []rest.Route {
 			}
 			return c.Answer(tree)
 		}},
-		{Method: "DELETE", Path: "/identity/gone", Success: 204, Legacy: 200, Handle: done},
-		{Method: "GET", Path: "/identity/list", Success: 200, Params: rest.Paginated, Handle: func(_ context.Context, c *rest.Call) error {
+		{Method: "DELETE", Path: "/identity/gone", Access: rest.Public, Success: 204, Legacy: 200, Handle: done},
+		{Method: "GET", Path: "/identity/list", Access: rest.Public, Success: 200, Params: rest.Paginated, Handle: func(_ context.Context, c *rest.Call) error {
 			return c.AnswerPage([]int{1, 2}, c.Int("total"))
 		}},
-		{Method: "GET", Path: "/identity/panic", Success: 200, Handle: func(context.Context, *rest.Call) error { panic("boom") }},
-		{Method: "GET", Path: "/identity/broken", Success: 200, Handle: func(context.Context, *rest.Call) error {
+		{Method: "GET", Path: "/identity/panic", Access: rest.Public, Success: 200, Handle: func(context.Context, *rest.Call) error { panic("boom") }},
+		{Method: "GET", Path: "/identity/broken", Access: rest.Public, Success: 200, Handle: func(context.Context, *rest.Call) error {
 			return errors.New("private words")
 		}},
-		{Method: "GET", Path: "/identity/busy", Success: 200, Handle: func(context.Context, *rest.Call) error {
+		{Method: "GET", Path: "/identity/busy", Access: rest.Public, Success: 200, Handle: func(context.Context, *rest.Call) error {
 			return fault.RateLimited(1500 * time.Millisecond)
 		}},
-		{Method: "GET", Path: "/identity/slow", Success: 200, Handle: func(ctx context.Context, _ *rest.Call) error {
+		{Method: "GET", Path: "/identity/slow", Access: rest.Public, Success: 200, Handle: func(ctx context.Context, _ *rest.Call) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}},
@@ -433,7 +433,7 @@ func TestSelfGate(t *testing.T) {
 func TestClientIsOfTheHead(t *testing.T) {
 	var clients []netip.Addr
 	list := append(routes(), rest.Route{
-		Method: "POST", Path: "/identity/whoami", Success: 200, Handle: func(_ context.Context, c *rest.Call) error {
+		Method: "POST", Path: "/identity/whoami", Access: rest.Public, Success: 200, Handle: func(_ context.Context, c *rest.Call) error {
 			clients = append(clients, c.Client)
 			return c.Done()
 		},
