@@ -266,7 +266,7 @@ func TestUsers(t *testing.T) {
 	})
 }
 
-func TestOtherSuperadmins(t *testing.T) {
+func TestOthersOpen(t *testing.T) {
 	bothEngines(t, func(t *testing.T, d *db.DB) {
 		var ids []int64
 		update(t, d, func(ctx context.Context, tx *db.Tx) error {
@@ -282,7 +282,7 @@ func TestOtherSuperadmins(t *testing.T) {
 			return nil
 		})
 		for i, want := range []int64{1, 1, 2, 2} {
-			if n, err := d.OtherSuperadmins(t.Context(), ids[i]); err != nil || n != want {
+			if n, err := d.OthersOpen(t.Context(), "superadmin", ids[i]); err != nil || n != want {
 				t.Errorf("besides %d: %d, %v, want %d", i, n, err, want)
 			}
 		}

@@ -3,6 +3,8 @@ package db
 import (
 	"time"
 
+	"barong/session"
+
 	"github.com/uptrace/bun"
 )
 
@@ -32,7 +34,7 @@ type User struct {
 }
 
 // Open reports whether the account may be used.
-func (u *User) Open() bool { return u.State == "active" || u.State == "pending" }
+func (u *User) Open() bool { return session.OpenState(u.State) }
 
 // A TOTPKey is a user's second factor. LastStep is the last accepted time step: a code works once.
 type TOTPKey struct {

@@ -114,15 +114,15 @@ func (tx *Tx) LockUser(ctx context.Context, id int64) (*User, error) {
 	return u, nil
 }
 
-// LockUsers keeps the rows of these users, and if asked for those of all superadmins, to this transaction. They are
+// LockUsers keeps the rows of these users, and if a role is named those of all who have it, to this transaction. They are
 // locked in the order of their ids, so that transactions which need several do not wait for each other in a circle.
-func (tx *Tx) LockUsers(ctx context.Context, superadmins bool, ids ...int64) error {
+func (tx *Tx) LockUsers(ctx context.Context, role string, ids ...int64) error {
 	if tx.db.sqlite {
 		return nil // the one writer
 	}
 	sel := tx.NewSelect().Model((*User)(nil)).Column("id").Where("id IN (?)", bun.List(ids))
-	if superadmins {
-		sel = sel.WhereOr("role = 'superadmin'")
+	if role != "" {
+		sel = sel.WhereOr("role = ?", role)
 	}
 	var locked []int64
 	return Translate(sel.Order("id").For("NO KEY UPDATE").Scan(ctx, &locked))
@@ -144,6 +144,13 @@ func (tx *Tx) InsertUser(ctx context.Context, u *User) error {
 		return fmt.Errorf("insert user: %w", Translate(err))
 	}
 	return nil
+}
+
+// RenewDigest stores another digest of the same password, unless the password was changed meanwhile.
+func (tx *Tx) RenewDigest(ctx context.Context, userID int64, before, after string) error {
+	_, err := tx.NewUpdate().Model((*User)(nil)).Set("password_digest = ?", after).
+		Where("id = ?", userID).Where("password_digest = ?", before).Exec(ctx)
+	return Translate(err)
 }
 
 // UpdateUser stores the named columns of u and the time, and tells the caches that the user changed.
@@ -169,9 +176,9 @@ func (q queries) CountUsers(ctx context.Context) (int64, error) {
 	return int64(n), Translate(err)
 }
 
-// OtherSuperadmins counts the open accounts of that role besides one.
-func (q queries) OtherSuperadmins(ctx context.Context, besides int64) (int64, error) {
-	n, err := q.idb.NewSelect().Model((*User)(nil)).Where("role = 'superadmin'").Where("state IN ('active', 'pending')").
+// OthersOpen counts the open accounts of a role besides one.
+func (q queries) OthersOpen(ctx context.Context, role string, besides int64) (int64, error) {
+	n, err := q.idb.NewSelect().Model((*User)(nil)).Where("role = ?", role).Where("state IN (?)", bun.List(session.OpenStates())).
 		Where("id <> ?", besides).Count(ctx)
 	return int64(n), Translate(err)
 }

@@ -37,7 +37,7 @@ func (p *Principal) HasEnded(key Key) bool {
 }
 
 // Open reports whether the account may be used: state active or pending.
-func (p *Principal) Open() bool { return p.State == "active" || p.State == "pending" }
+func (p *Principal) Open() bool { return OpenState(p.State) }
 
 // Principals reads principals from where they live.
 type Principals interface {
@@ -63,3 +63,15 @@ type APIKeys interface {
 	// or that cannot be read by itself.
 	APIKeysOf(ctx context.Context, kids []string) ([]*APIKey, error)
 }
+
+// The states of open accounts; any other closes an account.
+const (
+	Active  = "active"
+	Pending = "pending"
+)
+
+// OpenStates are the states of open accounts.
+func OpenStates() []string { return []string{Active, Pending} }
+
+// OpenState reports whether a state is one of OpenStates.
+func OpenState(state string) bool { return state == Active || state == Pending }

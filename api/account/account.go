@@ -8,8 +8,6 @@ package account
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -153,13 +151,6 @@ func (u *Unit) Lock(ctx context.Context, user *db.User) error {
 	}
 	*user = *now
 	return nil
-}
-
-// randomHex draws n random bytes and returns them as 2n hexadecimal digits.
-func randomHex(n int) string {
-	b := make([]byte, n)
-	rand.Read(b) // never fails since Go 1.24
-	return hex.EncodeToString(b)
 }
 
 // storable is text that every column takes: valid UTF-8 without NUL, of at most limit bytes.

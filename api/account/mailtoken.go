@@ -7,6 +7,7 @@ import (
 
 	"barong/db"
 	"barong/internal/keys"
+	"barong/internal/secret"
 )
 
 // A TokenKind is what a one-time token sent by mail is for: its subject, and its kind in the table of tokens.
@@ -63,10 +64,10 @@ func (u *Unit) newMailToken(ctx context.Context, user *db.User, kind TokenKind) 
 		ResetToken string   `json:"reset_token,omitempty"`
 	}{
 		IssuedAt: now.Unix(), ExpiresAt: expires.Unix(), Subject: string(kind), Issuer: u.s.Issuer,
-		Audience: u.s.Audience, ID: randomHex(10), Email: user.Email, UID: user.UID,
+		Audience: u.s.Audience, ID: secret.RandomHex(10), Email: user.Email, UID: user.UID,
 	}
 	if kind == Reset {
-		claims.ResetToken = randomHex(10)
+		claims.ResetToken = secret.RandomHex(10)
 	}
 	token, err := u.s.Keys.Sign(claims)
 	if err != nil {

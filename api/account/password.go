@@ -60,9 +60,7 @@ func (s *Service) rehash(ctx context.Context, user *db.User, password string) {
 	digest, err := s.Passwords.Hash(ctx, password)
 	if err == nil {
 		err = s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.NewUpdate().Model((*db.User)(nil)).Set("password_digest = ?", digest).
-				Where("id = ?", user.ID).Where("password_digest = ?", user.PasswordDigest).Exec(ctx)
-			return err
+			return tx.RenewDigest(ctx, user.ID, user.PasswordDigest, digest)
 		})
 	}
 	if err != nil {

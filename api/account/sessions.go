@@ -9,6 +9,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	"barong/internal/secret"
 	"barong/session"
 )
 
@@ -27,7 +28,7 @@ func (s *Service) OpenSession(
 		agent = agent[:session.MaxUserAgent]
 	}
 	opened := &session.Session{
-		Key: id.Key(), UID: uid, Epoch: epoch, CSRF: randomHex(10), IP: c.IP, UserAgent: agent, Country: c.Country,
+		Key: id.Key(), UID: uid, Epoch: epoch, CSRF: secret.RandomHex(10), IP: c.IP, UserAgent: agent, Country: c.Country,
 		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.SessionTTL), EndsAt: now.Add(s.SessionMaxAge),
 	}
 	if opened.ExpiresAt.After(opened.EndsAt) {

@@ -12,13 +12,14 @@ import (
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/mail"
+	"barong/policy"
 	"barong/session"
 )
 
 // States that exist in every configuration; triggers may add others. Any but active and pending closes the account.
 const (
-	Active  = "active"
-	Pending = "pending"
+	Active  = session.Active
+	Pending = session.Pending
 	Banned  = "banned"
 	Deleted = "deleted"
 	Locked  = "locked"
@@ -156,15 +157,13 @@ func (u *Unit) moveState(
 // keepASuperadmin refuses to take away the last open account of a superadmin. It locks all of them, so that two of them
 // cannot remove each other at the same time.
 func (u *Unit) keepASuperadmin(ctx context.Context, user *db.User) error {
-	if user.Role != "superadmin" {
+	if user.Role != policy.Superadmin {
 		return nil
 	}
-	if !u.SQLite() {
-		if _, err := u.ExecContext(ctx, "SELECT id FROM users WHERE role = 'superadmin' ORDER BY id FOR UPDATE"); err != nil {
-			return err
-		}
+	if err := u.LockUsers(ctx, policy.Superadmin, user.ID); err != nil {
+		return err
 	}
-	others, err := u.OtherSuperadmins(ctx, user.ID)
+	others, err := u.OthersOpen(ctx, policy.Superadmin, user.ID)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/fault"
+	"barong/policy"
 	"barong/session"
 )
 
@@ -233,7 +234,7 @@ func TestSuperadminsCannotRemoveEachOther(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			left, err := b.DB.OtherSuperadmins(t.Context(), 0)
+			left, err := b.DB.OthersOpen(t.Context(), policy.Superadmin, 0)
 			must(t, err)
 			if left != 1 {
 				t.Fatalf("%d superadmins left, want 1", left)

@@ -2,8 +2,6 @@ package resource
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"barong/api/view"
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/secret"
 )
 
 // Reasons in the activities of the second factor.
@@ -232,7 +231,7 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 			return err
 		}
 		k = &db.APIKey{
-			UserID: c.User.ID, KID: randomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active", Secret: randomHex(16),
+			UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active", Secret: secret.RandomHex(16),
 		}
 		if err := u.InsertAPIKey(ctx, k); err != nil {
 			return err
@@ -251,13 +250,6 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 // recordKey records a change of API keys. The release that the other activities follow recorded none.
 func (m *Module) recordKey(ctx context.Context, c *rest.Call, u *account.Unit, action string) error {
 	return u.Record(ctx, c.User, m.client(c), "api_key", action, account.Succeed, "")
-}
-
-// randomHex is 2n lower-case hexadecimal digits.
-func randomHex(n int) string {
-	b := make([]byte, n)
-	rand.Read(b) // never fails since Go 1.24
-	return hex.EncodeToString(b)
 }
 
 // updateAPIKey answers PATCH /resource/api_keys/{kid}. What is not sent stays.

@@ -77,17 +77,19 @@ func (d *Desk) update(ctx context.Context, by *db.User, uid string, f func(ctx c
 // lockPeople locks the member of staff and whom the edit is about, who may edit each other just now. To take an office
 // from a superadmin all superadmins are locked, which is to be done in the same order.
 func (u *unit) lockPeople(ctx context.Context, uid string) error {
-	ids, superadmins := []int64{u.by.ID}, false
+	ids, office := []int64{u.by.ID}, ""
 	if uid != "" {
 		user, err := u.UserByUID(ctx, uid)
 		switch {
 		case err == nil:
-			ids, superadmins = append(ids, user.ID), user.Role == policy.Superadmin
+			if ids = append(ids, user.ID); user.Role == policy.Superadmin {
+				office = user.Role
+			}
 		case !errors.Is(err, db.ErrNotFound):
 			return err
 		}
 	}
-	return u.LockUsers(ctx, superadmins, ids...)
+	return u.LockUsers(ctx, office, ids...)
 }
 
 // target locks the user whom an edit is about.

@@ -20,7 +20,6 @@ import (
 	"barong/internal/fault"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/uptrace/bun"
 )
 
 // A Limiter counts attempts by key. Its methods are safe for concurrent use. A wait above zero means that the limit is
@@ -161,22 +160,11 @@ func (l *inSQL) Take(ctx context.Context, key string, max int, window time.Durat
 		return window, nil
 	}
 	now := l.now()
-	var end []int64
-	// One statement, so that parallel attempts take turns at the row. A refused attempt writes nothing.
-	err := l.run(ctx, func(ctx context.Context, idb bun.IDB) error {
-		end = end[:0]
-		return idb.NewRaw(`INSERT INTO rate_counters AS c (key, window_start, count, expires_at) VALUES (?0, ?1, 1, ?2)
-			ON CONFLICT (key) DO UPDATE SET
-				count = CASE WHEN c.expires_at <= ?1 THEN 1 ELSE c.count + 1 END,
-				window_start = CASE WHEN c.expires_at <= ?1 THEN ?1 ELSE c.window_start END,
-				expires_at = CASE WHEN c.expires_at <= ?1 THEN ?2 ELSE c.expires_at END
-			WHERE c.expires_at <= ?1 OR c.count < ?3
-			RETURNING expires_at`, l.hash(key), now, now+window.Milliseconds(), max).Scan(ctx, &end)
-	})
+	counted, err := l.db.CountAttempt(ctx, l.hash(key), max, now, now+window.Milliseconds())
 	if err != nil {
 		return 0, outage("count an attempt", err)
 	}
-	if len(end) > 0 {
+	if counted {
 		return 0, nil
 	}
 	wait, err := l.Peek(ctx, key, max, window)
@@ -191,27 +179,25 @@ func (l *inSQL) Peek(ctx context.Context, key string, max int, window time.Durat
 		return window, nil
 	}
 	now := l.now()
-	var end []int64
-	err := l.db.Bun().NewRaw("SELECT expires_at FROM rate_counters WHERE key = ? AND expires_at > ? AND count >= ?",
-		l.hash(key), now, max).Scan(ctx, &end)
+	end, err := l.db.WindowEnd(ctx, l.hash(key), max, now)
 	if err != nil {
 		return 0, outage("look at a counter", err)
 	}
-	if len(end) == 0 {
+	if end == 0 {
 		return 0, nil
 	}
-	return until(now, end[0]), nil
+	return until(now, end), nil
 }
 
 func (l *inSQL) Refund(ctx context.Context, key string) error {
-	if _, err := l.exec(ctx, "UPDATE rate_counters SET count = count - 1 WHERE key = ? AND count > 0", l.hash(key)); err != nil {
+	if err := l.db.RefundAttempt(ctx, l.hash(key)); err != nil {
 		return outage("refund an attempt", err)
 	}
 	return nil
 }
 
 func (l *inSQL) Reset(ctx context.Context, key string) error {
-	if _, err := l.exec(ctx, "DELETE FROM rate_counters WHERE key = ?", l.hash(key)); err != nil {
+	if err := l.db.ResetAttempts(ctx, l.hash(key)); err != nil {
 		return outage("reset a counter", err)
 	}
 	return nil
@@ -221,33 +207,11 @@ func (l *inSQL) Purge(ctx context.Context, limit int) (int64, error) {
 	if limit <= 0 {
 		return 0, nil
 	}
-	now := l.now()
-	n, err := l.exec(ctx, `DELETE FROM rate_counters WHERE expires_at <= ? AND key IN
-		(SELECT key FROM rate_counters WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, now, now, limit)
+	n, err := l.db.PurgeAttempts(ctx, l.now(), limit)
 	if err != nil {
 		return 0, outage("purge counters", err)
 	}
 	return n, nil
-}
-
-// run runs a write: on SQLite in the queue of writers, on Postgres as the one statement that it is.
-func (l *inSQL) run(ctx context.Context, f func(ctx context.Context, idb bun.IDB) error) error {
-	if !l.db.SQLite() {
-		return f(ctx, l.db.Bun())
-	}
-	return l.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return f(ctx, tx.Tx) })
-}
-
-func (l *inSQL) exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	err = l.run(ctx, func(ctx context.Context, idb bun.IDB) error {
-		r, err := idb.NewRaw(query, args...).Exec(ctx)
-		if err != nil {
-			return err
-		}
-		n, err = r.RowsAffected()
-		return err
-	})
-	return n, err
 }
 
 // inRedis keeps a counter as a hash of n, the attempts, e, the end of the window in Unix milliseconds, and of the random
