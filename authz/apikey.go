@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"barong/internal/header"
 	"barong/session"
 	"barong/session/near"
 )
@@ -31,7 +32,7 @@ func (c *check) byAPIKey(ctx context.Context) {
 
 	found, err := near.FoundKey{}, session.ErrNotFound
 	if plausibleKID(kid) {
-		found, err = e.cache.APIKey(ctx, view(kid), c.now)
+		found, err = e.cache.APIKey(ctx, header.View(kid), c.now)
 	}
 	mac := found.MAC
 	if err != nil {

@@ -72,7 +72,7 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 	*e = AuditEntry{
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
-		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: view(header.UTF8(r.headers.single[userAgent])),
+		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: header.View(header.UTF8(r.headers.single[userAgent])),
 	}
 	return c.engine.auditor.Audit(ctx, e)
 }

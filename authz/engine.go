@@ -378,7 +378,7 @@ func (c *check) among(ctx context.Context) (near.Found, error) {
 
 // sameSecret compares in a time that does not depend on where the two differ. An empty secret equals nothing.
 func sameSecret(sent []byte, secret string) bool {
-	return secret != "" && subtle.ConstantTimeCompare(sent, bytesOf(secret)) == 1
+	return secret != "" && subtle.ConstantTimeCompare(sent, header.BytesOf(secret)) == 1
 }
 
 // fits reports whether the client is the one that the session is tied to. What is only watched is told of.

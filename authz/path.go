@@ -3,6 +3,8 @@ package authz
 import (
 	"strings"
 	"unicode/utf8"
+
+	"barong/internal/header"
 )
 
 // Canonical returns the one path that a raw request target can mean, or ok false when two readers might see two: what is
@@ -98,7 +100,7 @@ func unescape(path string) (string, bool) {
 			if i+2 >= len(path) {
 				return "", false
 			}
-			hi, lo := unhex(path[i+1]), unhex(path[i+2])
+			hi, lo := header.Unhex(path[i+1]), header.Unhex(path[i+2])
 			if hi > 15 || lo > 15 {
 				return "", false
 			}
@@ -114,19 +116,6 @@ func unescape(path string) (string, bool) {
 		return decoded, true
 	}
 	return "", false
-}
-
-// unhex is the value of a hexadecimal digit of either case, or 0xff.
-func unhex(c byte) byte {
-	switch {
-	case c-'0' <= 9:
-		return c - '0'
-	case c-'a' <= 5:
-		return c - 'a' + 10
-	case c-'A' <= 5:
-		return c - 'A' + 10
-	}
-	return 0xff
 }
 
 // changesState reports whether a cookie's request needs the CSRF token: whether its method is none of those that are

@@ -180,7 +180,7 @@ func parseHop(text []byte) netip.Addr {
 		}
 		text = text[:at]
 	}
-	addr, err := netip.ParseAddr(view(text))
+	addr, err := netip.ParseAddr(header.View(text))
 	if err != nil {
 		return netip.Addr{}
 	}

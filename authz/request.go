@@ -2,7 +2,6 @@ package authz
 
 import (
 	"unicode/utf8"
-	"unsafe"
 
 	"barong/internal/header"
 )
@@ -158,10 +157,3 @@ func (r *Request) AddHeader(name, value []byte) {
 	h.single[i] = value
 	h.has |= 1 << i
 }
-
-// view is b as a string that shares its bytes, and lives as long as b does: until the check is over. What outlives the
-// check is cloned.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// bytesOf is s as bytes that share its memory, and must only be read.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"barong/internal/header"
 	"barong/session"
 	"barong/session/near"
 )
@@ -138,7 +139,7 @@ func (t *tokens) authorization(
 		if err != nil {
 			return nil, err
 		}
-		return bytesOf(token.Authorization), nil
+		return header.BytesOf(token.Authorization), nil
 	}
 	token := slot.Load()
 	if !t.usable(token, signer, p, now) {
@@ -150,7 +151,7 @@ func (t *tokens) authorization(
 	if t.since(now) >= token.Until-t.last {
 		t.refreshLater(slot, token, p)
 	}
-	return bytesOf(token.Authorization), nil
+	return header.BytesOf(token.Authorization), nil
 }
 
 // current returns the slot's token, and signs one if need be.

@@ -7,6 +7,7 @@ import (
 
 	"barong/authz"
 	"barong/internal/fault"
+	"barong/internal/header"
 	"barong/internal/listener"
 )
 
@@ -19,8 +20,8 @@ const maxBody = 64 << 10
 func (h *Handler) ExtAuthz(ctx *fasthttp.RequestCtx, target []byte) {
 	defer h.recovered(ctx, authz.EnvoyHTTP)
 	t := h.task(authz.EnvoyHTTP)
-	t.request.Method = view(ctx.Request.Header.Method())
-	t.request.Target = view(target)
+	t.request.Method = header.View(ctx.Request.Header.Method())
+	t.request.Target = header.View(target)
 	t.request.Peer = listener.Peer(ctx)
 	if h.readExtAuthz(ctx, t) {
 		if n := ctx.Request.Header.ContentLength(); n > 0 && n <= maxBody && audited(t.request.Method) {
@@ -63,7 +64,7 @@ func (t *task) loadBody(r *authz.Request) error {
 		t.http.SetConnectionClose()
 		return err
 	}
-	r.Body, r.ContentType = body, view(t.http.Request.Header.ContentType())
+	r.Body, r.ContentType = body, header.View(t.http.Request.Header.ContentType())
 	return nil
 }
 

@@ -78,15 +78,15 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 		switch {
 		case names.method.Is(s.name):
 			methods++
-			t.request.Method = view(s.value)
+			t.request.Method = header.View(s.value)
 			continue
 		case names.target.Is(s.name):
 			targets++
-			t.request.Target = view(s.value)
+			t.request.Target = header.View(s.value)
 			continue
 		case names.url != nil && names.url.Is(s.name):
 			urls++
-			address = view(s.value)
+			address = header.View(s.value)
 			continue
 		case overrides(s.name):
 			h.reportOverride(s.name)
@@ -115,7 +115,7 @@ func (t *task) readURL(address string, known bool) bool {
 	}
 	t.request.Target = target
 	if host != "" {
-		t.visitor.scheme, t.visitor.host, t.visitor.hosts = bytesOf(scheme), bytesOf(host), 1
+		t.visitor.scheme, t.visitor.host, t.visitor.hosts = header.BytesOf(scheme), header.BytesOf(host), 1
 	}
 	return true
 }
@@ -133,5 +133,5 @@ func splitURL(address string) (scheme, host, target string, ok bool) {
 		return "", "", "", false
 	}
 	host, target = rest[:slash], rest[slash:]
-	return scheme, host, target, plainHost(bytesOf(host))
+	return scheme, host, target, plainHost(header.BytesOf(host))
 }

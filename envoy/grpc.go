@@ -226,27 +226,27 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 	t.request.Target = request.GetPath() // undecoded, with its query
 	g := grpcHeaders{handler: h, task: t, path: request.GetPath(), method: request.GetMethod(), ok: true}
 	if raw := request.GetHeaderMap().GetHeaders(); len(raw) > 0 { // Envoy's encode_raw_headers
-		for _, header := range raw {
-			value := header.GetRawValue()
+		for _, field := range raw {
+			value := field.GetRawValue()
 			if len(value) == 0 {
-				value = bytesOf(header.GetValue())
+				value = header.BytesOf(field.GetValue())
 			}
-			g.add(header.GetKey(), value)
+			g.add(field.GetKey(), value)
 		}
 	} else {
 		for name, value := range request.GetHeaders() {
-			g.add(name, bytesOf(value))
+			g.add(name, header.BytesOf(value))
 		}
 	}
-	t.visitor.host, t.visitor.hosts = bytesOf(request.GetHost()), 1
+	t.visitor.host, t.visitor.hosts = header.BytesOf(request.GetHost()), 1
 	if len(t.visitor.scheme) == 0 {
-		t.visitor.scheme = bytesOf(request.GetScheme())
+		t.visitor.scheme = header.BytesOf(request.GetScheme())
 	}
 	g.lastHop(attributes.GetSource().GetAddress())
 	if audited(t.request.Method) {
 		body := request.GetRawBody() // Envoy's pack_as_bytes
 		if len(body) == 0 {
-			body = bytesOf(request.GetBody())
+			body = header.BytesOf(request.GetBody())
 		}
 		if len(body) <= maxBody {
 			t.request.Body = body
@@ -283,7 +283,7 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		}
 		return
 	}
-	n := bytesOf(name)
+	n := header.BytesOf(name)
 	nameLength, _ := nameEnd(n, 0)
 	valueLength, plain := valueEnd(value, 0)
 	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !plain && !fieldValue(value) {
@@ -295,7 +295,7 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		g.forwarded = append(g.forwarded, string(value))
 		return
 	case nameContentType.Is(n):
-		g.task.request.ContentType = view(value)
+		g.task.request.ContentType = header.View(value)
 	case overrides(n):
 		g.handler.reportOverride(n)
 	}

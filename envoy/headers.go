@@ -214,10 +214,3 @@ var tokenByte = func() (t [256]bool) {
 	}
 	return t
 }()
-
-// view is b as a string that shares its bytes. It lives as long as b does: until the fasthttp handler returns, which
-// is longer than the check that reads it.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// bytesOf is s as bytes that share its memory, and must only be read.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -4,6 +4,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/authz"
+	"barong/internal/header"
 	"barong/internal/listener"
 )
 
@@ -16,13 +17,13 @@ import (
 func (h *Handler) Gate(ctx *fasthttp.RequestCtx, load func()) (proceed bool) {
 	defer h.recovered(ctx, authz.SelfGate)
 	t := h.task(authz.SelfGate)
-	t.request.Method = view(ctx.Request.Header.Method())
-	t.request.Target = view(ctx.Request.Header.RequestURI())
+	t.request.Method = header.View(ctx.Request.Header.Method())
+	t.request.Target = header.View(ctx.Request.Header.RequestURI())
 	t.request.Peer = listener.Peer(ctx)
 	t.request.LoadBody = func(r *authz.Request) error {
 		load()
 		if !ctx.Request.IsBodyStream() {
-			r.Body, r.ContentType = ctx.Request.Body(), view(ctx.Request.Header.ContentType())
+			r.Body, r.ContentType = ctx.Request.Body(), header.View(ctx.Request.Header.ContentType())
 		}
 		return nil // whoever serves the call refuses a body that cannot be read
 	}

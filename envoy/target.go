@@ -3,6 +3,8 @@ package envoy
 import (
 	"bytes"
 	"strings"
+
+	"barong/internal/header"
 )
 
 // A Kind says to which part of the process a request target belongs.
@@ -121,7 +123,7 @@ func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
+			hi, lo := header.Unhex(s[i+1]), header.Unhex(s[i+2])
 			if hi < 16 && lo < 16 {
 				b.WriteByte(hi<<4 | lo)
 				i += 2
@@ -131,16 +133,4 @@ func unescape(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
-}
-
-func unhex(c byte) byte {
-	switch {
-	case c-'0' <= 9:
-		return c - '0'
-	case c-'a' <= 5:
-		return c - 'a' + 10
-	case c-'A' <= 5:
-		return c - 'A' + 10
-	}
-	return 0xff
 }
