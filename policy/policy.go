@@ -90,7 +90,7 @@ func Compile(src Source) (*Snapshot, error) {
 	if err := s.compileRestrictions(src.Restrictions, src.Locator); err != nil {
 		return nil, err
 	}
-	s.doubtPrefix()
+	s.warnOfPrefix()
 	if model := strings.TrimSpace(src.Model); model != "" && model != strings.TrimSpace(shippedModel) {
 		own, err := newOwnModel(src.Model, s.permissions)
 		if err != nil {
@@ -194,8 +194,8 @@ func (s *Snapshot) compileLists() error {
 	return nil
 }
 
-// doubtPrefix warns of rules about the place where this API is published by default when it is published elsewhere.
-func (s *Snapshot) doubtPrefix() {
+// warnOfPrefix warns of rules about the place where this API is published by default when it is published elsewhere.
+func (s *Snapshot) warnOfPrefix() {
 	below := func(path, prefix string) bool {
 		rest, ok := strings.CutPrefix(path, prefix)
 		return ok && (rest == "" || rest[0] == '/')

@@ -22,8 +22,8 @@ type Config struct {
 	Keychain jws.Keychain
 	Claims   Claims
 	Scopes   map[string]Scope
-	// Doubts say what in the file lets nobody more in, and still is not what its author meant.
-	Doubts []string
+	// Warnings say what in the file lets nobody more in, and still is not what its author meant.
+	Warnings []string
 }
 
 // A Scope lists whose signatures count, and whose must be there.
@@ -151,28 +151,28 @@ func ParseConfig(data []byte, legacy bool, getenv func(string) (string, bool)) (
 		s.Permitted = slices.DeleteFunc(s.Permitted, func(id string) bool {
 			_, ok := c.Keychain[id]
 			if !ok {
-				c.doubt("scopes.%s: %q has no key in the keychain, so its signatures do not count", name, id)
+				c.warn("scopes.%s: %q has no key in the keychain, so its signatures do not count", name, id)
 			}
 			return !ok
 		})
 		for _, id := range s.Mandatory {
 			if !slices.Contains(s.Permitted, id) {
-				c.doubt("scopes.%s: the signature of %q is demanded and does not count, so nobody may call", name, id)
+				c.warn("scopes.%s: the signature of %q is demanded and does not count, so nobody may call", name, id)
 			}
 		}
 		if !slices.Contains(scopes, name) {
-			c.doubt("scopes.%s: no call has this scope", name)
+			c.warn("scopes.%s: no call has this scope", name)
 		}
 		c.Scopes[name] = s
 	}
 	if err := c.setClaims(&f.JWT, legacy); err != nil {
 		return none, err
 	}
-	slices.Sort(c.Doubts)
+	slices.Sort(c.Warnings)
 	return c, nil
 }
 
-// checkKeys refuses keys that look like known ones, and doubts others.
+// checkKeys refuses keys that look like known ones, and warns of others.
 func (c *Config) checkKeys(top *yaml.Node) error {
 	return each(top, func(key string, value *yaml.Node) error {
 		var below []string
@@ -201,7 +201,7 @@ func (c *Config) checkName(key, where string, known []string) error {
 	if meant := yamlfile.Similar(strings.ToLower(key), known...); meant != "" {
 		return fmt.Errorf("unknown key %s%s: %s is meant", where, key, meant)
 	}
-	c.doubt("%s%s: it has no effect, known are %s", where, key, strings.Join(known, ", "))
+	c.warn("%s%s: it has no effect, known are %s", where, key, strings.Join(known, ", "))
 	return nil
 }
 
@@ -251,7 +251,7 @@ func (config *Config) setClaims(f *fileClaims, legacy bool) error {
 		case need.asked && !need.have:
 			return fmt.Errorf("jwt.%s: needed with verify_%[1]s", need.name)
 		case need.have && !need.asked:
-			config.doubt("jwt.%s: it is not looked at without verify_%[1]s", need.name)
+			config.warn("jwt.%s: it is not looked at without verify_%[1]s", need.name)
 		}
 	}
 	if f.Issuer {
@@ -266,8 +266,8 @@ func (config *Config) setClaims(f *fileClaims, legacy bool) error {
 	return nil
 }
 
-func (c *Config) doubt(format string, args ...any) {
-	c.Doubts = append(c.Doubts, fmt.Sprintf(format, args...))
+func (c *Config) warn(format string, args ...any) {
+	c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...))
 }
 
 // goTypes are what the YAML library says of this program's own types.

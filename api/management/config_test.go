@@ -23,7 +23,7 @@ func TestParseConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := c.Keychain["a"]; !ok || !slices.Equal(c.Scopes["read_users"].Mandatory, []string{"a"}) || !slices.Equal(c.Doubts, []string{
+	if _, ok := c.Keychain["a"]; !ok || !slices.Equal(c.Scopes["read_users"].Mandatory, []string{"a"}) || !slices.Equal(c.Warnings, []string{
 		"jwt.aud: it is not looked at without verify_aud",
 		`scopes.read_labels: "b" has no key in the keychain, so its signatures do not count`,
 		`scopes.read_labels: the signature of "b" is demanded and does not count, so nobody may call`,
@@ -48,8 +48,8 @@ func TestParseConfig(t *testing.T) {
 	if err != nil || len(c.Keychain) != 1 || !slices.Equal(c.Scopes["read_users"].Permitted, []string{"a"}) || c.Claims.IssuedAt || c.Claims.Leeway != 7*time.Second {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if len(c.Doubts) != 3 || !strings.HasPrefix(c.Doubts[0], "extra: ") || !strings.HasPrefix(c.Doubts[1], "keychain.a.note: ") || !strings.HasPrefix(c.Doubts[2], "scopes.read_users.required: ") {
-		t.Errorf("doubts %q", c.Doubts)
+	if len(c.Warnings) != 3 || !strings.HasPrefix(c.Warnings[0], "extra: ") || !strings.HasPrefix(c.Warnings[1], "keychain.a.note: ") || !strings.HasPrefix(c.Warnings[2], "scopes.read_users.required: ") {
+		t.Errorf("doubts %q", c.Warnings)
 	}
 	if _, err := ParseConfig([]byte("jwt: {verify_expiration: false, verify_not_before: false}"), true, nil); err != nil {
 		t.Error(err)

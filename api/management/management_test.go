@@ -825,7 +825,7 @@ func TestRoutes(t *testing.T) {
 	for _, r := range routes {
 		config, err := management.ParseConfig([]byte("keychain: {a: "+entry+"}\n"+
 			"scopes: {"+r.Scope+": {permitted_signers: [a], mandatory_signers: [a]}}"), false, nil)
-		if err != nil || r.Access != rest.Signed || len(config.Doubts) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
+		if err != nil || r.Access != rest.Signed || len(config.Warnings) > 0 || !strings.HasPrefix(r.Path, "/management/") || r.Method != "POST" && r.Method != "PUT" {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -58,7 +58,7 @@ func (m *Module) Open(ctx context.Context, r *rest.Route, sent rest.Message) ([]
 	if err != nil {
 		return nil, errVerify.Because(err)
 	}
-	if len(signers) == 0 { // nobody's words are read
+	if len(signers) == 0 { // unsigned: nothing of it is decoded
 		return nil, errSignatures.Because(errors.New("nobody who may has signed it"))
 	}
 	payload, err := message.Bytes()

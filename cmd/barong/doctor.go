@@ -40,10 +40,10 @@ func (doctorCommand) Help() string {
 // probeTimeout bounds each look at another server.
 const probeTimeout = 5 * time.Second
 
-// A doubt is a finding that does not fail.
-type doubt string
+// A warning is a finding that does not fail.
+type warning string
 
-func (d doubt) Error() string { return string(d) }
+func (w warning) Error() string { return string(w) }
 
 // Run looks at everything.
 func (d doctorCommand) Run(p *program) error {
@@ -55,9 +55,9 @@ func (d doctorCommand) Run(p *program) error {
 	failed := false
 	line := func(what, detail string, err error) {
 		state := "ok"
-		var d doubt
+		var found warning
 		switch {
-		case errors.As(err, &d):
+		case errors.As(err, &found):
 			state, detail = "warning", err.Error()
 		case err != nil:
 			state, detail = "FAILED", strings.ReplaceAll(err.Error(), "\n", "; ")
@@ -72,8 +72,8 @@ func (d doctorCommand) Run(p *program) error {
 		line(what, detail, err)
 	}
 
-	for _, warning := range c.Warnings() {
-		line("configuration", "", doubt(warning))
+	for _, text := range c.Warnings() {
+		line("configuration", "", warning(text))
 	}
 	if err := c.Check(); err != nil {
 		for _, problem := range err.(*config.Error).Problems {
@@ -88,8 +88,8 @@ func (d doctorCommand) Run(p *program) error {
 	if c.ManagementFile != "" {
 		look("management API", func(context.Context) (string, error) {
 			services, err := openServices(c)
-			if err == nil && len(services.Doubts) > 0 {
-				err = doubt(strings.Join(services.Doubts, "; "))
+			if err == nil && len(services.Warnings) > 0 {
+				err = warning(strings.Join(services.Warnings, "; "))
 			}
 			return fmt.Sprintf("%s: %d signers, %d scopes", c.ManagementFile, len(services.Keychain), len(services.Scopes)), err
 		})
@@ -128,7 +128,7 @@ func (d doctorCommand) Run(p *program) error {
 	return nil
 }
 
-// lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a doubt.
+// lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a warning.
 func lookAtGateway(ctx context.Context, name string) (string, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -163,7 +163,7 @@ func lookAtGateway(ctx context.Context, name string) (string, error) {
 	case open:
 		return "", errors.New(problem)
 	case problem != "":
-		return "", doubt(problem)
+		return "", warning(problem)
 	case !read.Asks && !whole.Asks:
 		return read.Gateway + ", nothing found that opens it; no check is asked here, so look at its other files too", nil
 	}
@@ -182,7 +182,7 @@ func lookAtProxies(ctx context.Context, c *config.Config) (string, error) {
 	}
 	for line := range strings.Lines(string(metrics)) {
 		if n, ok := strings.CutPrefix(strings.TrimSpace(line), forwarders+" "); ok && n != "0" {
-			return "", doubt(fmt.Sprintf("%s; X-Forwarded-For of other peers was ignored in %s calls: everybody behind such a peer counts as "+
+			return "", warning(fmt.Sprintf("%s; X-Forwarded-For of other peers was ignored in %s calls: everybody behind such a peer counts as "+
 				"one client, with one address for restrictions and one counter of sign-in attempts; the log names the peers, "+
 				"and if one is a gateway of yours, add it to BARONG_TRUSTED_PROXIES", detail, n))
 		}
@@ -351,7 +351,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 			}
 			s := r.Snapshot()
 			if warnings := s.Warnings(); len(warnings) > 0 {
-				return "", doubt(strings.Join(warnings, "; "))
+				return "", warning(strings.Join(warnings, "; "))
 			}
 			return fmt.Sprintf("version %d, %d permissions", s.Version(), len(s.Permissions())), nil
 		})
@@ -388,14 +388,14 @@ func lookAtRedis(ctx context.Context, c *config.Config) (string, error) {
 		return "", err
 	}
 	if drops, err := redisstore.Evicts(ctx, client); err == nil && drops != "" { // an account may be denied the question
-		return "", evictionDoubt(drops)
+		return "", evictionWarning(drops)
 	}
 	return c.RedisURL.String() + ", clock " + detail, nil
 }
 
-// evictionDoubt tells what a Redis does that drops keys, by its policy for a full memory.
-func evictionDoubt(drops string) doubt {
-	return doubt("Redis has maxmemory-policy " + drops + ": when its memory is full it drops sessions, used nonces and counted " +
+// evictionWarning tells what a Redis does that drops keys, by its policy for a full memory.
+func evictionWarning(drops string) warning {
+	return warning("Redis has maxmemory-policy " + drops + ": when its memory is full it drops sessions, used nonces and counted " +
 		"attempts; set noeviction")
 }
 

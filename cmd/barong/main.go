@@ -93,7 +93,7 @@ type program struct {
 // load loads the configuration. Beside an error, it returns what could be read.
 func (p *program) load() (*config.Config, error) { return config.Load(p.flags, p.environ, judges...) }
 
-// config loads the configuration, and says on standard error what is doubtful about it. Beside an error, it returns what
+// config loads the configuration, and says on standard error what it warns of. Beside an error, it returns what
 // could be read.
 func (p *program) config() (*config.Config, error) {
 	c, err := p.load()

@@ -49,7 +49,7 @@ func (s seedCommand) Run(p *program) error {
 		notices = append(notices, n...)
 		return nil
 	})
-	report, file, err := p.runSeeds(d, c, s.File, func(doubt string) { fmt.Fprintln(p.stderr, "warning:", doubt) })
+	report, file, err := p.runSeeds(d, c, s.File, func(warning string) { fmt.Fprintln(p.stderr, "warning:", warning) })
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (s seedCommand) Run(p *program) error {
 // seed seeds a new database, and says on the terminal, or through a file that the log names, whom it made with a password of
 // its own making.
 func (p *program) seed(d *db.DB, c *config.Config, log *slog.Logger) error {
-	report, file, err := p.runSeeds(d, c, "", func(doubt string) { log.Warn("seeds", "warning", doubt) })
+	report, file, err := p.runSeeds(d, c, "", func(warning string) { log.Warn("seeds", "warning", warning) })
 	if err != nil {
 		return err
 	}
@@ -99,14 +99,14 @@ func (p *program) seed(d *db.DB, c *config.Config, log *slog.Logger) error {
 // output is no terminal, so that others may keep and read it, passwords that are made up go into the file whose name is
 // returned.
 func (p *program) runSeeds(
-	d *db.DB, c *config.Config, file string, warn func(doubt string),
+	d *db.DB, c *config.Config, file string, warn func(warning string),
 ) (report *db.SeedReport, passwords string, err error) {
 	seeds, err := readSeeds(c, file)
 	if err != nil {
 		return nil, "", err
 	}
-	for _, doubt := range seeds.Warnings() {
-		warn(cmp.Or(file, c.SeedsFile) + ": " + doubt)
+	for _, warning := range seeds.Warnings() {
+		warn(cmp.Or(file, c.SeedsFile) + ": " + warning)
 	}
 	ctx := p.ctx
 	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}

@@ -41,8 +41,8 @@ func (s serveCommand) Run(p *program) error {
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
 	}
-	for _, doubt := range services.Doubts {
-		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", doubt)
+	for _, warning := range services.Warnings {
+		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", warning)
 	}
 	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics(), services: services}
 	v.ops = obs.NewOps(v.metrics, log)

@@ -183,7 +183,7 @@ func (v *server) openShared() error {
 		if drops, err := redisstore.Evicts(joining, client); err != nil {
 			v.log.Debug("it is not known whether Redis drops keys when its memory is full", "error", err)
 		} else if drops != "" {
-			v.log.Warn(evictionDoubt(drops).Error())
+			v.log.Warn(evictionWarning(drops).Error())
 		}
 		v.ops.Part("redis", true, takesWrites(store.Ping, store.TryWrite))
 	} else {

@@ -130,8 +130,8 @@ func (c *Config) captchaSecret() (key, name string) {
 	return "", ""
 }
 
-// doubts warns of what is allowed but hardly meant.
-func (l *loader) doubts() {
+// warnOfSettings warns of what is allowed but hardly meant.
+func (l *loader) warnOfSettings() {
 	c := l.c
 	if key, name := c.captchaSecret(); c.Captcha != "none" && key == "" {
 		l.warn("BARONG_CAPTCHA=%s without %s refuses every captcha", c.Captcha, name)

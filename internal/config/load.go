@@ -647,7 +647,7 @@ func (l *loader) derive() {
 		l.revalue("BARONG_LOG_LEVEL", c.LogLevel, "BARONG_LOG_LEVEL")
 	}
 	l.deriveDatabase()
-	l.doubts()
+	l.warnOfSettings()
 }
 
 // deriveDatabase makes the database's URL of the original's variables.

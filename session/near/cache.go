@@ -374,7 +374,7 @@ func (c *Cache) readSession(ctx context.Context, key session.Key, now time.Time)
 		case err != nil:
 			return sessionState{}, err
 		case try < maxReads && c.users.forgotSince(s.UID, forgets):
-			continue // a last doubt is left to the epoch, which the user's state decides
+			continue // a notice came while it was read, which may be older than the notice; after maxReads the user's epoch decides
 		case p.value.HasEnded(key):
 			return sessionState{}, session.ErrNotFound
 		}
