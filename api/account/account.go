@@ -17,6 +17,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	"barong/internal/passkey"
 	"barong/session"
 )
 
@@ -44,7 +45,7 @@ type Trigger struct {
 	Keys  []string
 }
 
-// Options are what New needs. Only Publish, MailDropped, Notices, Country and UnknownBrowser may be nil.
+// Options are what New needs. Only Passkeys, Publish, MailDropped, Notices, Country and UnknownBrowser may be nil.
 type Options struct {
 	Settings
 	DB        *db.DB
@@ -54,6 +55,7 @@ type Options struct {
 	Policy    PasswordPolicy
 	Limits    limit.Limiter
 	Letters   Letters
+	Passkeys  *passkey.Party          // nil where there are no passkeys: then nothing about them may be asked
 	FileURL   func(key string) string // signed address of a stored file, for events
 
 	// Publish takes an event into the outbox, in the transaction that caused it. Without it events are dropped.

@@ -108,19 +108,30 @@ func (s *Service) trim(ctx context.Context, opened *session.Session) {
 func (s *Service) SignIn(
 	ctx context.Context, c Client, old []session.ID, user *db.User,
 ) (session.ID, *session.Session, error) {
-	if err := s.limited(limit.SignIn.Take(ctx, s.Limits, user.UID)); err != nil {
-		return session.ID{}, nil, err
-	}
-	proved, action := user.Epoch(), "login"
+	action := "login"
 	if user.OTP {
 		action = "login::2fa"
 	}
+	return s.signIn(ctx, c, old, user, action, func(context.Context, *Unit) error { return nil })
+}
+
+// signIn is SignIn by whatever proof, which the unit uses up first.
+func (s *Service) signIn(
+	ctx context.Context, c Client, old []session.ID, user *db.User, action string, use func(context.Context, *Unit) error,
+) (session.ID, *session.Session, error) {
+	if err := s.limited(limit.SignIn.Take(ctx, s.Limits, user.UID)); err != nil {
+		return session.ID{}, nil, err
+	}
+	proved := user.Epoch()
 	return s.OpenSession(ctx, c, old, user.UID, proved, func(ctx context.Context, u *Unit) error {
 		if err := u.Lock(ctx, user); err != nil {
 			return err
 		}
 		if user.Epoch() != proved || !user.Open() {
 			return fault.New("identity.session.not_active").Because(errMoved)
+		}
+		if err := use(ctx, u); err != nil {
+			return err
 		}
 		if err := u.Record(ctx, user, c, "session", action, Succeed, ""); err != nil {
 			return err

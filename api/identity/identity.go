@@ -42,6 +42,8 @@ type Options struct {
 	// Reload puts changed restrictions in force in this process; the other replicas follow a notice.
 	Reload func(ctx context.Context) error
 
+	NoPasskeys bool // there are no passkeys, and no routes for them
+
 	CORS    rest.CORS // pages of other origins that may call
 	Domain  string    // where the front end lives, with or without a scheme
 	Configs Configs
@@ -131,7 +133,7 @@ func (m *Module) Routes() []rest.Route {
 	sessionCaptcha.BadType = "identity.session.invalid_captcha_format"
 	passwordCodes := []fault.Code{"password.too_long", "password.requirements", "password.weak"}
 	limited := []fault.Code{fault.TooMany, crossSite}
-	return []rest.Route{
+	routes := []rest.Route{
 		{
 			Method: "GET", Path: "/identity/ping", Summary: "Answers, to show that the service can be reached.",
 			Access: rest.Public, Prefix: general, Success: 200, Output: "{ping:string}", Handle: m.ping,
@@ -249,6 +251,27 @@ func (m *Module) Routes() []rest.Route {
 			Errors: codes(limited, []fault.Code{"identity.user.access.invalid_token", "value.taken", "value.invalid"}),
 		},
 	}
+	if m.NoPasskeys {
+		return routes
+	}
+	return append(routes, []rest.Route{
+		{
+			Method: "POST", Path: "/identity/sessions/passkey/options", Summary: "Begins a sign-in by passkey: what navigator.credentials.get needs.",
+			Prefix: sessions, Success: 201, Output: "{flow:string,publicKey:object}", Added: true, Handle: m.ownSite(m.beginPasskey),
+			Errors: []fault.Code{crossSite},
+		},
+		{
+			Method: "POST", Path: "/identity/sessions/passkey", Summary: "Signs in by passkey, which is both factors: opens a session and sets its cookie.",
+			Prefix: sessions, Params: []rest.Param{
+				{Name: "flow", Required: true, Doc: "The flow that the options came with. It can be used once, within five minutes."},
+				{Name: "credential", Type: rest.JSONText, Required: true, Doc: "What navigator.credentials.get returned, in its JSON form."},
+			},
+			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Added: true, Handle: m.ownSite(m.signInByPasskey),
+			Errors: codes(limited, []fault.Code{
+				"identity.session.invalid_passkey", "identity.session.banned", "identity.session.deleted", "identity.session.not_active",
+			}),
+		},
+	}...)
 }
 
 // checkCaptcha is the captcha's verdict on an operation, if one guards it. A client whose responses are refused too often

@@ -23,6 +23,7 @@ var models = map[string]reflect.Type{
 	"LegacyActivity":   reflect.TypeFor[view.LegacyActivity](),
 	"LegacyDocument":   reflect.TypeFor[view.LegacyDocument](),
 	"Level":            reflect.TypeFor[view.Level](),
+	"Passkey":          reflect.TypeFor[view.Passkey](),
 	"Permission":       reflect.TypeFor[view.Permission](),
 	"Phone":            reflect.TypeFor[view.Phone](),
 	"Profile":          reflect.TypeFor[view.Profile](),

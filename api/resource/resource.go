@@ -38,6 +38,7 @@ type Options struct {
 	MaxUpload      int64    // bytes of one file
 
 	NoPhones   bool // there are no phones, and no routes for them
+	NoPasskeys bool // the same of passkeys
 	Legacy     bool
 	RateLimits bool // false lifts the limits on wrong phone codes and on uploads at the same time, for load tests
 }
@@ -104,6 +105,7 @@ const (
 	apiKeys     = "resource.apikey"
 	dataStorage = "resource.datastorage"
 	sessions    = "resource.session"
+	passkeys    = "resource.passkey"
 )
 
 var (
@@ -390,6 +392,9 @@ func (m *Module) Routes() []rest.Route {
 			},
 			Success: 204, Added: true, Handle: m.endSession, Errors: []fault.Code{fault.NotFound},
 		},
+	}
+	if !m.NoPasskeys {
+		routes = append(routes, m.passkeyRoutes()...)
 	}
 	if m.NoPhones {
 		routes = slices.DeleteFunc(routes, func(r rest.Route) bool { return strings.HasPrefix(r.Path, "/resource/phones") })

@@ -5,6 +5,7 @@ package view
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"barong/db"
@@ -349,6 +350,32 @@ func (b *Builder) Profiles(rows []db.Profile) []Profile { return each(rows, b.Ne
 
 // APIKeys shows keys without their secrets.
 func APIKeys(rows []db.APIKey) []APIKey { return each(rows, NewAPIKey) }
+
+// A Passkey is a passkey as its owner sees it. Its id is ours.
+type Passkey struct {
+	ID         int64    `json:"id"`
+	Name       string   `json:"name"`
+	CreatedAt  string   `json:"created_at"`
+	LastUsedAt *string  `json:"last_used_at"` // null while nobody has signed in with it
+	BackedUp   bool     `json:"backed_up"`    // it is kept elsewhere as well, and outlives its device
+	Transports []string `json:"transports"`
+}
+
+// NewPasskey shows a passkey.
+func NewPasskey(p *db.Passkey) Passkey {
+	v := Passkey{ID: p.ID, Name: p.Name, CreatedAt: Sec(p.CreatedAt), BackedUp: p.BackedUp, Transports: []string{}}
+	if p.LastUsedAt != nil {
+		t := Sec(*p.LastUsedAt)
+		v.LastUsedAt = &t
+	}
+	if p.Transports != "" {
+		v.Transports = strings.Split(p.Transports, ",")
+	}
+	return v
+}
+
+// Passkeys shows passkeys.
+func Passkeys(rows []db.Passkey) []Passkey { return each(rows, NewPasskey) }
 
 // each shows every row. No rows make an empty list, not null.
 func each[Row, View any](rows []Row, show func(*Row) View) []View {

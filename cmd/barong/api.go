@@ -31,6 +31,7 @@ import (
 	"barong/internal/mail"
 	"barong/internal/obs"
 	"barong/internal/outbox"
+	"barong/internal/passkey"
 	"barong/internal/password"
 	"barong/internal/sms"
 )
@@ -185,6 +186,10 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
+	passkeys, err := v.openPasskeys(counters)
+	if err != nil {
+		return err
+	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -193,7 +198,7 @@ func (v *server) openAPI() error {
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
-		Policy: strength, Limits: limits, Letters: letters, MailDropped: v.mailDropped("unconfirmed"), FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
+		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys, MailDropped: v.mailDropped("unconfirmed"), FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
 	})
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
@@ -234,7 +239,7 @@ func (v *server) openAPI() error {
 		Identity: identity.Options{
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
 			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
-			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now,
+			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: passkeys == nil,
 			Configs: identity.Configs{
 				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
 				PasswordRegexp: c.PasswordRegexp,
@@ -245,7 +250,7 @@ func (v *server) openAPI() error {
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
 			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
 			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
-			RateLimits: c.RateLimits != "off", NoPhones: texts == nil,
+			RateLimits: c.RateLimits != "off", NoPhones: texts == nil, NoPasskeys: passkeys == nil,
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
@@ -258,6 +263,35 @@ func (v *server) openAPI() error {
 		Files: files, Version: build.Version,
 	})
 	return err
+}
+
+// openPasskeys makes what passkeys belong to: nothing, where the front end is reached by an address and nobody says which
+// domain is meant. memory remembers what was used.
+func (v *server) openPasskeys(memory limit.Limiter) (*passkey.Party, error) {
+	c := v.config
+	id, origin := passkey.Of(c.Domain)
+	o := passkey.Options{ID: id, Origins: []string{origin}, Name: c.AppName, Sealer: v.box, Memory: memory, Now: time.Now}
+	if c.WebauthnRPID != "" {
+		o.ID = strings.ToLower(c.WebauthnRPID)
+	}
+	if len(c.WebauthnOrigins) > 0 {
+		o.Origins = c.WebauthnOrigins
+	}
+	party, err := passkey.New(o)
+	switch {
+	case err == nil:
+		if foreign := party.Foreign(); len(foreign) > 0 {
+			v.log.Warn("browsers let no page of these origins use passkeys of BARONG_WEBAUTHN_RP_ID, unless that domain lists them "+
+				"at /.well-known/webauthn", "rp_id", o.ID, "origins", foreign)
+		}
+		return party, nil
+	case c.WebauthnRPID != "":
+		return nil, config.Bad("BARONG_WEBAUTHN_RP_ID", c.WebauthnRPID, "a domain: "+err.Error())
+	case len(c.WebauthnOrigins) > 0:
+		return nil, config.Bad("BARONG_WEBAUTHN_ORIGINS", strings.Join(c.WebauthnOrigins, ","), err.Error())
+	}
+	v.log.Warn("there are no passkeys: BARONG_DOMAIN names no domain; BARONG_WEBAUTHN_RP_ID may", "error", err)
+	return nil, nil
 }
 
 // openSMS makes what proves phone numbers: nothing, where there are no phones.

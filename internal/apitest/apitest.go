@@ -37,6 +37,8 @@ import (
 	"barong/internal/limit"
 	"barong/internal/listener"
 	"barong/internal/mail"
+	"barong/internal/passkey"
+	"barong/internal/passkey/passkeytest"
 	"barong/internal/password"
 	"barong/internal/secret"
 	"barong/internal/testkit"
@@ -153,9 +155,15 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 	if err != nil {
 		t.Fatal(err)
 	}
+	passkeys, err := passkey.New(passkey.Options{
+		ID: "barong.test", Origins: []string{passkeytest.Origin}, Name: "Barong", Sealer: e.Box, Memory: e.Limits, Now: e.Clock.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := account.Options{
 		Settings: Settings(), DB: e.DB, Sessions: e.Sessions, Keys: e.Keys, Passwords: e.Passwords, Policy: e.Strength,
-		Limits: e.Limits, Letters: letters, FileURL: func(key string) string { return "http://files.test/" + key },
+		Limits: e.Limits, Letters: letters, Passkeys: passkeys, FileURL: func(key string) string { return "http://files.test/" + key },
 		Publish: func(_ context.Context, tx *db.Tx, event account.Event) error {
 			tx.AfterCommit(func(context.Context) {
 				e.mu.Lock()
@@ -396,6 +404,27 @@ func (e *Env) Enable2FA(t testing.TB, u *db.User) (secret string) {
 		return tx.UpdateUser(ctx, u, "otp")
 	})
 	return secret
+}
+
+// NewPasskey gives u a passkey of an algorithm of passkeytest.
+func (e *Env) NewPasskey(t testing.TB, u *db.User, algorithm int) *passkeytest.Key {
+	t.Helper()
+	k := passkeytest.New(t, algorithm)
+	flow, options, err := e.Accounts.BeginPasskey(t.Context(), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := json.Marshal(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := e.Accounts.MadePasskey(t.Context(), u, flow, k.Make(t, asked, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.Name = "Phone"
+	e.Update(t, func(ctx context.Context, tx *db.Tx) error { return tx.InsertPasskey(ctx, row) })
+	return k
 }
 
 // Code is the code of a second factor now, or steps of 30 seconds later.

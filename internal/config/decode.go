@@ -68,6 +68,7 @@ var kinds = map[string]kind{
 // listKinds are those of the items of a list.
 var listKinds = map[string]kind{
 	"origins":    {"a list of origins such as https://example.com, separated by commas, or *", readOrigin},
+	"pages":      {"a list of origins such as https://example.com, or android:apk-key-hash:…, separated by commas", readPage},
 	"extensions": {"a list of file name extensions, separated by commas", readExtension},
 }
 
@@ -78,6 +79,7 @@ var (
 	digits     = matches(`^[0-9]+$`)
 	fraction   = matches(`^([0-9]+(\.[0-9]+)?|\.[0-9]+)$`)
 	origin     = matches(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
+	androidApp = matches(`^android:apk-key-hash:[A-Za-z0-9_-]{43}$`)
 	extension  = matches(`^[a-z0-9]{1,10}$`)
 )
 
@@ -163,6 +165,13 @@ func exists(path string, folder bool) bool {
 func readOrigin(s string) (string, bool) {
 	if s == "*" {
 		return s, true
+	}
+	return origin(strings.TrimSuffix(s, "/"))
+}
+
+func readPage(s string) (string, bool) {
+	if app, ok := androidApp(s); ok {
+		return app, true
 	}
 	return origin(strings.TrimSuffix(s, "/"))
 }

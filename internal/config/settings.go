@@ -143,6 +143,14 @@ type Config struct {
 	// what was asked for. Others get the error as JSON. Empty: browsers get it too.
 	LoginURL string `env:"BARONG_LOGIN_URL" kind:"link?"`
 
+	// WebauthnRPID is the domain that passkeys belong to (the RP ID of WebAuthn): that of the pages that ask for them, or a
+	// parent of it. Passkeys that were made for another domain stop working. Empty: the host of BARONG_DOMAIN; where that is
+	// an address, there are no passkeys.
+	WebauthnRPID string `group:"Passkeys" env:"BARONG_WEBAUTHN_RP_ID" kind:"hostname?"`
+	// WebauthnOrigins are the pages that may ask for passkeys. Apps for Android are written as
+	// android:apk-key-hash:…. Empty: BARONG_DOMAIN with its scheme.
+	WebauthnOrigins []string `env:"BARONG_WEBAUTHN_ORIGINS" kind:"pages"`
+
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
 	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
 	// X-Forwarded-For outside of them. Empty trusts nobody.

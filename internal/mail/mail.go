@@ -35,6 +35,9 @@ const (
 	OTPEnabled       = "otp.enabled"
 	OTPDisabled      = "otp.disabled"
 	APIKeyCreated    = "api_key.created"
+	PasskeyCreated   = "passkey.created"
+	PasskeyDeleted   = "passkey.deleted"
+	PasskeyCopied    = "passkey.copied" // a sign-in was refused: the passkey may have been copied
 )
 
 // OfLabel tells which mail the new value of a label is worth. Public labels are worth none: their owner writes them.

@@ -33,8 +33,8 @@ var builtIn embed.FS
 type Data struct {
 	Email     string // the reader's address; templates see the first character of its local part, and the domain
 	Token     string // Confirmation, ResetToken: goes into the link
-	IP        string // SessionCreated; empty unless it is an address
-	UserAgent string // SessionCreated; templates see the device's name, or nothing
+	IP        string // SessionCreated, PasskeyCopied; empty unless it is an address
+	UserAgent string // SessionCreated, PasskeyCopied; templates see the device's name, or nothing
 	Key       string // APIKeyCreated: the key's id; empty unless it is letters and digits
 }
 
@@ -100,6 +100,7 @@ func NewRenderer(o RendererOptions) (*Renderer, error) {
 var kinds = []string{
 	Confirmation, ResetToken, PasswordReset, PasswordChanged, AccountDeleted, SessionCreated, LabelCreated, LabelUpdated,
 	DocumentVerified, DocumentRejected, ProfileVerified, ProfileRejected, OTPEnabled, OTPDisabled, APIKeyCreated,
+	PasskeyCreated, PasskeyDeleted, PasskeyCopied,
 }
 
 // read adds the templates of one folder to what is there.
