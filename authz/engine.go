@@ -14,37 +14,18 @@ import (
 	"time"
 
 	"barong/internal/header"
+	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"
 	"barong/session/near"
 )
 
-// Options are what an Engine is made of. A process wires it like this:
-//
-//	proxies, err := authz.ParseProxies(config.TrustedProxies) // .WithTrueClientIP() for BARONG_GATEWAY=akamai
-//	cookies, err := authz.NewCookies(authz.CookieSettings{...}) // the REST API signs in and out with the same
-//	cache := near.New(near.Options{
-//		Store: sessions, Principals: users, APIKeys: keys, // what db and the session stores implement
-//		TTL: config.SessionCacheTTL, Life: config.SessionExpireTime,
-//		Fresh: func(loaded, now time.Time) bool { return bus.Fresh(loaded, now, config.SessionCacheTTL) },
-//		Ended: func(key session.Key) { bus.Publish(ctx, bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
-//	})
-//	bus.Subscribe(...) // UserChanged: cache.ForgetUser, SessionGone: ForgetSession, and so on
-//	engine, err := authz.New(authz.Options{
-//		Policy: rules.Snapshot, Cache: cache, Proxies: proxies, Cookies: cookies,
-//		Signer: func() authz.Signer { return ring.Current() }, // keys.Ring
-//		...
-//	})
-//	gateway := envoy.New(envoy.Options{Checker: engine, Trusted: proxies.Trusted})
-//	defer cache.Close() // runs after engine.Close
-//	defer engine.Close()
-//
-// Policy, Cache, Signer, Proxies, Cookies and Token are required.
+// Options are what an Engine is made of. Policy, Cache, Signer, Proxies, Cookies and Token are required.
 type Options struct {
 	Policy  func() *policy.Snapshot // the snapshot in force; nil from it refuses everything as unavailable
 	Cache   *near.Cache
 	Signer  func() Signer // the key in force, which may change at any time; nil from it refuses
-	Proxies *Proxies
+	Proxies *trusted.Proxies
 	Cookies *Cookies
 	Token   TokenSettings
 
@@ -112,7 +93,7 @@ const DefaultNonceLifetime = 5 * time.Second
 type Engine struct {
 	policy  func() *policy.Snapshot
 	cache   *near.Cache
-	proxies *Proxies
+	proxies *trusted.Proxies
 	cookies *Cookies
 	csrf    bool
 	bind    Binding

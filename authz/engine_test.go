@@ -24,6 +24,7 @@ import (
 	"barong/internal/fault"
 	"barong/internal/keys"
 	"barong/internal/testkit"
+	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"
 	"barong/session/near"
@@ -690,7 +691,7 @@ func TestUntrustedForwarderIsReportedOnceAMinute(t *testing.T) {
 func TestNewChecksItsOptions(t *testing.T) {
 	w := newWorld(t, testRules(1), nil)
 	good := Options{
-		Policy: w.rules.Load, Cache: w.cache, Signer: func() Signer { return w }, Proxies: new(Proxies), Cookies: w.engine.cookies,
+		Policy: w.rules.Load, Cache: w.cache, Signer: func() Signer { return w }, Proxies: new(trusted.Proxies), Cookies: w.engine.cookies,
 		Token: TokenSettings{Life: time.Minute, Issuer: "i", Audience: []string{"a"}},
 	}
 	for name, spoil := range map[string]func(*Options){

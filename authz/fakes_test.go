@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"barong/internal/keys"
+	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"
 	"barong/session/near"
@@ -88,7 +89,7 @@ func newWorld(t testing.TB, src policy.Source, change func(*world, *near.Options
 		t.Fatal(err)
 	}
 	w.signer.Store(set)
-	proxies, err := ParseProxies("loopback 10.0.0.0/8")
+	proxies, err := trusted.Parse("loopback,10.0.0.0/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func newWorld(t testing.TB, src policy.Source, change func(*world, *near.Options
 		Fresh: func(time.Time, time.Time) bool { return true },
 	}
 	o := Options{
-		Policy: w.rules.Load, Signer: func() Signer { return w }, Proxies: proxies, Cookies: cookies, CSRF: true,
+		Policy: w.rules.Load, Signer: func() Signer { return w }, Proxies: &proxies, Cookies: cookies, CSRF: true,
 		Bind: Binding{UserAgent: true, IP: true}, Auditor: w, Now: w.now,
 		Token: TokenSettings{Life: 300 * time.Second, Reuse: 0.5, Issuer: "barong", Audience: []string{"peatio", "barong"}},
 	}

@@ -4,6 +4,7 @@ import (
 	"unicode/utf8"
 
 	"barong/internal/header"
+	"barong/internal/trusted"
 )
 
 // Bounds of what a request may carry. A request beyond them is malformed: whoever sends more is not a browser or bot.
@@ -64,9 +65,9 @@ type headers struct {
 }
 
 // malformed reports what makes the request malformed. What nobody reads does not.
-func (h *headers) malformed(p *Proxies) bool {
+func (h *headers) malformed(p *trusted.Proxies) bool {
 	odd := h.odd
-	if !p.akamai {
+	if !p.BelievesTrueClientIP() {
 		odd &^= 1 << trueClientIP
 	}
 	return h.tooMuch || odd != 0

@@ -173,8 +173,8 @@ func lookAtGateway(ctx context.Context, name string) (string, error) {
 // lookAtProxies asks a running server for peers that forward and are not trusted to.
 func lookAtProxies(ctx context.Context, c *config.Config) (string, error) {
 	detail := "none"
-	if len(c.TrustedProxies) > 0 {
-		detail = c.TrustedProxies.String()
+	if networks := c.TrustedProxies.String(); networks != "" {
+		detail = networks
 	}
 	status, metrics, err := askServer(ctx, c, "/metrics")
 	if err != nil || status != http.StatusOK {

@@ -99,14 +99,11 @@ const forwarders = "barong_untrusted_forwarders_total"
 
 func (v *server) openEngine() error {
 	c := v.config
-	proxies, err := authz.ParseProxies(c.TrustedProxies.String())
-	if err != nil {
-		return config.Bad("BARONG_TRUSTED_PROXIES", c.TrustedProxies, err.Error())
-	}
+	v.proxies = &c.TrustedProxies
 	if c.Gateway == "akamai" {
-		proxies = proxies.WithTrueClientIP()
+		v.proxies = v.proxies.WithTrueClientIP()
 	}
-	v.proxies = proxies
+	var err error
 	if v.cookies, err = authz.NewCookies(authz.CookieSettings{
 		Name: c.SessionName, Secure: c.CookieSecure, SameSite: c.CookieSameSite, Domain: c.CookieDomain,
 	}); err != nil {

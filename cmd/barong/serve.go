@@ -21,6 +21,7 @@ import (
 	"barong/internal/obs"
 	"barong/internal/rules"
 	"barong/internal/secret"
+	"barong/internal/trusted"
 	"barong/session"
 	"barong/session/near"
 )
@@ -72,7 +73,7 @@ type server struct {
 	geo      *geoip.Locator
 	rules    *rules.Rules
 	audit    *audit.Writer
-	proxies  *authz.Proxies
+	proxies  *trusted.Proxies
 	cookies  *authz.Cookies
 	engine   *authz.Engine
 	gateway  *envoy.Handler

@@ -144,7 +144,7 @@ func (l *loader) warnOfSettings() {
 		l.warn("captcha_protected_endpoints is not set in the configuration's file, where its first letter is often a Cyrillic с "+
 			"(U+0441) instead of c: %s", protected)
 	}
-	for _, p := range c.TrustedProxies {
+	for _, p := range c.TrustedProxies.Networks() {
 		if p.Bits() == 0 {
 			l.warn("BARONG_TRUSTED_PROXIES has %s: everybody may then claim to be anybody's gateway", p)
 		}

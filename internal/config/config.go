@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -141,71 +140,4 @@ func (c *Config) BrokerURL() secret.URL {
 		Host: net.JoinHostPort(c.EventHost, c.EventPort), Path: "/",
 	}
 	return secret.URL(u.String())
-}
-
-// Networks are address ranges.
-type Networks []netip.Prefix
-
-// Contains reports whether a is in one of the networks. The zero Addr is in none.
-func (n Networks) Contains(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	for _, p := range n {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// String lists the networks, separated by commas.
-func (n Networks) String() string {
-	out := make([]string, len(n))
-	for i, p := range n {
-		out[i] = p.String()
-	}
-	return strings.Join(out, ",")
-}
-
-// namedNetworks are the sets that BARONG_TRUSTED_PROXIES may name. private has loopback in it, as the original's had;
-// cloudflare is the list that Cloudflare publishes (cloudflare.com/ips).
-var namedNetworks = map[string][]string{
-	"loopback": {"127.0.0.0/8", "::1/128"},
-	"private":  {"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"},
-	"cloudflare": {
-		"173.245.48.0/20", "103.21.244.0/22", "103.22.200.0/22", "103.31.4.0/22", "141.101.64.0/18", "108.162.192.0/18",
-		"190.93.240.0/20", "188.114.96.0/20", "197.234.240.0/22", "198.41.128.0/17", "162.158.0.0/15", "104.16.0.0/13",
-		"104.24.0.0/14", "172.64.0.0/13", "131.0.72.0/22",
-		"2400:cb00::/32", "2606:4700::/32", "2803:f800::/32", "2405:b500::/32", "2405:8100::/32", "2a06:98c0::/29",
-		"2c0f:f248::/32",
-	},
-}
-
-func parseNetworks(items []string) (Networks, bool) {
-	var out Networks
-	for _, item := range items {
-		names, ok := namedNetworks[strings.ToLower(item)]
-		if !ok {
-			names = []string{item}
-		}
-		for _, name := range names {
-			p, err := netip.ParsePrefix(name)
-			if err != nil {
-				a, aerr := netip.ParseAddr(name)
-				if aerr != nil || a.Zone() != "" {
-					return nil, false
-				}
-				p = netip.PrefixFrom(a, a.BitLen())
-			}
-			if a := p.Addr(); a.Is4In6() {
-				if p.Bits() < 96 {
-					return nil, false
-				}
-				p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
-			}
-			if p = p.Masked(); !slices.Contains(out, p) {
-				out = append(out, p)
-			}
-		}
-	}
-	return out, true
 }

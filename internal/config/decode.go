@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"barong/internal/secret"
+	"barong/internal/trusted"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -217,6 +218,9 @@ func allowed(t reflect.Type, tag reflect.StructTag) string {
 		}
 		return "a time such as 500ms, 30s, 5m, 12h or 90d, or seconds"
 	}
+	if t == reflect.TypeFor[trusted.Proxies]() {
+		return "a list of networks such as 10.0.0.0/8, separated by commas, or loopback, private, cloudflare"
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		return "true or false"
@@ -226,8 +230,6 @@ func allowed(t reflect.Type, tag reflect.StructTag) string {
 		return "a number " + limit
 	case reflect.Slice:
 		switch {
-		case t == reflect.TypeFor[Networks]():
-			return "a list of networks such as 10.0.0.0/8, separated by commas, or loopback, private, cloudflare"
 		case words != "":
 			return "a list of " + words + ", separated by commas"
 		case listKinds[name].allowed != "":
@@ -269,8 +271,10 @@ func decode(field reflect.Value, text string, tag reflect.StructTag) (string, bo
 		*p, ok = duration(text, tag)
 	case *[]string:
 		*p, ok = list(split(text), tag)
-	case *Networks:
-		*p, ok = parseNetworks(split(text))
+	case *trusted.Proxies:
+		var err error
+		*p, err = trusted.Parse(text)
+		ok = err == nil
 	default: // string, secret.Text, secret.URL
 		if text, ok = word(text, tag); ok {
 			field.SetString(text)

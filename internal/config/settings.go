@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"barong/internal/secret"
+	"barong/internal/trusted"
 )
 
 // A Config is the whole configuration, as it holds after flags, environment, file and defaults were laid over each other.
@@ -154,7 +155,7 @@ type Config struct {
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
 	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
 	// X-Forwarded-For outside of them. Empty trusts nobody.
-	TrustedProxies Networks `group:"Checks" env:"BARONG_TRUSTED_PROXIES" default:"loopback" compat:"cloudflare,private"`
+	TrustedProxies trusted.Proxies `group:"Checks" env:"BARONG_TRUSTED_PROXIES" default:"loopback" compat:"cloudflare,private"`
 	// Gateway is the content delivery network in front. akamai: True-Client-IP from a trusted peer names the client.
 	Gateway string `env:"BARONG_GATEWAY" default:"cloudflare" oneof:"akamai cloudflare"`
 	// AuthzRulesFile holds the paths that pass without credentials and those that nobody passes. It is read again when it

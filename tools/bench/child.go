@@ -26,6 +26,7 @@ import (
 	"barong/internal/listener"
 	"barong/internal/obs"
 	"barong/internal/rules"
+	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"
 	"barong/session/near"
@@ -175,7 +176,7 @@ func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	proxies, err := authz.ParseProxies("loopback")
+	proxies, err := trusted.Parse("loopback")
 	if err != nil {
 		return nil, "", err
 	}
@@ -225,7 +226,7 @@ func stack(spec *childSpec) (fasthttp.RequestHandler, string, error) {
 	runtime.ReadMemStats(&after)
 	engine, err := authz.New(authz.Options{
 		Policy: func() *policy.Snapshot { return snapshot }, Cache: cache, Signer: func() authz.Signer { return ring },
-		Proxies: proxies, Cookies: cookies, CSRF: true, Bind: authz.Binding{UserAgent: true, IP: true}, Sampler: rules.NewSampler(),
+		Proxies: &proxies, Cookies: cookies, CSRF: true, Bind: authz.Binding{UserAgent: true, IP: true}, Sampler: rules.NewSampler(),
 		Token: authz.TokenSettings{Life: time.Hour, Reuse: 0.9, Issuer: "barong", Audience: []string{"peatio", "barong"}},
 	})
 	if err != nil {

@@ -1,10 +1,13 @@
-package authz
+// Package trusted knows the peers whose word about their clients is believed, and finds the client behind them. What
+// BARONG_TRUSTED_PROXIES says is read here and nowhere else.
+package trusted
 
 import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"barong/internal/header"
@@ -13,10 +16,11 @@ import (
 // Proxies are the peers whose word about their clients is believed, and the way to a client's address through them. They
 // are immutable and safe for concurrent use. The zero Proxies trust nobody.
 type Proxies struct {
-	v4     []network4
-	v6     []netip.Prefix
-	unix   bool
-	akamai bool
+	networks []netip.Prefix // all, as String lists them
+	v4       []network4
+	v6       []netip.Prefix
+	unix     bool
+	akamai   bool
 }
 
 // A network4 is an IPv4 network. Every check compares some with its peer and with each hop.
@@ -27,54 +31,70 @@ func number4(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// Networks with a name.
-var namedNetworks = map[string]string{
-	"loopback": "127.0.0.0/8 ::1/128",
-	// RFC 1918 and RFC 4193.
-	"private": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7",
-	// As published at cloudflare.com/ips.
-	"cloudflare": "173.245.48.0/20 103.21.244.0/22 103.22.200.0/22 103.31.4.0/22 141.101.64.0/18 108.162.192.0/18 " +
-		"190.93.240.0/20 188.114.96.0/20 197.234.240.0/22 198.41.128.0/17 162.158.0.0/15 104.16.0.0/13 104.24.0.0/14 " +
-		"172.64.0.0/13 131.0.72.0/22 " +
-		"2400:cb00::/32 2606:4700::/32 2803:f800::/32 2405:b500::/32 2405:8100::/32 2a06:98c0::/29 2c0f:f248::/32",
-	"unix": "",
+// namedNetworks are the sets that a list may name. private has loopback in it, as the original's had; cloudflare is the list
+// that Cloudflare publishes (cloudflare.com/ips).
+var namedNetworks = map[string][]string{
+	"loopback": {"127.0.0.0/8", "::1/128"},
+	// Loopback, RFC 1918 and RFC 4193.
+	"private": {"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"},
+	"cloudflare": {
+		"173.245.48.0/20", "103.21.244.0/22", "103.22.200.0/22", "103.31.4.0/22", "141.101.64.0/18", "108.162.192.0/18",
+		"190.93.240.0/20", "188.114.96.0/20", "197.234.240.0/22", "198.41.128.0/17", "162.158.0.0/15", "104.16.0.0/13",
+		"104.24.0.0/14", "172.64.0.0/13", "131.0.72.0/22",
+		"2400:cb00::/32", "2606:4700::/32", "2803:f800::/32", "2405:b500::/32", "2405:8100::/32", "2a06:98c0::/29",
+		"2c0f:f248::/32",
+	},
 }
 
-// ParseProxies reads BARONG_TRUSTED_PROXIES: a list, parted by commas or white space, of networks in CIDR notation,
-// addresses, and the words loopback, private and cloudflare. A peer on a unix socket has no address; it is on this
-// machine, so whoever trusts 127.0.0.1 trusts it too, and the word unix trusts it alone.
-func ParseProxies(list string) (*Proxies, error) {
-	p := new(Proxies)
-	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
-		if networks, ok := namedNetworks[strings.ToLower(item)]; ok {
-			for network := range strings.FieldsSeq(networks) {
-				p.add(netip.MustParsePrefix(network))
-			}
-			p.unix = p.unix || strings.EqualFold(item, "unix")
+// Parse reads a list, parted by commas, of networks in CIDR notation, addresses, and the words loopback, private and
+// cloudflare. A peer on a unix socket has no address; it is on this machine, so whoever trusts 127.0.0.1 trusts it too.
+func Parse(list string) (Proxies, error) {
+	var p Proxies
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		if addr, err := netip.ParseAddr(item); err == nil {
-			if addr.Zone() != "" {
-				return nil, fmt.Errorf("trusted proxy %q: an address with a zone cannot be compared", item)
+		names, ok := namedNetworks[strings.ToLower(item)]
+		if !ok {
+			names = []string{item}
+		}
+		for _, name := range names {
+			network, ok := parseNetwork(name)
+			if !ok {
+				return Proxies{}, fmt.Errorf("trusted proxy %q is no network, address, or one of loopback, private, cloudflare", item)
 			}
-			p.add(netip.PrefixFrom(addr, addr.BitLen()))
-			continue
+			p.add(network)
 		}
-		network, err := netip.ParsePrefix(item)
-		if err != nil {
-			return nil, fmt.Errorf("trusted proxy %q is no network, address, or one of loopback, private, cloudflare, unix", item)
-		}
-		p.add(network)
 	}
-	p.unix = p.unix || p.Trusted(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	p.unix = p.Trusted(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	return p, nil
 }
 
-func (p *Proxies) add(network netip.Prefix) {
-	if addr := network.Addr(); addr.Is4In6() && network.Bits() >= 96 {
+// parseNetwork reads a network, or an address, which is a network of its own. It refuses zones, which cannot be compared,
+// and what is partly IPv4 mapped to IPv6.
+func parseNetwork(text string) (netip.Prefix, bool) {
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		network = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	if addr := network.Addr(); addr.Is4In6() {
+		if network.Bits() < 96 {
+			return netip.Prefix{}, false
+		}
 		network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96)
 	}
-	network = network.Masked()
+	return network.Masked(), true
+}
+
+func (p *Proxies) add(network netip.Prefix) {
+	if slices.Contains(p.networks, network) {
+		return
+	}
+	p.networks = append(p.networks, network)
 	if network.Addr().Is4() {
 		mask := ^uint32(0) << (32 - network.Bits())
 		p.v4 = append(p.v4, network4{number4(network.Addr()), mask})
@@ -83,12 +103,27 @@ func (p *Proxies) add(network netip.Prefix) {
 	}
 }
 
+// Networks are those of the proxies.
+func (p *Proxies) Networks() []netip.Prefix { return slices.Clone(p.networks) }
+
+// String lists the networks, separated by commas.
+func (p Proxies) String() string {
+	out := make([]string, len(p.networks))
+	for i, network := range p.networks {
+		out[i] = network.String()
+	}
+	return strings.Join(out, ",")
+}
+
 // WithTrueClientIP returns proxies that also believe True-Client-IP, before X-Forwarded-For (BARONG_GATEWAY=akamai).
 func (p *Proxies) WithTrueClientIP() *Proxies {
 	q := *p
 	q.akamai = true
 	return &q
 }
+
+// BelievesTrueClientIP reports whether True-Client-IP names the client.
+func (p *Proxies) BelievesTrueClientIP() bool { return p.akamai }
 
 // Trusted reports whether the peer is a trusted proxy. The zero Addr is a peer on a unix socket.
 func (p *Proxies) Trusted(peer netip.Addr) bool {
