@@ -19,6 +19,9 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 )
 
+// keysTimeout bounds each question for keys to the machine, which is next to the process, or to Amazon.
+const keysTimeout = 5 * time.Second
+
 // s3 is the language of S3, signed by version 4.
 type s3 struct {
 	base   url.URL // of the bucket
@@ -74,7 +77,7 @@ func openS3(o Options) (*remote, error) {
 	} else {
 		u.Host = o.Bucket + "." + u.Host
 	}
-	s := &s3{base: *u, region: region, client: &http.Client{Timeout: callTimeout}}
+	s := &s3{base: *u, region: region, client: &http.Client{Timeout: keysTimeout}}
 	switch {
 	case o.AccessKey != "" && o.SecretKey != "":
 		s.keys = credentials.NewStaticV4(o.AccessKey, o.SecretKey, "")
