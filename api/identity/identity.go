@@ -257,12 +257,12 @@ func (m *Module) Routes() []rest.Route {
 	return append(routes, []rest.Route{
 		{
 			Method: "POST", Path: "/identity/sessions/passkey/options", Summary: "Begins a sign-in by passkey: what navigator.credentials.get needs.",
-			Prefix: sessions, Success: 201, Output: "{flow:string,publicKey:object}", Added: true, Handle: m.ownSite(m.beginPasskey),
+			Access: rest.Public, Prefix: sessions, Success: 201, Output: "{flow:string,publicKey:object}", Added: true, Handle: m.ownSite(m.beginPasskey),
 			Errors: []fault.Code{crossSite},
 		},
 		{
 			Method: "POST", Path: "/identity/sessions/passkey", Summary: "Signs in by passkey, which is both factors: opens a session and sets its cookie.",
-			Prefix: sessions, Params: []rest.Param{
+			Access: rest.Public, Prefix: sessions, Params: []rest.Param{
 				{Name: "flow", Required: true, Doc: "The flow that the options came with. It can be used once, within five minutes."},
 				{Name: "credential", Type: rest.JSONText, Required: true, Doc: "What navigator.credentials.get returned, in its JSON form."},
 			},
