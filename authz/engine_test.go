@@ -319,7 +319,7 @@ func TestNoStaleTokenAfterInvalidation(t *testing.T) {
 	for level := int64(10); level < 310; level++ {
 		w.mu.Lock()
 		p := w.principals["ID0000000000"]
-		p.Level = int(level)
+		p.Level = int32(level)
 		w.principals["ID0000000000"] = p
 		w.mu.Unlock()
 		w.cache.ForgetUser("ID0000000000")

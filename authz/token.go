@@ -283,7 +283,7 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*near
 	c := claims{
 		IssuedAt: now.Unix(), Expires: now.Unix() + int64(t.set.Life/time.Second),
 		Subject: "session", Issuer: t.set.Issuer, Audience: t.set.Audience, ID: hex.EncodeToString(id[:]),
-		UID: p.UID, Email: p.Email, Role: p.Role, Level: p.Level, State: p.State,
+		UID: p.UID, Email: p.Email, Role: p.Role, Level: int(p.Level), State: p.State,
 	}
 	if p.ReferralID != 0 {
 		c.ReferralID = &p.ReferralID

@@ -254,7 +254,7 @@ const manyAtOnce = 512
 // Principal is the part of the row that a check needs.
 func (u *User) Principal() *session.Principal {
 	p := &session.Principal{
-		UserID: u.ID, UID: u.UID, Email: u.Email, Role: u.Role, State: u.State, Level: u.Level, OTP: u.OTP,
+		UserID: u.ID, UID: u.UID, Email: u.Email, Role: u.Role, State: u.State, Level: int32(u.Level), OTP: u.OTP,
 		Epoch: u.Epoch(),
 	}
 	if u.Ended != nil {

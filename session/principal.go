@@ -13,9 +13,9 @@ type Principal struct {
 
 	UserID     int64
 	Email      string
-	Level      int
 	ReferralID int64 // users.id of the referrer, 0 for none
-	OTP        bool  // second factor on
+	Level      int32
+	OTP        bool // second factor on
 
 	// Ended are the tags, one after the other, of the sessions that ended one by one and might live otherwise: a session
 	// store that comes back with older data still has them.

@@ -99,6 +99,9 @@ type Session struct {
 	CSRF    string // 20 hexadecimal digits, fixed for the session's life
 	Country string // ISO 3166-1 alpha-2 of IP at sign-in, or empty
 
+	Methods  Methods   // how the user has proved who they are; none for a session of a version that did not keep it
+	AuthTime time.Time // when they did so last; a store that has no time for it gives CreatedAt
+
 	CreatedAt time.Time
 	SeenAt    time.Time // last time the sliding expiry was written back
 	ExpiresAt time.Time // sliding: a check at or after it is refused

@@ -43,3 +43,20 @@ func TestParseID(t *testing.T) {
 		sameID(t, rapid.StringMatching(`[0-9a-f]{60}[0-9a-gA-F\x00-\xff]{4}`).Draw(t, "text"))
 	})
 }
+
+func TestMethods(t *testing.T) {
+	for m, want := range map[Methods]string{
+		0: "", Password: "pwd", Password | Code: "pwd otp", HardwareKey: "hwk", SoftwareKey: "swk", Federated: "fed",
+		MailedToken | Password: "pwd email",
+	} {
+		if m.String() != want || ParseMethods(want) != m {
+			t.Errorf("%08b: written as %q, %q read as %08b", m, m.String(), want, ParseMethods(want))
+		}
+	}
+	if got := ParseMethods(" otp  a-later-one pwd"); got != Password|Code {
+		t.Errorf("got %v", got)
+	}
+	if m := Password | Code; !m.Has(Password) || !m.Has(Password|Code) || m.Has(Federated) || m.Has(Code|HardwareKey) {
+		t.Error("Has is wrong")
+	}
+}

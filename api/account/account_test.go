@@ -196,7 +196,7 @@ func (b *bench) stored(u *db.User) *db.User {
 func (b *bench) open(u *db.User) *session.Session {
 	b.t.Helper()
 	now := b.stored(u)
-	_, opened, err := b.OpenSession(b.t.Context(), browser, nil, now.UID, now.Epoch(),
+	_, opened, err := b.OpenSession(b.t.Context(), browser, nil, now.UID, now.Epoch(), session.Password,
 		func(context.Context, *account.Unit) error { return nil })
 	must(b.t, err)
 	return opened

@@ -203,7 +203,11 @@ func (s *Service) copied(ctx context.Context, c Client, p *Proof) error {
 // passkey was removed, or used elsewhere, meanwhile.
 func (s *Service) SignInByPasskey(ctx context.Context, c Client, old []session.ID, p *Proof) (session.ID, *session.Session, error) {
 	errCopied := errors.New("the count was used meanwhile")
-	id, opened, err := s.signIn(ctx, c, old, p.User, "login", func(ctx context.Context, u *Unit) error {
+	proved := session.HardwareKey
+	if p.passkey.BackupEligible { // it may leave its device
+		proved = session.SoftwareKey
+	}
+	id, opened, err := s.signIn(ctx, c, old, p.User, "login", proved, func(ctx context.Context, u *Unit) error {
 		fresh, err := u.UsePasskey(ctx, p.passkey, p.use.SignCount, p.use.BackedUp)
 		switch {
 		case errors.Is(err, db.ErrNotFound):

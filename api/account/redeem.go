@@ -152,7 +152,7 @@ func (s *Service) ConfirmEmail(
 	if user.OTP {
 		return user, session.ID{}, nil, s.Update(ctx, confirm)
 	}
-	id, opened, err := s.OpenSession(ctx, c, old, user.UID, epoch, confirm)
+	id, opened, err := s.OpenSession(ctx, c, old, user.UID, epoch, session.MailedToken, confirm)
 	return user, id, opened, err
 }
 

@@ -19,8 +19,10 @@ var errMoved = errors.New("the account changed during the sign-in")
 // OpenSession opens a session for the user with that uid and epoch, and runs work, which records why, in one unit. It
 // returns the cookie's secret and the session. The session is stored first, so that a recorded sign-in has one, and
 // deleted again when the unit fails. The id is always new; the sessions that the browser's old cookies name are ended.
+// proved says how the user has just proved who they are.
 func (s *Service) OpenSession(
-	ctx context.Context, c Client, old []session.ID, uid string, epoch int64, work func(context.Context, *Unit) error,
+	ctx context.Context, c Client, old []session.ID, uid string, epoch int64, proved session.Methods,
+	work func(context.Context, *Unit) error,
 ) (session.ID, *session.Session, error) {
 	id, now := session.NewID(), s.Now().UTC().Truncate(time.Millisecond)
 	agent := c.UserAgent
@@ -29,7 +31,7 @@ func (s *Service) OpenSession(
 	}
 	opened := &session.Session{
 		Key: id.Key(), UID: uid, Epoch: epoch, CSRF: secret.RandomHex(10), IP: c.IP, UserAgent: agent, Country: c.Country,
-		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.SessionTTL), EndsAt: now.Add(s.SessionMaxAge),
+		Methods: proved, AuthTime: now, CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.SessionTTL), EndsAt: now.Add(s.SessionMaxAge),
 	}
 	if opened.ExpiresAt.After(opened.EndsAt) {
 		opened.ExpiresAt = opened.EndsAt
@@ -108,26 +110,27 @@ func (s *Service) trim(ctx context.Context, opened *session.Session) {
 func (s *Service) SignIn(
 	ctx context.Context, c Client, old []session.ID, user *db.User,
 ) (session.ID, *session.Session, error) {
-	action := "login"
+	action, proved := "login", session.Password
 	if user.OTP {
-		action = "login::2fa"
+		action, proved = "login::2fa", session.Password|session.Code
 	}
-	return s.signIn(ctx, c, old, user, action, func(context.Context, *Unit) error { return nil })
+	return s.signIn(ctx, c, old, user, action, proved, func(context.Context, *Unit) error { return nil })
 }
 
 // signIn is SignIn by whatever proof, which the unit uses up first.
 func (s *Service) signIn(
-	ctx context.Context, c Client, old []session.ID, user *db.User, action string, use func(context.Context, *Unit) error,
+	ctx context.Context, c Client, old []session.ID, user *db.User, action string, proved session.Methods,
+	use func(context.Context, *Unit) error,
 ) (session.ID, *session.Session, error) {
 	if err := s.limited(limit.SignIn.Take(ctx, s.Limits, user.UID)); err != nil {
 		return session.ID{}, nil, err
 	}
-	proved := user.Epoch()
-	return s.OpenSession(ctx, c, old, user.UID, proved, func(ctx context.Context, u *Unit) error {
+	epoch := user.Epoch()
+	return s.OpenSession(ctx, c, old, user.UID, epoch, proved, func(ctx context.Context, u *Unit) error {
 		if err := u.Lock(ctx, user); err != nil {
 			return err
 		}
-		if user.Epoch() != proved || !user.Open() {
+		if user.Epoch() != epoch || !user.Open() {
 			return fault.New("identity.session.not_active").Because(errMoved)
 		}
 		if err := use(ctx, u); err != nil {

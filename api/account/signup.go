@@ -36,7 +36,7 @@ func (s *Service) SignUp(
 	if err != nil {
 		return nil, session.ID{}, nil, err
 	}
-	id, opened, err := s.OpenSession(ctx, c, old, user.UID, user.Epoch(), func(ctx context.Context, u *Unit) error {
+	id, opened, err := s.OpenSession(ctx, c, old, user.UID, user.Epoch(), session.Password, func(ctx context.Context, u *Unit) error {
 		if err := u.CreateUser(ctx, user); err != nil {
 			return err
 		}

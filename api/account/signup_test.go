@@ -278,6 +278,11 @@ func TestSignInAndOut(t *testing.T) {
 		if id.Key() == first.Key || opened.CSRF == first.CSRF || len(opened.UserAgent) != session.MaxUserAgent {
 			t.Error("the session is not a new one")
 		}
+		for what, s := range map[string]*session.Session{"sign-up": first, "sign-in": opened} {
+			if s.Methods != session.Password || !s.AuthTime.Equal(s.CreatedAt) {
+				t.Errorf("the session of a %s began by %q at %v", what, s.Methods, s.AuthTime)
+			}
+		}
 		events := b.takeEvents()
 		same(t, "events", names(events), []string{"system.session.create"})
 		if member(t, events[0].Record, "user_ip") != "192.0.2.7" {
@@ -316,6 +321,13 @@ func TestSignInAndOut(t *testing.T) {
 		if note := rows[2].Data; note == nil || *note != `{"note":"Detected suspicious browser"}` || len(rows[2].UserAgent) > session.MaxUserAgent {
 			t.Errorf("activity of an odd browser: %+v", rows[2])
 		}
+		withCode := *u
+		withCode.OTP = true
+		_, second, err := b.SignIn(t.Context(), odd, nil, &withCode)
+		must(t, err)
+		if stored, err := b.Sessions.Get(t.Context(), second.Key, b.clock()); err != nil || stored.Methods != session.Password|session.Code {
+			t.Errorf("the session of a sign-in with a code: %+v, %v", stored, err)
+		}
 		b.do(func(ctx context.Context, w *account.Unit) error { return w.SetState(ctx, u, "banned") })
 		if _, _, err := b.Current(t.Context()); !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("no cookie: %v", err)
@@ -329,7 +341,7 @@ func TestCurrentOfSeveral(t *testing.T) {
 		anna, otto := b.user("anna@example.com"), b.user("otto@example.com")
 		nothing := func(context.Context, *account.Unit) error { return nil }
 		open := func(u *db.User) (session.ID, *session.Session) {
-			id, s, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+			id, s, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), session.Password, nothing)
 			must(t, err)
 			b.advance(time.Second)
 			return id, s
@@ -388,14 +400,14 @@ func TestFailedUnitOpensNoSession(t *testing.T) {
 		u := b.user("anna@example.com")
 		old := b.open(u)
 		boom := errors.New("boom")
-		_, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch,
+		_, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch, session.Password,
 			func(context.Context, *account.Unit) error { return boom })
 		if !errors.Is(err, boom) {
 			t.Fatalf("got %v", err)
 		}
 		func() {
 			defer func() { _ = recover() }()
-			_, _, _ = b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch,
+			_, _, _ = b.OpenSession(t.Context(), browser, nil, u.UID, u.SessionEpoch, session.Password,
 				func(context.Context, *account.Unit) error { panic("boom") })
 		}()
 		left, err := b.ListSessions(t.Context(), u)
@@ -436,12 +448,12 @@ func TestWhatWasEndedStaysEnded(t *testing.T) {
 			return b.EndOwn(b.t.Context(), u, s.Key)
 		}, true},
 		{"replaced", func(b *bench, u *db.User, _ *session.Session, id session.ID) error {
-			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), nothing)
+			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), session.Password, nothing)
 			return err
 		}, true},
 		{"replaced by another user's", func(b *bench, u *db.User, _ *session.Session, id session.ID) error {
 			otto := b.user("otto@example.com")
-			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, otto.UID, b.stored(otto).Epoch(), nothing)
+			_, _, err := b.OpenSession(b.t.Context(), browser, []session.ID{id}, otto.UID, b.stored(otto).Epoch(), session.Password, nothing)
 			return err
 		}, true},
 		{"with all of the user", func(b *bench, u *db.User, _ *session.Session, _ session.ID) error {
@@ -454,7 +466,7 @@ func TestWhatWasEndedStaysEnded(t *testing.T) {
 		t.Run(c.how, func(t *testing.T) {
 			engines(t, func(t *testing.T, b *bench) {
 				u := b.user("anna@example.com")
-				id, ended, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+				id, ended, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), session.Password, nothing)
 				must(t, err)
 				other := b.open(u)
 				must(t, c.end(b, u, ended, id))
@@ -541,9 +553,9 @@ func TestEndedSessionsFold(t *testing.T) {
 			return nil
 		}))
 		nothing := func(context.Context, *account.Unit) error { return nil }
-		id, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), nothing)
+		id, _, err := b.OpenSession(t.Context(), browser, nil, u.UID, b.stored(u).Epoch(), session.Password, nothing)
 		must(t, err)
-		_, next, err := b.OpenSession(t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), nothing)
+		_, next, err := b.OpenSession(t.Context(), browser, []session.ID{id}, u.UID, b.stored(u).Epoch(), session.Password, nothing)
 		must(t, err)
 		list, err := b.ListSessions(t.Context(), b.stored(u))
 		must(t, err)

@@ -13,6 +13,7 @@ import (
 	"barong/internal/apitest"
 	"barong/internal/keys"
 	"barong/internal/limit"
+	"barong/session"
 )
 
 const otherPassword = "Wm3#kdPq81zRo"
@@ -210,6 +211,10 @@ func TestConfirmEmail(t *testing.T) {
 		}
 		if !alive(t, e, cookie) || alive(t, e, other) {
 			t.Error("the session was not replaced")
+		}
+		id, _ := session.ParseID([]byte(cookie))
+		if found, _, err := e.Accounts.Current(t.Context(), id); err != nil || found.Methods != session.MailedToken {
+			t.Errorf("the session of a confirmation: %+v, %v", found, err)
 		}
 		events := wantEvents(t, e, "model.user.updated", "model.user.updated", "model.label.created", "system.user.email.confirmed")
 		if got := member[string](t, events[3], "language"); got != "DE" {
@@ -538,7 +543,7 @@ func TestPasswordReset(t *testing.T) {
 // openSession opens a session without the cost of a password.
 func openSession(t *testing.T, e *apitest.Env, u *db.User) (cookie string) {
 	t.Helper()
-	id, _, err := e.Accounts.OpenSession(t.Context(), account.Client{}, nil, u.UID, e.Fresh(t, u).Epoch(),
+	id, _, err := e.Accounts.OpenSession(t.Context(), account.Client{}, nil, u.UID, e.Fresh(t, u).Epoch(), session.Password,
 		func(context.Context, *account.Unit) error { return nil })
 	if err != nil {
 		t.Fatal(err)

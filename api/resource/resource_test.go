@@ -94,7 +94,7 @@ const maxUpload = 4096
 func (b *bench) signIn(t *testing.T, u *db.User) string {
 	t.Helper()
 	c := b.env.Accounts.Client(netip.MustParseAddr("192.0.2.7"), apitest.UserAgent)
-	id, _, err := b.env.Accounts.OpenSession(t.Context(), c, nil, u.UID, b.env.Fresh(t, u).Epoch(), nothing)
+	id, _, err := b.env.Accounts.OpenSession(t.Context(), c, nil, u.UID, b.env.Fresh(t, u).Epoch(), session.Password, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -844,7 +844,7 @@ func TestInvalidationIsFelt(t *testing.T) {
 	}
 	for change := int64(1); change <= 1500; change++ {
 		i := change % 4
-		b.setUser(fmt.Sprintf("ID%010X", i), func(p *session.Principal) { p.Level = int(change) })
+		b.setUser(fmt.Sprintf("ID%010X", i), func(p *session.Principal) { p.Level = int32(change) })
 		c.ForgetUser(fmt.Sprintf("ID%010X", i))
 		felt[i].Store(change)
 		if change%10 == 0 {

@@ -209,7 +209,8 @@ func (c *Cache) readSessions(ctx context.Context, keys []session.Key, old []*ses
 // sameSession compares two sessions in the precision of the stores. Those of a key have the same key.
 func sameSession(a, b *session.Session) bool {
 	return a.Epoch == b.Epoch && a.UserAgent == b.UserAgent && a.IP == b.IP && a.UID == b.UID && a.CSRF == b.CSRF &&
-		a.Country == b.Country && a.CreatedAt.UnixMilli() == b.CreatedAt.UnixMilli() &&
+		a.Country == b.Country && a.Methods == b.Methods && a.AuthTime.UnixMilli() == b.AuthTime.UnixMilli() &&
+		a.CreatedAt.UnixMilli() == b.CreatedAt.UnixMilli() &&
 		a.SeenAt.UnixMilli() == b.SeenAt.UnixMilli() && a.ExpiresAt.UnixMilli() == b.ExpiresAt.UnixMilli() &&
 		a.EndsAt.UnixMilli() == b.EndsAt.UnixMilli()
 }

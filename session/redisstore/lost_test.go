@@ -98,7 +98,7 @@ func TestSessionWhoseAnswerIsLost(t *testing.T) {
 	relay, through, direct := relayed(t, patient)
 	a, b := redisstore.New(connect(t, through)), redisstore.New(connect(t, direct))
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	lose := func() { relay.LoseAnswers(1, "barong:session:") }
+	lose := func() { relay.LoseAnswers(1, "\r\n$4\r\neval\r\n") }
 
 	v := newSession("ID0000000001", now)
 	lose()

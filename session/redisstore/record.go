@@ -1,51 +1,51 @@
 package redisstore
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"strconv"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"barong/session"
 )
 
-// A record is one session as Redis holds it: a text that is read with one GET and decoded without a copy. What scripts
-// compare or change has its place at its beginning, in digits, which Lua reads and writes as they are:
+// A record is one session as Redis holds it. Its first byte says which form the rest has: form1 (form1.go), which earlier
+// versions wrote, or form2. Nothing but this package reads a record: a script only compares it as a whole.
 //
-//	offset  length
-//	     0       1  kind: live, or ended for what a deletion leaves behind
-//	     1      32  generation in which it was opened
-//	    33      26  random word of the call that created it (rand.Text)
-//	    59      15  SeenAt, like all times in Unix milliseconds, with leading zeros
-//	    74      15  ExpiresAt
-//	    89      15  EndsAt
-//	   104      15  CreatedAt
-//	   119      20  Epoch, with leading zeros; the first place may be a minus sign
-//	   139          texts, each after its length in two bytes, the higher first: UID, CSRF, Country, IP, UserAgent
-//
-// What a deletion leaves is the kind, the random word of that call, and the record as far as the UID.
+// In form2 the rest is a protocol buffer of the fields below. Every field that has no other note is there exactly once, so
+// that what lacks a piece is no session. Fields that this version does not know are passed over, and kept by no change.
 const (
-	live  = '1' // another layout takes another digit
-	ended = 'd'
+	form1 = '1'
+	form2 = '2'
+	ended = 'd' // what a deletion leaves: the random word of its call follows
+)
 
-	generationLen = 32
-	callLen       = 26
-	timeLen       = 15
-	epochLen      = 20
+// The fields of form2. Times are in Unix milliseconds. A number that had another meaning once is never used again.
+const (
+	fieldGeneration = 1  // text: the generation in which it was opened
+	fieldCall       = 2  // text: the random word of the call that created it
+	fieldUID        = 3  // text
+	fieldEpoch      = 4  // sint64
+	fieldCSRF       = 5  // text
+	fieldCountry    = 6  // text
+	fieldIP         = 7  // bytes: netip.Addr.MarshalBinary
+	fieldUserAgent  = 8  // bytes
+	fieldCreated    = 9  // time
+	fieldSeen       = 10 // time
+	fieldExpires    = 11 // time
+	fieldEnds       = 12 // time
+	fieldMethods    = 13 // text, session.Methods.String; may be missing
+	fieldAuthTime   = 14 // time; may be missing
 
-	atGeneration = 1
-	atCall       = atGeneration + generationLen
-	atSeen       = atCall + callLen
-	atExpires    = atSeen + timeLen
-	atEnds       = atExpires + timeLen
-	atCreated    = atEnds + timeLen
-	atEpoch      = atCreated + timeLen
-	atTexts      = atEpoch + epochLen
+	required = 1<<(fieldEnds+1) - 1<<fieldGeneration
 )
 
 const (
-	maxTime = 999_999_999_999_999 // fits timeLen, and Lua's numbers hold it exactly: the year 33658
+	generationLen = 32
+	callLen       = 26 // of rand.Text
+
+	maxTime = 999_999_999_999_999 // the year 33658: Redis counts lives in milliseconds, in 64 bits
 	maxText = 1 << 10             // bytes of a text
 )
 
@@ -55,34 +55,6 @@ var (
 	errWord   = errors.New("malformed generation") // that of another program: a session must bear no part of it
 	errRecord = errors.New("malformed session record")
 )
-
-// appendDigits appends n, which is not negative, with leading zeros to the width.
-func appendDigits(b []byte, n uint64, width int) []byte {
-	for range width {
-		b = append(b, '0')
-	}
-	for i := len(b) - 1; n > 0; i-- {
-		b[i] += byte(n % 10)
-		n /= 10
-	}
-	return b
-}
-
-func appendTime(b []byte, ms int64) []byte { return appendDigits(b, uint64(ms), timeLen) }
-
-// timeArg is a time for a script, cut to what a record can have.
-func timeArg(t time.Time) []byte { return appendTime(nil, min(max(t.UnixMilli(), 0), maxTime)) }
-
-func appendEpoch(b []byte, epoch int64) []byte {
-	if epoch < 0 {
-		return appendDigits(append(b, '-'), -uint64(epoch), epochLen-1)
-	}
-	return appendDigits(b, uint64(epoch), epochLen)
-}
-
-func appendText[T ~string | ~[]byte](b []byte, text T) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...)
-}
 
 // expiry is when a new session expires.
 func expiry(v *session.Session) time.Time {
@@ -100,120 +72,189 @@ func name(key session.Key) string {
 	return string(b[:])
 }
 
-// encode makes the record of a session opened in a generation by a call.
-func encode(v *session.Session, generation, call string) ([]byte, error) {
-	if len(generation) != generationLen || len(call) != callLen {
+// A stored is a record as it was read: the session, and what the store needs to know besides.
+type stored struct {
+	session.Session
+	form       byte
+	generation string
+	call       string
+}
+
+// encode makes the record of a session in form2.
+func encode(v *stored) ([]byte, error) {
+	if len(v.generation) != generationLen || len(v.call) != callLen {
 		return nil, errWord
 	}
-	b := make([]byte, 0, atTexts+10+len(v.UID)+len(v.CSRF)+len(v.Country)+16+len(v.UserAgent))
-	b = append(b, live)
-	b = append(b, generation...)
-	b = append(b, call...)
-	for _, t := range []time.Time{v.SeenAt, expiry(v), v.EndsAt, v.CreatedAt} {
-		ms := t.UnixMilli()
-		if ms < 0 || ms > maxTime {
-			return nil, errTime
-		}
-		b = appendTime(b, ms)
-	}
-	b = appendEpoch(b, v.Epoch)
 	ip, err := v.IP.MarshalBinary()
 	if err != nil {
 		return nil, err
 	}
-	if max(len(v.UID), len(v.CSRF), len(v.Country), len(ip)) > maxText {
-		return nil, errLong
-	}
-	b = appendText(b, v.UID)
-	b = appendText(b, v.CSRF)
-	b = appendText(b, v.Country)
-	b = appendText(b, ip)
-	return appendText(b, v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)]), nil
-}
-
-// digits reads a number of nothing but digits, at most 18 of them.
-func digits(text string) (n int64, ok bool) {
-	for i := range len(text) {
-		d := text[i] - '0'
-		if d > 9 {
-			return 0, false
+	b := append(make([]byte, 0, 256+len(v.UserAgent)), form2)
+	for _, text := range []struct {
+		field protowire.Number
+		text  string
+	}{
+		{fieldGeneration, v.generation},
+		{fieldCall, v.call},
+		{fieldUID, v.UID},
+		{fieldCSRF, v.CSRF},
+		{fieldCountry, v.Country},
+		{fieldIP, string(ip)},
+		{fieldUserAgent, v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)]},
+		{fieldMethods, v.Methods.String()},
+	} {
+		if len(text.text) > maxText {
+			return nil, errLong
 		}
-		n = n*10 + int64(d)
+		b = protowire.AppendString(protowire.AppendTag(b, text.field, protowire.BytesType), text.text)
 	}
-	return n, true
-}
-
-func parseEpoch(text string) (epoch int64, ok bool) {
-	if text[0] != '0' && text[0] != '-' { // ParseInt allows a plus sign
-		return 0, false
+	for _, at := range []struct {
+		field protowire.Number
+		at    time.Time
+	}{
+		{fieldCreated, v.CreatedAt},
+		{fieldSeen, v.SeenAt},
+		{fieldExpires, expiry(&v.Session)},
+		{fieldEnds, v.EndsAt},
+		{fieldAuthTime, v.AuthTime},
+	} {
+		ms := at.at.UnixMilli()
+		if at.field == fieldAuthTime && at.at.IsZero() {
+			continue
+		}
+		if ms < 0 || ms > maxTime {
+			return nil, errTime
+		}
+		b = protowire.AppendVarint(protowire.AppendTag(b, at.field, protowire.VarintType), uint64(ms))
 	}
-	epoch, err := strconv.ParseInt(text, 10, 64)
-	return epoch, err == nil
-}
-
-// cutText takes a text of at most so many bytes from the beginning of b.
-func cutText(b string, most int) (text, rest string, ok bool) {
-	if len(b) < 2 {
-		return "", "", false
-	}
-	n := int(b[0])<<8 | int(b[1])
-	b = b[2:]
-	if n > most || n > len(b) {
-		return "", "", false
-	}
-	return b[:n], b[n:], true
-}
-
-// decodeHead reads a record as far as its UID.
-func decodeHead(head string) (uid string, created int64, ok bool) {
-	if len(head) < atTexts {
-		return "", 0, false
-	}
-	if created, ok = digits(head[atCreated:atEpoch]); !ok {
-		return "", 0, false
-	}
-	uid, _, ok = cutText(head[atTexts:], maxText)
-	return uid, created, ok
+	b = protowire.AppendTag(b, fieldEpoch, protowire.VarintType)
+	return protowire.AppendVarint(b, protowire.EncodeZigZag(v.Epoch)), nil
 }
 
 // decode reads the record of a key: ErrNotFound when it is none of this generation that lives at now. The session's texts
 // are parts of the record.
-func decode(key session.Key, record, generation string, now time.Time) (*session.Session, error) {
+func decode(key session.Key, record, generation string, now time.Time) (*stored, error) {
 	if record == "" || record[0] == ended {
 		return nil, session.ErrNotFound
 	}
-	if record[0] != live || len(record) < atTexts {
+	v, ok := readRecord(record)
+	if !ok {
 		return nil, errRecord
 	}
-	if record[atGeneration:atCall] != generation {
-		return nil, session.ErrNotFound
-	}
-	seen, ok1 := digits(record[atSeen:atExpires])
-	expires, ok2 := digits(record[atExpires:atEnds])
-	ends, ok3 := digits(record[atEnds:atCreated])
-	created, ok4 := digits(record[atCreated:atEpoch])
-	epoch, ok5 := parseEpoch(record[atEpoch:atTexts])
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
-		return nil, errRecord
-	}
-	uid, rest, ok1 := cutText(record[atTexts:], maxText)
-	csrf, rest, ok2 := cutText(rest, maxText)
-	country, rest, ok3 := cutText(rest, maxText)
-	address, rest, ok4 := cutText(rest, maxText)
-	agent, rest, ok5 := cutText(rest, session.MaxUserAgent)
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || rest != "" {
-		return nil, errRecord
-	}
-	v := &session.Session{
-		Key: key, UID: uid, Epoch: epoch, CSRF: csrf, UserAgent: agent, Country: country,
-		SeenAt: time.UnixMilli(seen).UTC(), ExpiresAt: time.UnixMilli(expires).UTC(),
-		EndsAt: time.UnixMilli(ends).UTC(), CreatedAt: time.UnixMilli(created).UTC(),
-	}
-	if v.IP.UnmarshalBinary([]byte(address)) != nil {
-		return nil, errRecord
-	}
-	if !v.Live(now) {
+	v.Key = key
+	if v.generation != generation || !v.Live(now) {
 		return nil, session.ErrNotFound
 	}
 	return v, nil
+}
+
+// readRecord reads a record of whatever generation.
+func readRecord(record string) (v *stored, ok bool) {
+	switch {
+	case record == "":
+		return nil, false
+	case record[0] == form1:
+		v, ok = decode1(record)
+	case record[0] == form2:
+		v, ok = decode2(record)
+	}
+	if ok && v.AuthTime.IsZero() {
+		v.AuthTime = v.CreatedAt
+	}
+	return v, ok
+}
+
+// rewrite makes the record of a session that was changed, in the form of the old one.
+func (v *stored) rewrite(old string) ([]byte, error) {
+	if v.form == form1 {
+		return rewrite1(old, &v.Session), nil
+	}
+	v.SeenAt, v.ExpiresAt = storable(v.SeenAt), storable(v.ExpiresAt)
+	return encode(v)
+}
+
+// storable is a time cut to what a record can have.
+func storable(t time.Time) time.Time {
+	return time.UnixMilli(min(max(t.UnixMilli(), 0), maxTime)).UTC()
+}
+
+func decode2(record string) (*stored, bool) {
+	v := &stored{form: form2}
+	b := []byte(record)
+	seen := 0
+	for at := 1; at < len(b); {
+		field, kind, n := protowire.ConsumeTag(b[at:])
+		if n < 0 {
+			return nil, false
+		}
+		at += n
+		if n = protowire.ConsumeFieldValue(field, kind, b[at:]); n < 0 {
+			return nil, false
+		}
+		end := at + n
+		if field <= fieldAuthTime {
+			var ok bool
+			switch kind {
+			case protowire.BytesType:
+				text, _ := protowire.ConsumeBytes(b[at:])
+				ok = v.setText(field, record[end-len(text):end])
+			case protowire.VarintType:
+				number, _ := protowire.ConsumeVarint(b[at:])
+				ok = v.setNumber(field, number)
+			}
+			if !ok || seen&(1<<field) != 0 {
+				return nil, false
+			}
+			seen |= 1 << field
+		}
+		at = end
+	}
+	return v, seen&required == required
+}
+
+func (v *stored) setText(field protowire.Number, text string) bool {
+	switch field {
+	case fieldGeneration:
+		v.generation = text
+	case fieldCall:
+		v.call = text
+	case fieldUID:
+		v.UID = text
+	case fieldCSRF:
+		v.CSRF = text
+	case fieldCountry:
+		v.Country = text
+	case fieldIP:
+		return v.IP.UnmarshalBinary([]byte(text)) == nil
+	case fieldUserAgent:
+		v.UserAgent = text
+		return len(text) <= session.MaxUserAgent
+	case fieldMethods:
+		v.Methods = session.ParseMethods(text)
+	default:
+		return false
+	}
+	return len(text) <= maxText
+}
+
+func (v *stored) setNumber(field protowire.Number, number uint64) bool {
+	at := time.UnixMilli(int64(number)).UTC()
+	switch field {
+	case fieldEpoch:
+		v.Epoch = protowire.DecodeZigZag(number)
+		return true
+	case fieldCreated:
+		v.CreatedAt = at
+	case fieldSeen:
+		v.SeenAt = at
+	case fieldExpires:
+		v.ExpiresAt = at
+	case fieldEnds:
+		v.EndsAt = at
+	case fieldAuthTime:
+		v.AuthTime = at
+	default:
+		return false
+	}
+	return number <= maxTime
 }

@@ -24,31 +24,73 @@ func testSession() *session.Session {
 	return &session.Session{
 		Key: session.Key{1, 2, 31: 3}, UID: "ID0000000001", Epoch: 3, CSRF: "0123456789abcdef0123",
 		IP: netip.MustParseAddr("203.0.113.7"), UserAgent: "Mozilla/5.0 (X11; Linux x86_64)", Country: "NL",
-		CreatedAt: ms(1_600_000_000_000), SeenAt: ms(1_600_000_000_001),
+		Methods: session.Password | session.Code, AuthTime: ms(1_600_000_000_002), CreatedAt: ms(1_600_000_000_000), SeenAt: ms(1_600_000_000_001),
 		ExpiresAt: ms(1_600_000_100_000), EndsAt: ms(1_600_000_200_000),
 	}
 }
 
 func encoded(t interface{ Fatal(...any) }, v *session.Session) string {
-	b, err := encode(v, testGeneration, testCall)
+	b, err := encode(&stored{Session: *v, generation: testGeneration, call: testCall})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(b)
 }
 
-// The layout is what other replicas read, of this version and of others: it changes with its first byte alone.
-func TestLayout(t *testing.T) {
+// What other replicas read, of this version and of others, changes with its first byte alone.
+func TestForms(t *testing.T) {
 	t.Parallel()
-	want := "1" + testGeneration + testCall +
-		"001600000000001" + "001600000100000" + "001600000200000" + "001600000000000" + "00000000000000000003" +
-		"\x00\x0cID0000000001" + "\x00\x140123456789abcdef0123" + "\x00\x02NL" + "\x00\x04\xcb\x00\x71\x07" +
-		"\x00\x1fMozilla/5.0 (X11; Linux x86_64)"
+	want := "2" + "\x0a\x20" + testGeneration + "\x12\x1a" + testCall + "\x1a\x0cID0000000001" +
+		"\x2a\x140123456789abcdef0123" + "\x32\x02NL" + "\x3a\x04\xcb\x00\x71\x07" +
+		"\x42\x1fMozilla/5.0 (X11; Linux x86_64)" + "\x6a\x07pwd otp" +
+		"\x48\x80\x80\xba\xbb\xc8\x2e" + "\x50\x81\x80\xba\xbb\xc8\x2e" + "\x58\xa0\x8d\xc0\xbb\xc8\x2e" +
+		"\x60\xc0\x9a\xc6\xbb\xc8\x2e" + "\x70\x82\x80\xba\xbb\xc8\x2e" + "\x20\x06"
 	if got := encoded(t, testSession()); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	if got := name(session.Key{0xab, 31: 1}); got != "barong:session:ab"+strings.Repeat("0", 61)+"1" {
 		t.Errorf("name %q", got)
+	}
+	before := testSession()
+	before.Methods, before.AuthTime = 0, before.CreatedAt
+	got, err := decode(before.Key, oldRecord(3), testGeneration, before.SeenAt)
+	if err != nil || got.Session != *before {
+		t.Errorf("a record of the version before: %+v, %v, want %+v", got, err, before)
+	}
+	// A field of a later version says nothing here.
+	later := want + "\x7a\x03new" + "\x80\x01\x07"
+	got, err = decode(before.Key, later, testGeneration, before.SeenAt)
+	if err != nil || got.Session != *testSession() {
+		t.Errorf("a record with more fields: %+v, %v", got, err)
+	}
+}
+
+// oldRecord is testSession, with an epoch, as the version before this one wrote it: how and when it began was not kept.
+func oldRecord(epoch int64) string {
+	return "1" + testGeneration + testCall +
+		"001600000000001" + "001600000100000" + "001600000200000" + "001600000000000" + string(appendEpoch(nil, epoch)) +
+		"\x00\x0cID0000000001" + "\x00\x140123456789abcdef0123" + "\x00\x02NL" + "\x00\x04\xcb\x00\x71\x07" +
+		"\x00\x1fMozilla/5.0 (X11; Linux x86_64)"
+}
+
+// A session of the version before keeps its form when it is changed, for the replicas that do not know another yet.
+func TestOldFormIsKept(t *testing.T) {
+	t.Parallel()
+	for _, epoch := range []int64{0, 3, -1, math.MaxInt64, math.MinInt64} {
+		record := oldRecord(1)
+		v, err := decode(testSession().Key, record, testGeneration, ms(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Epoch, v.SeenAt, v.ExpiresAt = epoch, ms(1_600_000_000_777), ms(1_600_000_300_000) // beyond its end
+		changed, err := v.rewrite(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Replace(oldRecord(epoch), "001600000000001"+"001600000100000", "001600000000777"+"001600000200000", 1)
+		if string(changed) != want {
+			t.Errorf("epoch %d: %q, want %q", epoch, changed, want)
+		}
 	}
 }
 
@@ -62,7 +104,8 @@ func TestRecordRoundTrip(t *testing.T) {
 		v := &session.Session{
 			UID: text(40).Draw(t, "uid"), Epoch: rapid.Int64().Draw(t, "epoch"), CSRF: text(40).Draw(t, "csrf"),
 			Country: text(maxText).Draw(t, "country"), UserAgent: text(session.MaxUserAgent).Draw(t, "agent"),
-			CreatedAt: ms(at.Draw(t, "created")), SeenAt: ms(at.Draw(t, "seen")), EndsAt: ms(at.Draw(t, "ends")),
+			Methods:  session.Methods(rapid.Uint8Max(uint8(session.MailedToken<<1-1)).Draw(t, "methods")),
+			AuthTime: ms(at.Draw(t, "auth time")), CreatedAt: ms(at.Draw(t, "created")), SeenAt: ms(at.Draw(t, "seen")), EndsAt: ms(at.Draw(t, "ends")),
 		}
 		v.ExpiresAt = ms(rapid.Int64Range(0, v.EndsAt.UnixMilli()).Draw(t, "expires"))
 		copy(v.Key[:], text(len(v.Key)).Draw(t, "key"))
@@ -76,12 +119,8 @@ func TestRecordRoundTrip(t *testing.T) {
 		}
 		record := encoded(t, v)
 		got, err := decode(v.Key, record, testGeneration, v.ExpiresAt.Add(-1))
-		if err != nil || *got != *v {
+		if err != nil || got.Session != *v {
 			t.Fatalf("got %+v, %v, want %+v", got, err, v)
-		}
-		uid, created, ok := decodeHead(record[:atTexts+2+len(v.UID)])
-		if !ok || uid != v.UID || created != v.CreatedAt.UnixMilli() {
-			t.Fatalf("head: %q, %d, %v", uid, created, ok)
 		}
 		for _, now := range []time.Time{v.ExpiresAt, v.EndsAt} {
 			if _, err := decode(v.Key, record, testGeneration, now); !errors.Is(err, session.ErrNotFound) {
@@ -112,18 +151,18 @@ func TestEncodeRefuses(t *testing.T) {
 	} {
 		v := testSession()
 		change(v)
-		if b, err := encode(v, testGeneration, testCall); err == nil {
+		if b, err := encode(&stored{Session: *v, generation: testGeneration, call: testCall}); err == nil {
 			t.Errorf("%s: %q, want an error", name, b)
 		}
 	}
-	if _, err := encode(testSession(), "short", testCall); err == nil {
+	if _, err := encode(&stored{Session: *testSession(), generation: "short", call: testCall}); err == nil {
 		t.Error("a malformed generation is accepted")
 	}
 }
 
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
-	good := encoded(t, testSession())
+	good, now := oldRecord(3), encoded(t, testSession())
 	with := func(at int, text string) string { return good[:at] + text + good[at+len(text):] }
 	for name, c := range map[string]struct {
 		record, generation string
@@ -133,7 +172,15 @@ func TestDecodeRefuses(t *testing.T) {
 		"deleted":                     {string(ended) + testCall + good, testGeneration, true},
 		"another generation":          {good, testCall + "000000", true},
 		"no generation":               {good, "", true},
-		"another layout":              {with(0, "2"), testGeneration, false},
+		"another form":                {"3" + now[1:], testGeneration, false},
+		"the other form's number":     {with(0, "2"), testGeneration, false},
+		"a field twice":               {now + "\x20\x06", testGeneration, false},
+		"a text for a number":         {now[:len(now)-2] + "\x22\x01x", testGeneration, false},
+		"a number for a text":         {strings.Replace(now, "\x32\x02NL", "\x30\x02", 1), testGeneration, false},
+		"no epoch":                    {now[:len(now)-2], testGeneration, false},
+		"too late a time":             {strings.Replace(now, "\x48\x80\x80\xba\xbb\xc8\x2e", "\x48\xff\xff\xff\xff\xff\xff\xff\x7f", 1), testGeneration, false},
+		"a text beyond the end":       {strings.Replace(now, "\x32\x02NL", "\x32\xff\xff\x03NL", 1), testGeneration, false},
+		"an address of 3 bytes":       {strings.Replace(now, "\x3a\x04\xcb", "\x3a\x03", 1), testGeneration, false},
 		"a foreign text":              {"hello", testGeneration, false},
 		"a letter in SeenAt":          {with(atSeen, "x"), testGeneration, false},
 		"a sign in ExpiresAt":         {with(atExpires, "+"), testGeneration, false},
@@ -171,7 +218,7 @@ func TestAppendDigits(t *testing.T) {
 		{}: "000000000000000", ms(0): "000000000000000", ms(1_600_000_000_001): "001600000000001",
 		ms(maxTime): "999999999999999", ms(maxTime + 1): "999999999999999",
 	} {
-		if got := string(timeArg(at)); got != want {
+		if got := string(appendTime(nil, at)); got != want {
 			t.Errorf("%s: %q, want %q", at, got, want)
 		}
 	}
@@ -187,28 +234,25 @@ func FuzzDecode(f *testing.F) {
 		record := encoded(f, v)
 		f.Add(record)
 		f.Add(record[:len(record)-1])
-		f.Add(record[:atTexts])
-		f.Add(string(ended) + testCall + record[:atTexts+2+len(v.UID)])
-		f.Add("2" + record[1:])
+		f.Add("3" + record[1:])
 	}
+	f.Add(oldRecord(3))
+	f.Add(oldRecord(3)[:atTexts])
+	f.Add(string(ended) + testCall)
 	f.Add("")
 	f.Add("hello")
 	f.Fuzz(func(t *testing.T, record string) {
-		if uid, _, ok := decodeHead(record); ok && !strings.HasPrefix(record[atTexts+2:], uid) {
-			t.Fatalf("%q begins with the UID %q", record, uid)
-		}
 		key := session.Key{7}
 		v, err := decode(key, record, testGeneration, ms(0))
 		if err != nil {
 			return
 		}
-		if record[atGeneration:atCall] != testGeneration || v.Key != key || !v.Live(ms(0)) ||
-			len(v.UserAgent) > session.MaxUserAgent {
+		if v.generation != testGeneration || v.Key != key || !v.Live(ms(0)) || len(v.UserAgent) > session.MaxUserAgent {
 			t.Fatalf("%q is read as %+v", record, v)
 		}
-		again, err := decode(key, encoded(t, v), testGeneration, ms(0))
-		v.ExpiresAt = expiry(v)
-		if err != nil || *again != *v {
+		again, err := decode(key, encoded(t, &v.Session), testGeneration, ms(0))
+		v.ExpiresAt = expiry(&v.Session)
+		if err != nil || again.Session != v.Session {
 			t.Errorf("%q is read as %+v, and again as %+v, %v", record, v, again, err)
 		}
 	})

@@ -5,8 +5,8 @@
 // one MGET, which readings at the same time share (reads); on a cluster, where the two may lie on two nodes, by a GET of each. A
 // user's index is a sorted set of the keys of their sessions. On a cluster the two live in different slots and cannot
 // change together, so each is written in an order that leaves at worst an index entry without a session, never a session
-// without its entry; readers pass over such an entry, and it goes when the session would have ended. Every change of a
-// session is one script on its own key.
+// without its entry; readers pass over such an entry, and it goes when the session would have ended. A change of a session
+// reads its record and replaces it by another, if it is still the same: no script knows what a record looks like.
 //
 // Every session bears the generation in which it was opened, a random word under a key of its own; a session of
 // another generation does not exist. So ending all sessions is the change of one key, whatever their number.
@@ -43,7 +43,10 @@ const slack = time.Minute
 // batch is how many commands go into one pipeline.
 const batch = 512
 
-var errTaken = errors.New("session key is taken")
+var (
+	errTaken = errors.New("session key is taken")
+	errBusy  = errors.New("kept changing while it was changed")
+)
 
 // A Store keeps sessions in Redis.
 type Store struct {
@@ -62,68 +65,40 @@ func New(client redis.UniversalClient) *Store {
 	return s
 }
 
-// begin begins a script about one session: v is the record as far as its texts. A record that was deleted is none.
-const begin = `
-local v = redis.call('GETRANGE', KEYS[1], 0, $texts - 1)
-if v == '' or v:sub($kind) == '$ended' then return false end
-if v:sub($kind) ~= '$live' or #v < $texts then return redis.error_reply('ERR malformed session record') end`
-
-// The scripts. Times and epochs are arguments in the digits that a record has.
-var (
-	// createScript stores a session unless the key is taken, by anything but the same call: the client sends a command
-	// again when its answer was lost. Arguments: life in ms, record.
-	createScript = script(`
+// The scripts. None of them looks into a record. Each may be sent twice, since the client sends a command again when its
+// answer was lost, and answers the second time what it answered the first.
+const (
+	// createScript stores a session unless the key is taken by anything else. Arguments: life in ms, record.
+	createScript = `
 local v = redis.call('GET', KEYS[1])
-if not v then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
-  return 1
-end
-if v:sub($kind) == '$live' and v:sub($call) == ARGV[2]:sub($call) then return 1 end
-return 0`)
+if not v then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1]) end
+return (not v or v == ARGV[2]) and 1 or 0`
 	// indexScript adds a session to its user's index. Arguments: what had ended before, EndsAt, member, life in ms.
 	indexScript = `
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1`
-	// touchScript moves the expiry and answers the record's beginning; nil when the session is gone or had expired.
-	// Arguments: seen, expires, slack in ms.
-	touchScript = script(begin + `
-local seen, expires, ends = tonumber(ARGV[1]), tonumber(v:sub($expires)), tonumber(v:sub($ends))
-if expires <= seen then return false end
-expires = math.min(tonumber(ARGV[2]), ends)
-redis.call('SETRANGE', KEYS[1], $seen, ARGV[1] .. string.format('%0$width.0f', expires))
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(expires - seen, 0) + tonumber(ARGV[3])))
-return v`)
-	// rebaseScript sets the epoch, its argument, and answers the record's beginning; nil when the session is gone.
-	rebaseScript = script(begin + `
-redis.call('SETRANGE', KEYS[1], $epoch, ARGV[1])
-return v`)
-	// deleteScript deletes a session and answers its record as far as the UID; nil when there was none, or when it is not
-	// of the user named by the second argument, the UID as a record has it, if there is one. In its place it leaves for a
-	// minute what it answered and the random word of the call, the first argument, so that the same call sent again gets
-	// the same answer; nothing when Redis has no memory left for it.
-	deleteScript = script(`
-local mark = '$ended' .. ARGV[1]
-if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) == mark then return redis.call('GETRANGE', KEYS[1], #mark, -1) end` +
-		begin + `
-if ARGV[2] and redis.call('GETRANGE', KEYS[1], $texts, $texts + #ARGV[2] - 1) ~= ARGV[2] then return false end
-local high, low = redis.call('GETRANGE', KEYS[1], $texts, $texts + 1):byte(1, 2)
-v = redis.call('GETRANGE', KEYS[1], 0, $texts + 1 + high * 256 + low)
-if redis.pcall('SET', KEYS[1], mark .. v, 'PX', 60000).err then redis.call('DEL', KEYS[1]) end
-return v`)
+	// replaceScript replaces a record by another, and answers 0 when it is not there any more. Arguments: the old one, the
+	// new one, its life in ms, or 0 for what is left of the old one's.
+	replaceScript = `
+local v = redis.call('GET', KEYS[1])
+if v == ARGV[2] then return 1 end
+if v ~= ARGV[1] then return 0 end
+local life = ARGV[3]
+if life == '0' then life = math.max(redis.call('PTTL', KEYS[1]), 1) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', life)
+return 1`
+	// endScript replaces a record by what a deletion leaves behind for a minute, so that the same call sent again gets the
+	// same answer; by nothing when Redis has no memory left for it. It answers 0 when the record is not there any more.
+	// Arguments: the record, what is left behind.
+	endScript = `
+local v = redis.call('GET', KEYS[1])
+if v == ARGV[2] then return 1 end
+if v ~= ARGV[1] then return 0 end
+if redis.pcall('SET', KEYS[1], ARGV[2], 'PX', 60000).err then redis.call('DEL', KEYS[1]) end
+return 1`
 )
-
-// script fills in where a record has what a script names: for Lua's sub the first and the last byte, counted from 1; for
-// the commands, of $seen, $epoch and $texts, the bytes before.
-func script(text string) string {
-	sub := func(from, to int) string { return fmt.Sprintf("%d, %d", from+1, to) }
-	return strings.NewReplacer(
-		"$kind", sub(0, atGeneration), "$live", string(live), "$ended", string(ended), "$call", sub(atCall, atSeen),
-		"$expires", sub(atExpires, atEnds), "$ends", sub(atEnds, atCreated), "$width", strconv.Itoa(timeLen),
-		"$seen", strconv.Itoa(atSeen), "$epoch", strconv.Itoa(atEpoch), "$texts", strconv.Itoa(atTexts),
-	).Replace(text)
-}
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
@@ -158,7 +133,7 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
-	record, err := encode(v, generation, rand.Text())
+	record, err := encode(&stored{Session: *v, generation: generation, call: rand.Text()})
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
@@ -194,7 +169,11 @@ func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*sessi
 	if err != nil {
 		return nil, fmt.Errorf("get session: %w", err)
 	}
-	return decode(key, record, generation, now)
+	v, err := decode(key, record, generation, now)
+	if err != nil {
+		return nil, err
+	}
+	return &v.Session, nil
 }
 
 // GetMany implements session.Store.
@@ -211,11 +190,11 @@ func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) 
 			return nil, fmt.Errorf("get sessions: %w", err)
 		}
 		for i, key := range chunk {
-			v, err := decode(key, records[i].Val(), current.Val(), now)
-			if err != nil {
-				v = nil
+			if v, err := decode(key, records[i].Val(), current.Val(), now); err == nil {
+				out = append(out, &v.Session)
+			} else {
+				out = append(out, nil)
 			}
-			out = append(out, v)
 		}
 	}
 	return out, nil
@@ -253,45 +232,77 @@ func exec(ctx context.Context, pipe redis.Pipeliner) error {
 	return err
 }
 
-// change runs a script on one session, and reports ErrNotFound when the script found none, or one of a generation that
-// has ended: what the script did to that one, nobody sees. It returns what the script answered, a record's beginning.
-func (s *Store) change(ctx context.Context, what, script string, key session.Key, args ...any) (head string, err error) {
-	pipe := s.client.Pipeline()
-	done := pipe.Eval(ctx, script, []string{name(key)}, args...)
-	current := pipe.Get(ctx, generationKey)
-	if err := exec(ctx, pipe); err != nil {
-		return "", fmt.Errorf("%s session: %w", what, err)
+// maxTries bounds how often a change begins anew since the session was changed meanwhile.
+const maxTries = 8
+
+// change reads a session, has it changed, and replaces its record unless that was changed meanwhile, when it does so again:
+// a change never brings back what was deleted, nor undoes another. life is how long Redis keeps the record from then on, in
+// ms, 0 for as long as it would have. The error is ErrNotFound when there is no session that lives at now.
+func (s *Store) change(ctx context.Context, what string, key session.Key, now time.Time, change func(*session.Session) (life int64)) error {
+	for range maxTries {
+		old, generation, err := s.record(ctx, name(key))
+		if err != nil {
+			return fmt.Errorf("%s session: %w", what, err)
+		}
+		v, err := decode(key, old, generation, now)
+		if err != nil {
+			return err
+		}
+		life := change(&v.Session)
+		changed, err := v.rewrite(old)
+		if err != nil {
+			return fmt.Errorf("%s session: %w", what, err)
+		}
+		done, err := s.client.Eval(ctx, replaceScript, []string{name(key)}, old, changed, life).Int()
+		if err != nil {
+			return fmt.Errorf("%s session: %w", what, err)
+		}
+		if done == 1 {
+			return nil
+		}
 	}
-	head, _ = done.Val().(string)
-	if len(head) < atTexts || head[atGeneration:atCall] != current.Val() {
-		return "", session.ErrNotFound
-	}
-	return head, nil
+	return fmt.Errorf("%s session: %w", what, errBusy)
 }
 
 // Touch implements session.Store. A session that had expired at seenAt is gone.
 func (s *Store) Touch(ctx context.Context, key session.Key, seenAt, expiresAt time.Time) error {
-	_, err := s.change(ctx, "touch", touchScript, key, timeArg(seenAt), timeArg(expiresAt), slack.Milliseconds())
-	return err
+	return s.change(ctx, "touch", key, seenAt, func(v *session.Session) int64 {
+		v.SeenAt, v.ExpiresAt = seenAt, expiresAt
+		return life(seenAt, expiry(v))
+	})
 }
 
 // Rebase implements session.Store.
 func (s *Store) Rebase(ctx context.Context, key session.Key, epoch int64) error {
-	_, err := s.change(ctx, "rebase", rebaseScript, key, appendEpoch(nil, epoch))
-	return err
+	return s.change(ctx, "rebase", key, time.Time{}, func(v *session.Session) int64 {
+		v.Epoch = epoch
+		return 0
+	})
 }
 
 // Delete implements session.Store.
 func (s *Store) Delete(ctx context.Context, key session.Key) error {
-	head, err := s.change(ctx, "delete", deleteScript, key, rand.Text())
-	if err != nil {
-		return err
+	mark := string(ended) + rand.Text()
+	for range maxTries {
+		old, generation, err := s.record(ctx, name(key))
+		if err != nil {
+			return fmt.Errorf("delete session: %w", err)
+		}
+		v, err := decode(key, old, generation, time.Time{})
+		if err != nil {
+			return err
+		}
+		done, err := s.client.Eval(ctx, endScript, []string{name(key)}, old, mark).Int()
+		if err != nil {
+			return fmt.Errorf("delete session: %w", err)
+		}
+		if done == 1 {
+			// The session is gone; that its entry stays behind would harm nothing.
+			_ = s.client.ZRem(ctx, userPrefix+v.UID, member(key, v.CreatedAt.UnixMilli())).Err()
+			return nil
+		}
 	}
-	if uid, created, ok := decodeHead(head); ok {
-		// The session is gone; that its entry stays behind would harm nothing.
-		_ = s.client.ZRem(ctx, userPrefix+uid, member(key, created)).Err()
-	}
-	return nil
+	return fmt.Errorf("delete session: %w", errBusy)
 }
 
 // index reads the members of a user's index.
@@ -340,7 +351,7 @@ func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session
 				return nil, err
 			}
 			if v.UID == uid && v.CreatedAt.UnixMilli() == ms { // else the entry of a Create that was refused
-				out = append(out, v)
+				out = append(out, &v.Session)
 			}
 		}
 	}
@@ -404,36 +415,73 @@ func (s *Store) Trim(ctx context.Context, uid string, epoch int64, keep int, now
 // deleteMembers ends the sessions of these members of a user's index.
 func (s *Store) deleteMembers(ctx context.Context, uid, generation string, members []string) ([]session.Key, error) {
 	var ended []session.Key
-	call, owner := rand.Text(), appendText(nil, uid)
 	for chunk := range slices.Chunk(members, batch) {
-		pipe := s.client.Pipeline()
-		done := make([]*redis.Cmd, len(chunk))
-		for i, m := range chunk {
-			text, _, _ := strings.Cut(m, ":")
-			done[i] = pipe.Eval(ctx, deleteScript, []string{sessionPrefix + text}, call, owner)
-		}
-		err := exec(ctx, pipe)
-		// Only entries whose session was there go: another's session may be on its way, between its entry and itself.
-		var gone []any
-		for i, m := range chunk {
-			head, _ := done[i].Val().(string)
-			if len(head) < atTexts {
-				continue
+		for range maxTries {
+			done, changed, err := s.deleteBatch(ctx, uid, generation, chunk)
+			ended = append(ended, done...)
+			if err != nil {
+				return ended, err
 			}
-			gone = append(gone, m)
-			text, _, _ := strings.Cut(m, ":")
-			if key, ok := session.ParseKey(text); ok && head[atGeneration:atCall] == generation {
-				ended = append(ended, key)
+			if chunk = changed; len(chunk) == 0 {
+				break
 			}
 		}
-		if len(gone) > 0 {
-			_ = s.client.ZRem(ctx, userPrefix+uid, gone...).Err() // see Delete
-		}
-		if err != nil {
-			return ended, err
+		if len(chunk) > 0 {
+			return ended, errBusy
 		}
 	}
 	return ended, nil
+}
+
+// deleteBatch ends the sessions of a batch of members, and returns the keys that it ended and the members whose sessions
+// were changed meanwhile. A record of another user or of none, which it cannot read, or that is not there stays as it is.
+func (s *Store) deleteBatch(ctx context.Context, uid, generation string, members []string) (keys []session.Key, changed []string, err error) {
+	pipe := s.client.Pipeline()
+	records := make([]*redis.StringCmd, len(members))
+	for i, m := range members {
+		text, _, _ := strings.Cut(m, ":")
+		records[i] = pipe.Get(ctx, sessionPrefix+text)
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, nil, err
+	}
+	mark := string(ended) + rand.Text()
+	pipe = s.client.Pipeline()
+	done := make([]*redis.Cmd, len(members))
+	live := make([]bool, len(members))
+	for i, m := range members {
+		text, _, _ := strings.Cut(m, ":")
+		v, ok := readRecord(records[i].Val())
+		if !ok || v.UID != uid {
+			continue
+		}
+		live[i] = v.generation == generation
+		done[i] = pipe.Eval(ctx, endScript, []string{sessionPrefix + text}, records[i].Val(), mark)
+	}
+	if pipe.Len() == 0 {
+		return nil, nil, nil
+	}
+	err = exec(ctx, pipe)
+	// Only entries whose session was there go: another's session may be on its way, between its entry and itself.
+	var gone []any
+	for i, m := range members {
+		switch {
+		case done[i] == nil || done[i].Err() != nil:
+			continue
+		case done[i].Val() != int64(1):
+			changed = append(changed, m)
+			continue
+		}
+		gone = append(gone, m)
+		text, _, _ := strings.Cut(m, ":")
+		if key, ok := session.ParseKey(text); ok && live[i] {
+			keys = append(keys, key)
+		}
+	}
+	if len(gone) > 0 {
+		_ = s.client.ZRem(ctx, userPrefix+uid, gone...).Err() // see Delete
+	}
+	return keys, changed, err
 }
 
 // DeleteAll implements session.Store. The sessions end with the generation, at once; the count is of the records that
@@ -482,7 +530,7 @@ func (s *Store) sweep(ctx context.Context, node redis.UniversalClient, generatio
 		pipe := s.client.Pipeline()
 		found := make([]*redis.StringCmd, len(keys))
 		for i, key := range keys {
-			found[i] = pipe.GetRange(ctx, key, 0, atCall-1)
+			found[i] = pipe.Get(ctx, key)
 		}
 		if len(keys) > 0 {
 			if err := exec(ctx, pipe); err != nil {
@@ -492,7 +540,7 @@ func (s *Store) sweep(ctx context.Context, node redis.UniversalClient, generatio
 		pipe = s.client.Pipeline()
 		var removed []*redis.IntCmd
 		for i, key := range keys {
-			if found[i].Val() == string(live)+generation {
+			if v, ok := readRecord(found[i].Val()); ok && v.generation == generation {
 				removed = append(removed, pipe.Unlink(ctx, key))
 			}
 		}

@@ -259,7 +259,7 @@ func TestSentinel(t *testing.T) {
 	store := redisstore.New(connect(t, url+patient))
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	v := &session.Session{
-		Key: session.NewID().Key(), UID: "ID0000000001", CreatedAt: now, SeenAt: now,
+		Key: session.NewID().Key(), UID: "ID0000000001", AuthTime: now, CreatedAt: now, SeenAt: now,
 		ExpiresAt: now.Add(time.Hour), EndsAt: now.Add(time.Hour),
 	}
 	if err := store.Create(t.Context(), v); err != nil {
@@ -276,7 +276,7 @@ func TestSentinel(t *testing.T) {
 
 func newSession(uid string, now time.Time) *session.Session {
 	return &session.Session{
-		Key: session.NewID().Key(), UID: uid, CreatedAt: now, SeenAt: now,
+		Key: session.NewID().Key(), UID: uid, AuthTime: now, CreatedAt: now, SeenAt: now,
 		ExpiresAt: now.Add(30 * time.Minute), EndsAt: now.Add(24 * time.Hour),
 	}
 }
@@ -440,11 +440,11 @@ func TestBrokenRecord(t *testing.T) {
 	store := redisstore.New(client)
 	now := time.Now()
 	for what, change := range map[string]func(record string) string{
-		"an unknown layout": func(record string) string { return "2" + record[1:] },
-		"a foreign text":    func(string) string { return "hello" },
-		"half a record":     func(record string) string { return record[:len(record)/2] },
-		"a broken time":     func(record string) string { return record[:80] + "soon" + record[84:] },
-		"a byte too many":   func(record string) string { return record + "x" },
+		"an unknown form": func(record string) string { return "3" + record[1:] },
+		"a foreign text":  func(string) string { return "hello" },
+		"half a record":   func(record string) string { return record[:len(record)/2] },
+		"a broken field":  func(record string) string { return record[:1] + "\xff" + record[2:] },
+		"a byte too many": func(record string) string { return record + "x" },
 	} {
 		v := newSession("ID0000000001", now)
 		if err := store.Create(ctx, v); err != nil {
@@ -467,6 +467,13 @@ func TestBrokenRecord(t *testing.T) {
 		}
 		if err := store.Create(ctx, v); err == nil {
 			t.Errorf("%s: its key is not taken", what)
+		}
+		for call, err := range map[string]error{
+			"Touch": store.Touch(ctx, v.Key, now, now.Add(time.Hour)), "Rebase": store.Rebase(ctx, v.Key, 1), "Delete": store.Delete(ctx, v.Key),
+		} {
+			if err == nil || errors.Is(err, session.ErrNotFound) {
+				t.Errorf("%s: %s answers %v, want an error that is not ErrNotFound", what, call, err)
+			}
 		}
 		if got := client.Get(ctx, name).Val(); got != broken {
 			t.Errorf("%s: %q became %q", what, broken, got)
@@ -558,6 +565,66 @@ func TestChangesKeepTheRest(t *testing.T) {
 		if list, err := store.List(ctx, v.UID, now); err != nil || len(list) != 0 {
 			t.Errorf("List after Delete = %+v, %v, want none", list, err)
 		}
+	}
+}
+
+// A session that the version before stored is read, changed, listed and ended like any other. How it began is not known.
+func TestSessionOfTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	client := connect(t, testkit.Valkey(t)+patient)
+	store := redisstore.New(client)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	if err := store.Create(ctx, newSession("ID0000000009", now)); err != nil { // makes the generation
+		t.Fatal(err)
+	}
+	store1 := func() *session.Session {
+		v := newSession("ID0000000001", now)
+		v.Epoch, v.CSRF, v.UserAgent, v.IP = 3, "0123456789abcdef0123", "curl/8", netip.MustParseAddr("203.0.113.7")
+		record := fmt.Sprintf("1%sABCDEFGHIJKLMNOPQRSTUVWXYZ%015d%015d%015d%015d%020d",
+			client.Get(ctx, "barong:sessions:generation").Val(), v.SeenAt.UnixMilli(), v.ExpiresAt.UnixMilli(), v.EndsAt.UnixMilli(),
+			v.CreatedAt.UnixMilli(), v.Epoch) + "\x00\x0cID0000000001\x00\x140123456789abcdef0123\x00\x00\x00\x04\xcb\x00\x71\x07\x00\x06curl/8"
+		member := fmt.Sprintf("%s:%d", v.Key, v.CreatedAt.UnixMilli())
+		if err := errors.Join(client.Set(ctx, "barong:session:"+v.Key.String(), record, time.Hour).Err(),
+			client.ZAdd(ctx, "barong:sessions:user:"+v.UID, redis.Z{Score: float64(v.EndsAt.UnixMilli()), Member: member}).Err()); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	v := store1()
+	check := func(what string) {
+		t.Helper()
+		if got, err := store.Get(ctx, v.Key, now); err != nil || *got != *v {
+			t.Errorf("after %s: %+v, %v, want %+v", what, got, err, v)
+		}
+		if list, err := store.List(ctx, v.UID, now); err != nil || len(list) != 1 || *list[0] != *v {
+			t.Errorf("after %s: List = %+v, %v", what, list, err)
+		}
+	}
+	check("an upgrade")
+	v.SeenAt, v.ExpiresAt = now.Add(time.Millisecond), now.Add(time.Hour)
+	if err := store.Touch(ctx, v.Key, v.SeenAt, v.ExpiresAt); err != nil {
+		t.Error(err)
+	}
+	check("Touch")
+	v.Epoch = -4
+	if err := store.Rebase(ctx, v.Key, v.Epoch); err != nil {
+		t.Error(err)
+	}
+	check("Rebase")
+	if err := store.Delete(ctx, v.Key); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Get(ctx, v.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Get after Delete: %v", err)
+	}
+	v = store1()
+	if keys, err := store.DeleteUser(ctx, v.UID, nil); err != nil || len(keys) != 1 || keys[0] != v.Key {
+		t.Errorf("DeleteUser = %v, %v", keys, err)
+	}
+	v = store1()
+	if n, err := store.DeleteAll(ctx); err != nil || n != 2 {
+		t.Errorf("DeleteAll = %d, %v, want 2", n, err)
 	}
 }
 

@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"a cancelled context is an error", cancelled},
 		{"times keep milliseconds and lose their zone", times},
 		{"user agents are kept verbatim", userAgents},
+		{"how and when a session began is kept", began},
 		{"addresses are kept", addresses},
 		{"texts of any script are kept", texts},
 		{"a user may have many sessions", many},
@@ -85,6 +86,7 @@ func (s *suite) session(uid string) *session.Session {
 	return &session.Session{
 		Key: session.NewID().Key(), UID: uid, Epoch: 3, CSRF: "0123456789abcdef0123",
 		IP: netip.MustParseAddr("203.0.113.7"), UserAgent: "Mozilla/5.0 (X11; Linux x86_64)", Country: "NL",
+		Methods: session.Password | session.Code, AuthTime: s.now.Add(time.Second),
 		CreatedAt: s.now, SeenAt: s.now, ExpiresAt: s.now.Add(30 * time.Minute), EndsAt: s.now.Add(24 * time.Hour),
 	}
 }
@@ -185,7 +187,7 @@ func equal(t *testing.T, got, want *session.Session) {
 	t.Helper()
 	g, w := *got, *want
 	for _, v := range []*session.Session{&g, &w} {
-		for _, at := range []*time.Time{&v.CreatedAt, &v.SeenAt, &v.ExpiresAt, &v.EndsAt} {
+		for _, at := range []*time.Time{&v.AuthTime, &v.CreatedAt, &v.SeenAt, &v.ExpiresAt, &v.EndsAt} {
 			*at = at.UTC()
 		}
 	}
@@ -202,6 +204,28 @@ func roundTrip(t *testing.T, s *suite) {
 		t.Fatalf("List = %d sessions, %v, want 1", len(list), err)
 	}
 	equal(t, list[0], v)
+}
+
+func began(t *testing.T, s *suite) {
+	for m := range session.MailedToken << 1 {
+		v := s.session("ID0000000001")
+		v.Methods, v.AuthTime = m, s.now.Add(-time.Duration(m)*time.Millisecond)
+		s.create(t, v)
+		equal(t, s.get(t, v.Key, s.now), v)
+		if err := s.Touch(s.ctx, v.Key, s.now, v.ExpiresAt); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Rebase(s.ctx, v.Key, 9); err != nil {
+			t.Fatal(err)
+		}
+		v.Epoch = 9
+		equal(t, s.get(t, v.Key, s.now), v)
+	}
+	v := s.session("ID0000000002")
+	v.Methods, v.AuthTime = 0, time.Time{}
+	s.create(t, v)
+	v.AuthTime = v.CreatedAt
+	equal(t, s.get(t, v.Key, s.now), v)
 }
 
 func absent(t *testing.T, s *suite) {

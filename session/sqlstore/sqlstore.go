@@ -3,6 +3,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -38,6 +39,8 @@ type row struct {
 	IP        string `bun:"ip"`
 	UserAgent string
 	Country   string
+	Methods   string // session.Methods.String
+	AuthTime  int64  // 0: when it was created
 	CreatedAt int64
 	SeenAt    int64
 	ExpiresAt int64
@@ -74,6 +77,7 @@ func (r *row) session() (*session.Session, error) {
 	}
 	s := &session.Session{
 		Key: key, Epoch: r.Epoch, CSRF: r.CSRF, Country: r.Country,
+		Methods: session.ParseMethods(r.Methods), AuthTime: time.UnixMilli(cmp.Or(r.AuthTime, r.CreatedAt)).UTC(),
 		CreatedAt: time.UnixMilli(r.CreatedAt).UTC(), SeenAt: time.UnixMilli(r.SeenAt).UTC(),
 		ExpiresAt: time.UnixMilli(r.ExpiresAt).UTC(), EndsAt: time.UnixMilli(r.EndsAt).UTC(),
 	}
@@ -130,11 +134,15 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 	if v.IP.IsValid() {
 		ip = v.IP.String()
 	}
+	authTime := int64(0)
+	if !v.AuthTime.IsZero() {
+		authTime = v.AuthTime.UnixMilli()
+	}
 	ends := v.EndsAt.UnixMilli()
 	_, err := s.write(ctx, `INSERT INTO sessions
-		(key, uid, epoch, csrf, ip, user_agent, country, created_at, seen_at, expires_at, ends_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		v.Key.String(), escape(v.UID), v.Epoch, v.CSRF, ip, escape(agent), v.Country,
+		(key, uid, epoch, csrf, ip, user_agent, country, methods, auth_time, created_at, seen_at, expires_at, ends_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		v.Key.String(), escape(v.UID), v.Epoch, v.CSRF, ip, escape(agent), v.Country, v.Methods.String(), authTime,
 		v.CreatedAt.UnixMilli(), v.SeenAt.UnixMilli(), min(v.ExpiresAt.UnixMilli(), ends), ends)
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)

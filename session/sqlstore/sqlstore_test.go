@@ -1,8 +1,10 @@
 package sqlstore_test
 
 import (
+	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"barong/db"
 	"barong/internal/testkit"
@@ -13,6 +15,11 @@ import (
 
 func open(t *testing.T, url string) *sqlstore.Store {
 	t.Helper()
+	return sqlstore.New(database(t, url))
+}
+
+func database(t *testing.T, url string) *db.DB {
+	t.Helper()
 	d, err := db.Open(t.Context(), db.Options{URL: url})
 	if err != nil {
 		t.Fatal(err)
@@ -21,7 +28,31 @@ func open(t *testing.T, url string) *sqlstore.Store {
 	if _, err := d.MigrateUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return sqlstore.New(d)
+	return d
+}
+
+// versionBefore stores a session as the version did that knew nothing of methods, and reads it.
+func versionBefore(t *testing.T, d *db.DB) {
+	v := &session.Session{
+		Key: session.NewID().Key(), UID: "ID0000000001", Epoch: 3, CSRF: "0123456789abcdef0123", Country: "NL",
+		IP: netip.MustParseAddr("203.0.113.7"), UserAgent: "curl/8", AuthTime: time.UnixMilli(1).UTC(), CreatedAt: time.UnixMilli(1).UTC(),
+		SeenAt: time.UnixMilli(2).UTC(), ExpiresAt: time.UnixMilli(3_000).UTC(), EndsAt: time.UnixMilli(4_000).UTC(),
+	}
+	_, err := d.Bun().NewRaw(`INSERT INTO sessions
+		(key, uid, epoch, csrf, ip, user_agent, country, created_at, seen_at, expires_at, ends_at)
+		VALUES (?, 'ID0000000001', 3, '0123456789abcdef0123', '203.0.113.7', 'curl/8', 'NL', 1, 2, 3000, 4000)`, v.Key.String()).Exec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sqlstore.New(d).Get(t.Context(), v.Key, v.CreatedAt)
+	if err != nil || *got != *v {
+		t.Errorf("got %+v, %v, want %+v", got, err, v)
+	}
+}
+
+func TestSQLiteOfTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	versionBefore(t, database(t, "sqlite://"+t.TempDir()+"/barong.db"))
 }
 
 func TestSQLite(t *testing.T) {
@@ -32,7 +63,9 @@ func TestSQLite(t *testing.T) {
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	// One database for all, in turns: making thirty takes longer than everything else.
-	store := open(t, testkit.Postgres(t))
+	d := database(t, testkit.Postgres(t))
+	versionBefore(t, d)
+	store := sqlstore.New(d)
 	var turn sync.Mutex
 	sessiontest.Run(t, func(t *testing.T) session.Store {
 		turn.Lock()
