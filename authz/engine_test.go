@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,36 +27,6 @@ import (
 	"barong/session"
 	"barong/session/near"
 )
-
-// TestImports keeps the decision clear of what it must not know, also by way of what it imports.
-func TestImports(t *testing.T) {
-	forbidden := map[string]string{
-		"database/sql":                "a decision asks interfaces, and SQL stands behind them",
-		"github.com/uptrace/bun":      "a decision asks interfaces, and SQL stands behind them",
-		"github.com/redis/go-redis":   "sessions come from a session.Store, whatever keeps them",
-		"github.com/valyala/fasthttp": "four dialects fill the same Request, and one of them is gRPC",
-		"google.golang.org/grpc":      "four dialects fill the same Request, and three of them are HTTP",
-		"net/http":                    "nothing is asked over the network here",
-	}
-	cmd := exec.Command("go", "list", "-deps", "barong/authz")
-	cmd.Dir = testkit.Root(t)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := 0
-	for lines := bufio.NewScanner(strings.NewReader(string(out))); lines.Scan(); count++ {
-		for path, reason := range forbidden {
-			// The interfaces in database/sql/driver come along with Casbin's identifiers; they open nothing.
-			if lines.Text() == path || strings.HasPrefix(lines.Text(), path+"/") && path != "database/sql" {
-				t.Errorf("authz imports %s: %s", lines.Text(), reason)
-			}
-		}
-	}
-	if count < 20 {
-		t.Errorf("go list names only %d packages", count)
-	}
-}
 
 // decide checks one request of a member's browser.
 func (w *world) decide(method, target string, id session.ID) Decision {
