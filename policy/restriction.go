@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"barong/internal/fault"
 )
 
 // A Restriction is one row of the restrictions table.
@@ -59,10 +61,13 @@ var (
 	}
 )
 
+// undecided refuses where there are no rules to ask.
+var undecided = Outcome{Refused: true, Code: string(fault.Unavailable), Status: fault.Unavailable.Status()}
+
 // DefaultCode is the status of a restriction that has no code of its own.
 func DefaultCode(category, scope string) int {
 	if category == categoryNames[maintenance] {
-		return 471
+		return fault.Code(refusalCodes[maintenance]).Status()
 	}
 	switch scope {
 	case scopeNames[scopeContinent], scopeNames[scopeCountry]:
@@ -332,7 +337,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // could not be told: no whitelist rule matches it and every other rule does.
 func (s *Snapshot) Restrict(client netip.Addr, path string) Outcome {
 	if s == nil {
-		return Outcome{Refused: true, Code: "authz.unavailable", Status: 503}
+		return undecided
 	}
 	c := &s.restrict
 	if !c.any || path == c.access {
