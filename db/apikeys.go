@@ -2,6 +2,8 @@ package db
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -18,10 +20,17 @@ func (q queries) openKey(k *APIKey) error {
 		return fmt.Errorf("API key %s: %w", k.KID, err)
 	}
 	k.Secret = string(plain)
-	return k.readScope()
+	return k.read()
 }
 
-func (k *APIKey) readScope() error {
+// read makes what a key means of what its row says.
+func (k *APIKey) read() error {
+	if k.PublicText != nil {
+		var err error
+		if k.PublicKey, err = base64.StdEncoding.DecodeString(*k.PublicText); err != nil || len(k.PublicKey) != ed25519.PublicKeySize {
+			return fmt.Errorf("API key %s: its public key is none", k.KID)
+		}
+	}
 	k.Scope = []string{}
 	if k.ScopeJSON == nil {
 		return nil
@@ -77,7 +86,13 @@ func (q queries) openChecked(row *checkedKey) (*session.APIKey, error) {
 	if err := q.openKey(&row.APIKey); err != nil {
 		return nil, err
 	}
-	return &session.APIKey{KID: row.KID, UID: row.UID, Secret: []byte(row.Secret), Active: row.State == "active"}, nil
+	k := &session.APIKey{KID: row.KID, UID: row.UID, Active: row.State == "active"}
+	if row.PublicKey != nil {
+		k.PublicKey = row.PublicKey
+	} else {
+		k.Secret = []byte(row.Secret)
+	}
+	return k, nil
 }
 
 // APIKeysOf are several keys as a check needs them, in the order of their ids, which are different ones; nil stands for a
@@ -112,7 +127,7 @@ func (q queries) UserAPIKeys(ctx context.Context, userID int64, p Page) ([]APIKe
 		return nil, 0, Translate(err)
 	}
 	for i := range rows {
-		if err := rows[i].readScope(); err != nil {
+		if err := rows[i].read(); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -128,12 +143,16 @@ func (q queries) UserAPIKey(ctx context.Context, userID int64, kid string) (*API
 	if err := q.idb.NewSelect().Model(k).Where("user_id = ?", userID).Where("kid = ?", kid).Scan(ctx); err != nil {
 		return nil, Translate(err)
 	}
-	return k, k.readScope()
+	return k, k.read()
 }
 
-// InsertAPIKey stores a new key with its secret sealed.
+// InsertAPIKey stores a new key with its secret sealed, or its public key.
 func (tx *Tx) InsertAPIKey(ctx context.Context, k *APIKey) error {
 	k.CreatedAt, k.UpdatedAt = tx.Now(), tx.Now()
+	if k.PublicKey != nil {
+		text := base64.StdEncoding.EncodeToString(k.PublicKey)
+		k.PublicText = &text
+	}
 	k.Sealed = tx.db.sealer.Seal([]byte(k.Secret), sealedAt("apikeys", "secret:"+k.KID, k.UserID))
 	if err := k.writeScope(); err != nil {
 		return err

@@ -189,17 +189,19 @@ type Level struct {
 type APIKey struct {
 	bun.BaseModel `bun:"table:apikeys,alias:k"`
 
-	ID        int64 `bun:",pk,autoincrement"`
-	UserID    int64
-	KID       string `bun:"kid"`
-	Algorithm string
-	ScopeJSON *string  `bun:"scope"`
-	Scope     []string `bun:"-"`
-	State     string
-	Sealed    string `bun:"secret"`
-	Secret    string `bun:"-"`
-	CreatedAt time.Time
-	UpdatedAt time.Time
+	ID         int64 `bun:",pk,autoincrement"`
+	UserID     int64
+	KID        string `bun:"kid"`
+	Algorithm  string
+	ScopeJSON  *string  `bun:"scope"`
+	Scope      []string `bun:"-"`
+	State      string
+	Sealed     string  `bun:"secret"`
+	Secret     string  `bun:"-"` // empty where there is a public key
+	PublicKey  []byte  `bun:"-"` // of Ed25519, 32 bytes; nil for the others
+	PublicText *string `bun:"public_key"`
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
 }
 
 // An Activity is a row of the audit trail. It is written once and never changed, but for Count, which folds repeated

@@ -49,10 +49,11 @@ type Principals interface {
 
 // An APIKey is a key pair's server side as a check needs it.
 type APIKey struct {
-	KID    string
-	UID    string // the owner
-	Secret []byte // used as it is (ASCII hexadecimal text) for the HMAC
-	Active bool
+	KID       string
+	UID       string // the owner
+	Secret    []byte // used as it is (ASCII hexadecimal text) for the HMAC; empty makes none
+	PublicKey []byte // of Ed25519, 32 bytes, for a key that has no secret; else nil
+	Active    bool
 }
 
 // APIKeys reads API keys from where they live.

@@ -1,11 +1,18 @@
 package resource
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"filippo.io/edwards25519"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -213,10 +220,21 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 	}
 	algorithm, scope := c.String("algorithm"), c.String("scope")
 	var wrong []fault.Code
-	if !strings.Contains(algorithm, "HS") && !c.Has("kid") {
-		wrong = append(wrong, "kid.blank")
-	}
-	if algorithm != "HS256" {
+	made := db.APIKey{UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active"}
+	switch algorithm {
+	case "HS256":
+		made.Secret = secret.RandomHex(16)
+	case "Ed25519":
+		var ok bool
+		if !c.Has("public_key") {
+			wrong = append(wrong, "public_key.blank")
+		} else if made.PublicKey, ok = parsePublicKey(c.String("public_key")); !ok {
+			wrong = append(wrong, "public_key.invalid")
+		}
+	default:
+		if !strings.Contains(algorithm, "HS") && !c.Has("kid") {
+			wrong = append(wrong, "kid.blank")
+		}
 		wrong = append(wrong, "algorithm.inclusion")
 	}
 	if utf8.RuneCountInString(scope) > maxWords {
@@ -230,9 +248,8 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 		if err := lockHolder(ctx, c, u); err != nil {
 			return err
 		}
-		k = &db.APIKey{
-			UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active", Secret: secret.RandomHex(16),
-		}
+		own := made // an attempt that is repeated begins anew
+		k = &own
 		if err := u.InsertAPIKey(ctx, k); err != nil {
 			return err
 		}
@@ -248,6 +265,30 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 }
 
 // recordKey records a change of API keys. The release that the other activities follow recorded none.
+// parsePublicKey reads an Ed25519 public key: PEM (PKIX), or base64 of its 32 bytes. It reports false for any other text,
+// and for the few points under which signatures of anybody are valid.
+func parsePublicKey(text string) ([]byte, bool) {
+	var public []byte
+	if block, rest := pem.Decode([]byte(text)); block != nil {
+		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil || strings.TrimSpace(string(rest)) != "" {
+			return nil, false
+		}
+		public, _ = parsed.(ed25519.PublicKey)
+	} else {
+		var err error
+		text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(strings.TrimSpace(text), "="))
+		if public, err = base64.RawStdEncoding.Strict().DecodeString(text); err != nil {
+			return nil, false
+		}
+	}
+	point, err := new(edwards25519.Point).SetBytes(public)
+	if err != nil || !bytes.Equal(point.Bytes(), public) {
+		return nil, false
+	}
+	return public, new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 0
+}
+
 func (m *Module) recordKey(ctx context.Context, c *rest.Call, u *account.Unit, action string) error {
 	return u.Record(ctx, c.User, m.client(c), "api_key", action, account.Succeed, "")
 }

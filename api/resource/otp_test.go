@@ -3,7 +3,12 @@ package resource_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"image/png"
 	"maps"
@@ -216,6 +221,7 @@ func TestAPIKeys(t *testing.T) {
 		post(old, apitest.Form()).Want(t, 422, append(slices.Clone(algorithm), code...)...)
 		post(b, apitest.Form("algorithm", "", "kid", "", "scope", "", "totp_code", "")).
 			Want(t, 400, algorithm[1], "resource.apikey.empty_kid", "resource.apikey.empty_scope", code[1])
+		post(b, apitest.Form("algorithm", "Ed25519", "public_key", "", "totp_code", "1")).Want(t, 422, "resource.apikey.empty_public_key")
 		post(b, apitest.Form("algorithm", "HS256")).Want(t, 400, code...)
 		post(b, apitest.Form("algorithm", "HS256", "scope", " ", "totp_code", "1")).Want(t, 422, "resource.apikey.empty_scope")
 		post(b, apitest.JSON(map[string]any{"algorithm": []string{"HS256"}, "totp_code": []string{"1"}, "scope": map[string]int{"a": 1}, "kid": []string{"x"}})).
@@ -324,6 +330,57 @@ func TestAPIKeys(t *testing.T) {
 		if got := b.activities(t, u); got[len(got)-1] != "api_key / delete / succeed" {
 			t.Errorf("activities %q", got)
 		}
+
+		// The owner's own key pair: nothing secret is made.
+		public, _, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		encoded := base64.StdEncoding.EncodeToString(public)
+		der, err := x509.MarshalPKIXPublicKey(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		for text, b := range map[string]*bench{encoded: b, strings.TrimRight(encoded, "="): b, block: b, block + "\n": old} {
+			a := post(b, apitest.Form("algorithm", "Ed25519", "public_key", text, "totp_code", now())).Want(t, 201)
+			key := a.Object(t)
+			if !slices.Equal(a.Keys(t), []string{"kid", "algorithm", "public_key", "scope", "state", "created_at", "updated_at"}) ||
+				key["public_key"] != encoded || key["algorithm"] != "Ed25519" {
+				t.Errorf("key %s", a.Body)
+			}
+			kid := key["kid"].(string)
+			if k, err := e.DB.APIKey(t.Context(), kid); err != nil || len(k.Secret) != 0 || !bytes.Equal(k.PublicKey, public) || !k.Active {
+				t.Errorf("stored %+v, %v", k, err)
+			}
+			if k, err := e.DB.APIKeysOf(t.Context(), []string{kid}); err != nil || !bytes.Equal(k[0].PublicKey, public) {
+				t.Errorf("stored %+v, %v", k, err)
+			}
+			if got := patch(b, kid, apitest.Form("scope", "one", "totp_code", now())).Want(t, 200).Object(t); got["public_key"] != encoded {
+				t.Errorf("changed %v", got)
+			}
+			if body := b.Get(t, "/resource/api_keys", as).Want(t, 200).Body; !strings.Contains(body, `"public_key":"`+encoded+`"`) {
+				t.Errorf("list %s", body)
+			}
+			del(b, kid, apitest.Query("totp_code", now())).Want(t, 204)
+		}
+		rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if der, err = x509.MarshalPKIXPublicKey(rsaKey.Public()); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{
+			"x", encoded + "A", encoded[:40], block + block, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+			base64.StdEncoding.EncodeToString(make([]byte, 32)),                             // of a small order
+			base64.StdEncoding.EncodeToString(append([]byte{1}, make([]byte, 31)...)),       // of order one
+			base64.StdEncoding.EncodeToString(append([]byte{2}, make([]byte, 31)...)),       // not on the curve
+			base64.StdEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 31), 0x7f)), // beyond the field
+		} {
+			post(b, apitest.Form("algorithm", "Ed25519", "public_key", text, "totp_code", now())).Want(t, 422, "public_key.invalid")
+		}
+		post(old, apitest.Form("algorithm", "Ed25519", "totp_code", now())).Want(t, 422, "public_key.blank")
 
 		// One code makes one key.
 		form, token := []byte("algorithm=HS256&totp_code="+now()), e.Token(t, u)

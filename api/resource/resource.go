@@ -336,9 +336,10 @@ func (m *Module) Routes() []rest.Route {
 			Handle: m.listAPIKeys,
 		},
 		{
-			Method: "POST", Path: "/resource/api_keys", Summary: "Creates an API key and shows its secret, this once.",
+			Method: "POST", Path: "/resource/api_keys", Summary: "Creates an API key. Of HS256 it makes a secret and shows it, this once.",
 			Access: rest.User, Prefix: apiKeys, Params: []rest.Param{
-				{Name: "algorithm", Required: true, NotBlank: true, Doc: "HS256."},
+				{Name: "algorithm", Required: true, NotBlank: true, Doc: "HS256, or Ed25519 with a public key of yours."},
+				{Name: "public_key", NotBlank: true, Doc: "Of Ed25519: PEM, or base64 of its 32 bytes."},
 				{Name: "kid", NotBlank: true, Doc: "Ignored: the id is made here."},
 				{Name: "scope", NotBlank: true, Doc: "What the key is for, separated by commas."},
 				{
@@ -347,7 +348,7 @@ func (m *Module) Routes() []rest.Route {
 				},
 			},
 			BadRequest: true, Success: 201, Output: "APIKey", Handle: m.createAPIKey,
-			Errors: codes(guardCodes, []fault.Code{"kid.blank", "algorithm.inclusion", "scope.too_long"}),
+			Errors: codes(guardCodes, []fault.Code{"kid.blank", "algorithm.inclusion", "public_key.blank", "public_key.invalid", "scope.too_long"}),
 		},
 		{
 			Method: "PATCH", Path: "/resource/api_keys/{kid}", Summary: "Changes scope or state of an API key.",

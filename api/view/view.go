@@ -4,6 +4,7 @@
 package view
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"strings"
 	"time"
@@ -245,10 +246,12 @@ func NewDataStorage(d *db.DataStorage) DataStorage {
 	return DataStorage{Title: d.Title, Data: d.Data, CreatedAt: Sec(d.CreatedAt), UpdatedAt: Sec(d.UpdatedAt)}
 }
 
-// An APIKey is an API key. Secret is there only in the answer that creates it.
+// An APIKey is an API key. Secret is there only in the answer that creates it, PublicKey (base64 of 32 bytes) only for
+// Ed25519, which has no secret.
 type APIKey struct {
 	KID       string          `json:"kid"`
 	Algorithm string          `json:"algorithm"`
+	PublicKey string          `json:"public_key,omitempty"`
 	Scope     []string        `json:"scope"`
 	State     string          `json:"state"`
 	Secret    json.RawMessage `json:"secret,omitempty"`
@@ -262,16 +265,22 @@ func NewAPIKey(k *db.APIKey) APIKey {
 		KID: k.KID, Algorithm: k.Algorithm, Scope: k.Scope, State: k.State,
 		CreatedAt: Sec(k.CreatedAt), UpdatedAt: Sec(k.UpdatedAt),
 	}
+	if k.PublicKey != nil {
+		v.PublicKey = base64.StdEncoding.EncodeToString(k.PublicKey)
+	}
 	if v.Scope == nil {
 		v.Scope = []string{}
 	}
 	return v
 }
 
-// NewAPIKeyWithSecret shows a key that was made just now: its secret is a string, or in legacy mode the envelope of the
+// NewAPIKeyWithSecret shows a key that was made just now, with its secret if it has one: that is a string, or in legacy mode the envelope of the
 // secret store that release 2.4.17 passed on.
 func (b *Builder) NewAPIKeyWithSecret(k *db.APIKey) APIKey {
 	v := NewAPIKey(k)
+	if k.PublicKey != nil {
+		return v
+	}
 	v.Secret = quote(k.Secret)
 	if b.Legacy {
 		v.Secret = json.RawMessage(`{"auth":null,"data":{"value":` + string(v.Secret) + `},"lease_duration":2764800,` +

@@ -436,6 +436,7 @@ func (c *Cache) ownPrincipal(read *session.Principal) session.Principal {
 // keyStateOf is an API key as it is kept, with the place of its owner.
 func keyStateOf(kid string, read *session.APIKey, user *node[string, session.Principal]) keyState {
 	k := session.APIKey{KID: kid, UID: strings.Clone(read.UID), Secret: bytes.Clone(read.Secret), Active: read.Active}
+	k.PublicKey = bytes.Clone(read.PublicKey)
 	return keyState{key: k, mac: NewMAC(k.Secret), user: user}
 }
 
