@@ -4,13 +4,19 @@ package authz
 
 import (
 	"context"
+	"encoding/binary"
 	"testing"
+	"time"
+
+	"barong/internal/header"
 )
 
 // TestWarmChecksAllocateNothing is built without the race detector, which allocates on its own.
 func TestWarmChecksAllocateNothing(t *testing.T) {
 	w := newWorld(t, testRules(100), nil)
 	id := w.addMember(0, testKID)
+	w.addPublicKey()
+	w.engine.signatureNonces = forgetful{}
 	w.engine.auditor = nil // a row to be recorded costs memory, whatever the decision
 	requests := map[string]struct {
 		want Effect
@@ -29,7 +35,13 @@ func TestWarmChecksAllocateNothing(t *testing.T) {
 		"ambiguous path":            {Deny, func(r *Request) { browser(r, "GET", "/api/../x", id) }},
 		"API key allow":             {Allow, func(r *Request) { bot(r, w, testKID, "GET", ownPath, 0) }},
 		"API key deny":              {Deny, func(r *Request) { bot(r, w, testKID, "GET", "/api/v2/other", 0) }},
-		"old nonce":                 {Deny, func(r *Request) { bot(r, w, testKID, "GET", ownPath, -DefaultNonceLifetime) }},
+		"signed, HMAC":              {Allow, func(r *Request) { signedRequest{method: "POST", body: "{}"}.fill(r, w) }},
+		"signed, Ed25519": {Allow, func(r *Request) {
+			signedRequest{kid: testPublicKID, components: `"@method" "@target-uri" "@authority"`, parameters: `;alg="ed25519"`}.fill(r, w)
+		}},
+		"signed wrongly":      {Deny, func(r *Request) { signedRequest{secret: "x"}.fill(r, w) }},
+		"malformed signature": {Deny, func(r *Request) { signedRequest{signature: "x"}.fill(r, w) }},
+		"old nonce":           {Deny, func(r *Request) { bot(r, w, testKID, "GET", ownPath, -DefaultNonceLifetime) }},
 	}
 	for name, tc := range requests {
 		var r Request
@@ -39,6 +51,23 @@ func TestWarmChecksAllocateNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(200, func() { w.engine.Check(context.Background(), &r, &d) }); n != 0 || d.Effect != tc.want {
 			t.Errorf("%s: %v allocations, effect %v, code %q", name, n, d.Effect, d.Code)
 		}
+	}
+}
+
+// A nonce is remembered in a table that grows with their number alone.
+func TestRememberingANonceAllocatesNothing(t *testing.T) {
+	n := NewLocalNonces(0, time.Now)
+	now := time.Now()
+	var nonce [40]byte
+	i := 0
+	if got := testing.AllocsPerRun(100_000, func() {
+		i++
+		binary.LittleEndian.PutUint64(nonce[:], uint64(i))
+		if first, err := n.FirstUse(context.Background(), testKID, header.View(nonce[:]), now.Add(time.Minute)); err != nil || !first {
+			t.Fatal(first, err)
+		}
+	}); got != 0 {
+		t.Errorf("%v allocations", got)
 	}
 }
 

@@ -15,7 +15,10 @@ import (
 // maxKID is the longest API key id that is looked up. Our own have 16 hexadecimal digits.
 const maxKID = 64
 
-// byAPIKey decides a request with at least one of the three API-key headers. Whatever can be told without the key is
+// keyHeaders are the bits of the headers of scheme v1.
+const keyHeaders = 1<<apiKeyID | 1<<apiKeyNonce | 1<<apiKeySignature
+
+// byAPIKey decides a request with at least one of the three API-key headers (scheme v1). Whatever can be told without the key is
 // computed before it is looked up, and the answers come in the original's order: headers, key, nonce, signature, use of
 // the nonce, key state, owner.
 func (c *check) byAPIKey(ctx context.Context) {
@@ -26,14 +29,15 @@ func (c *check) byAPIKey(ctx context.Context) {
 		d.refuse(invalidKeyHeaders)
 		return
 	}
+	if e.noKeyHeaders {
+		d.refuse(invalidKeyHeaders)
+		return
+	}
 	at, number := parseNonce(nonce)
 	timely := number && e.nearNow(at, c.now)
 	sum, wellFormed := parseSignature(signature)
 
-	found, err := near.FoundKey{}, session.ErrNotFound
-	if plausibleKID(kid) {
-		found, err = e.cache.APIKey(ctx, header.View(kid), c.now)
-	}
+	found, err := e.cacheKey(ctx, kid, c.now)
 	mac := found.MAC
 	if err != nil {
 		if !errors.Is(err, session.ErrNotFound) {
@@ -60,19 +64,40 @@ func (c *check) byAPIKey(ctx context.Context) {
 		d.refuse(invalidSignature)
 		return
 	}
-	d.Principal = found.Principal
-	if e.nonces != nil {
-		// Whatever clock read the nonce, it is too old for every one of them after twice its lifetime.
-		first, err := e.nonces.FirstUse(ctx, found.Key.KID, time.UnixMilli(int64(at)), c.now.Add(2*e.nonceLifetime))
-		if err != nil {
-			c.unavailable(ctx, "nonce", err)
-			return
-		}
-		if !first {
-			d.refuse(nonceUsed)
-			return
-		}
+	if e.nonces == nil || c.firstUse(ctx, e.nonces, found, bytes.TrimLeft(nonce, "0"), c.now.Add(2*e.nonceLifetime)) {
+		c.byOwner(ctx, found)
 	}
+}
+
+// cacheKey finds an API key and its owner. The error is session.ErrNotFound when there is none, also when none may have
+// such an id.
+func (e *Engine) cacheKey(ctx context.Context, kid []byte, now time.Time) (near.FoundKey, error) {
+	if !plausibleKID(kid) {
+		return near.FoundKey{}, session.ErrNotFound
+	}
+	return e.cache.APIKey(ctx, header.View(kid), now)
+}
+
+// firstUse reports whether a key whose signature was verified uses a nonce for the first time, and refuses otherwise. The
+// nonce is remembered until then.
+func (c *check) firstUse(ctx context.Context, nonces Nonces, found near.FoundKey, nonce []byte, until time.Time) bool {
+	c.decision.Principal = found.Principal
+	first, err := nonces.FirstUse(ctx, found.Key.KID, header.View(nonce), until)
+	switch {
+	case err != nil:
+		c.unavailable(ctx, "nonce", err)
+		return false
+	case !first:
+		c.decision.refuse(nonceUsed)
+		return false
+	}
+	return true
+}
+
+// byOwner decides what a key may do that proved itself.
+func (c *check) byOwner(ctx context.Context, found near.FoundKey) {
+	d := c.decision
+	d.Principal = found.Principal
 	switch {
 	case !found.Key.Active:
 		d.refuse(keyNotActive)
@@ -93,7 +118,7 @@ func plausibleKID(kid []byte) bool {
 		return false
 	}
 	for _, c := range kid {
-		if c <= ' ' || c >= 0x7f {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
 			return false
 		}
 	}

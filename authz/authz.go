@@ -51,6 +51,13 @@ type Request struct {
 	Target  string     // the client's raw request target: undecoded path and query, beginning with "/"
 	Peer    netip.Addr // who speaks to this process: the gateway, or the client itself; zero when unknown (unix socket)
 
+	// Scheme and Host are those that the client used, where the gateway names them elsewhere than in the headers: the
+	// attributes of gRPC, or an absolute address. Empty leaves them to the headers.
+	Scheme, Host string
+	// Content says whether the client's request has a body, as far as the gateway tells. A signature covers the digest of
+	// one.
+	Content Content
+
 	// Body and ContentType are what the gateway passed on of the client's body, for the audit row alone. No decision
 	// rests on them: a service behind the gateway may read the same bytes otherwise.
 	Body        []byte
@@ -60,6 +67,28 @@ type Request struct {
 	LoadBody func(*Request) error
 
 	headers headers // what AddHeader kept
+}
+
+// A Content says whether a request has a body.
+type Content uint8
+
+// What may be known about the body of a request.
+const (
+	UnknownContent Content = iota
+	NoContent
+	HasContent
+)
+
+// mayHaveContent reports whether the request may have a body that means something: where the gateway does not tell, every
+// method may have one but those whose bodies mean nothing.
+func (r *Request) mayHaveContent() bool {
+	if r.Content == UnknownContent {
+		switch r.Method {
+		case "GET", "HEAD", "OPTIONS", "TRACE":
+			return false
+		}
+	}
+	return r.Content != NoContent
 }
 
 // An Effect is what a decision does. Its zero value refuses.

@@ -168,12 +168,23 @@ func BenchmarkCheckAPIKey(b *testing.B) {
 	}
 }
 
+func BenchmarkCheckSigned(b *testing.B) {
+	for name, kid := range map[string]string{"hmac": testKID, "ed25519": testPublicKID} {
+		b.Run(name, func(b *testing.B) {
+			w := signingWorld(b, func(_ *world, o *Options) { o.Nonces = forgetful{} })
+			r := make([]Request, 1)
+			signedRequest{kid: kid}.fill(&r[0], w)
+			benchmarkCheck(b, w, Allow, r)
+		})
+	}
+}
+
 // BenchmarkCheckAPIKeyNonces measures what remembering a nonce adds. Each iteration has a nonce of its own.
 func BenchmarkCheckAPIKeyNonces(b *testing.B) {
 	n := NewLocalNonces(64<<20, func() time.Time { return epoch })
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		at := epoch.Add(time.Duration(i) * time.Millisecond)
+		at := strconv.Itoa(i)
 		if first, err := n.FirstUse(context.Background(), testKID, at, epoch.Add(time.Duration(i/10000)*time.Millisecond)); err != nil || !first {
 			b.Fatal(first, err)
 		}

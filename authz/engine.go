@@ -32,7 +32,9 @@ type Options struct {
 	CSRF          bool          // BARONG_CSRF_PROTECTION
 	Bind          Binding       // BARONG_SESSION_BIND
 	NonceLifetime time.Duration // BARONG_APIKEY_NONCE_LIFETIME; 0 is DefaultNonceLifetime
-	Nonces        Nonces        // BARONG_APIKEY_REPLAY: NewLocalNonces for local; nil is off
+	Nonces        Nonces        // BARONG_APIKEY_REPLAY: NewLocalNonces for local; nil is off, but for signed requests
+	NoKeyHeaders  bool          // BARONG_APIKEY_SCHEMES without v1: who sends X-Auth-* is refused
+	NoSignatures  bool          // BARONG_APIKEY_SCHEMES without rfc9421: Signature-Input means nothing here
 	Auditor       Auditor       // nil refuses what an AUDIT rule wants to be recorded, since it would not be
 	Sampler       Sampler       // nil samples nothing
 	// Forwarder is called for each request whose X-Forwarded-For is ignored since its peer is no trusted proxy; it must not
@@ -97,12 +99,16 @@ type Engine struct {
 	cookies *Cookies
 	csrf    bool
 	bind    Binding
-	nonces  Nonces
+	nonces  Nonces // nil remembers none
 	auditor Auditor
 	sampler Sampler
 	compat  bool
 	now     func() time.Time
 	log     *slog.Logger
+
+	signatureNonces Nonces // of signed requests, which are never accepted twice
+	noKeyHeaders    bool
+	noSignatures    bool
 
 	nonceLifetime time.Duration
 	tokens        *tokens
@@ -143,11 +149,16 @@ func New(o Options) (*Engine, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	signatureNonces := o.Nonces
+	if signatureNonces == nil {
+		signatureNonces = NewLocalNonces(0, o.Now)
+	}
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails since Go 1.24
 	return &Engine{
 		policy: o.Policy, cache: o.Cache, proxies: o.Proxies, cookies: o.Cookies, csrf: o.CSRF, bind: o.Bind,
 		nonces: o.Nonces, auditor: o.Auditor, sampler: o.Sampler, compat: o.Compat, now: o.Now, log: o.Log,
+		signatureNonces: signatureNonces, noKeyHeaders: o.NoKeyHeaders, noSignatures: o.NoSignatures,
 		nonceLifetime: o.NonceLifetime, forwarder: o.Forwarder, mismatch: o.Mismatch,
 		tokens: newTokens(&o, max(1, runtime.GOMAXPROCS(0)/2)),
 		nobody: near.NewMAC(secret),
@@ -203,9 +214,12 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 		return
 	}
 	c.rules, c.now = rules, e.now()
-	if h.present(apiKeyID) || h.present(apiKeyNonce) || h.present(apiKeySignature) {
+	switch {
+	case h.present(signatureInputs) && !e.noSignatures:
+		c.bySignature(ctx)
+	case h.has&keyHeaders != 0:
 		c.byAPIKey(ctx)
-	} else {
+	default:
 		c.byCookie(ctx)
 	}
 }

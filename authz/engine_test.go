@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -784,7 +785,7 @@ func TestLocalNonces(t *testing.T) {
 	now := func() time.Time { return epoch.Add(time.Duration(clock.Load())) }
 	n := NewLocalNonces(64*nonceShards, now)
 	use := func(kid string, nonce time.Time) (bool, error) {
-		return n.FirstUse(context.Background(), kid, nonce, now().Add(10*time.Second))
+		return n.FirstUse(context.Background(), kid, strconv.FormatInt(nonce.UnixMilli(), 10), now().Add(10*time.Second))
 	}
 	want := func(kid string, nonce time.Time, first bool) {
 		t.Helper()
@@ -835,7 +836,7 @@ func TestFullNonceMemoryIsUnavailable(t *testing.T) {
 
 type fullNonces struct{}
 
-func (fullNonces) FirstUse(context.Context, string, time.Time, time.Time) (bool, error) {
+func (fullNonces) FirstUse(context.Context, string, string, time.Time) (bool, error) {
 	return true, errNoncesFull
 }
 

@@ -299,3 +299,7 @@ func (w worldStore) Ping(context.Context) error {
 	}
 	return nil
 }
+
+func foundKey(k *session.APIKey) near.FoundKey {
+	return near.FoundKey{Key: k, MAC: near.NewMAC(k.Secret)}
+}

@@ -2,18 +2,21 @@ package authz
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"barong/internal/header"
 )
 
 // Nonces remember which nonces of an API key were used. Implementations are safe for concurrent use.
 type Nonces interface {
 	// FirstUse notes that the key used this nonce, and reports whether it is the first use, exactly once however many
 	// ask at the same time. The nonce is remembered until until. The error says that this cannot be told or remembered
-	// now. A nonce has a precision of one millisecond.
-	FirstUse(ctx context.Context, kid string, nonce, until time.Time) (bool, error)
+	// now. kid may be kept, and nonce may not: it is a view.
+	FirstUse(ctx context.Context, kid, nonce string, until time.Time) (bool, error)
 }
 
 // errNoncesFull says that the memory of nonces has no room: forgetting one would let it be used again.
@@ -48,7 +51,20 @@ type nonceGeneration struct {
 
 type usedNonce struct {
 	kid   string
-	nonce int64 // Unix milliseconds
+	nonce nonceDigest
+}
+
+// A nonceDigest stands for a nonce: the nonce itself, if it is shorter, or else a part of its SHA-256.
+type nonceDigest [16]byte
+
+func digestOf(nonce string) (d nonceDigest) {
+	if len(nonce) < len(d) {
+		copy(d[:], nonce)
+		return d
+	}
+	sum := sha256.Sum256(header.BytesOf(nonce))
+	copy(d[:], sum[:])
+	return d
 }
 
 // NewLocalNonces returns an empty memory of at most limit nonces; 0 is DefaultMaxNonces. now is the clock, usually
@@ -66,8 +82,8 @@ func NewLocalNonces(limit int, now func() time.Time) *LocalNonces {
 }
 
 // FirstUse implements Nonces. It keeps kid.
-func (n *LocalNonces) FirstUse(_ context.Context, kid string, nonce, until time.Time) (bool, error) {
-	u := usedNonce{kid, nonce.UnixMilli()}
+func (n *LocalNonces) FirstUse(_ context.Context, kid, nonce string, until time.Time) (bool, error) {
+	u := usedNonce{kid, digestOf(nonce)}
 	s := &n.shards[maphash.Comparable(n.seed, u)%nonceShards]
 	now, end := n.now().UnixMilli(), until.UnixMilli()
 	s.mu.Lock()

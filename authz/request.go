@@ -7,6 +7,11 @@ import (
 	"barong/internal/trusted"
 )
 
+var (
+	httpName  = header.NewName("http")
+	httpsName = header.NewName("https")
+)
+
 // Bounds of what a request may carry. A request beyond them is malformed: whoever sends more is not a browser or bot.
 const (
 	maxHeaders     = 256      // header lines, whatever their names
@@ -24,6 +29,11 @@ const (
 	authorization
 	trueClientIP
 	forwardedProto
+	signatureInputs
+	signatures
+	contentDigest
+	hostName
+	forwardedHost
 	singles
 )
 
@@ -42,6 +52,11 @@ var singleHeaders = [singles]struct {
 	authorization:   {header.NewName("authorization"), maxHeaderBytes, false},
 	trueClientIP:    {header.NewName("true-client-ip"), 256, false},
 	forwardedProto:  {header.NewName("x-forwarded-proto"), 256, false},
+	signatureInputs: {header.NewName("signature-input"), 4096, false},
+	signatures:      {header.NewName("signature"), 4096, false},
+	contentDigest:   {header.NewName("content-digest"), 1024, false},
+	hostName:        {header.NewName("host"), 256, false},
+	forwardedHost:   {header.NewName("x-forwarded-host"), 256, false},
 }
 
 // The headers of which a request has several lines.
@@ -64,9 +79,12 @@ type headers struct {
 	tooMuch bool
 }
 
+// onlySigned are the bits of what nobody reads but the check of a signature, which looks at them itself.
+const onlySigned = 1<<signatureInputs | 1<<signatures | 1<<contentDigest | 1<<hostName | 1<<forwardedHost
+
 // malformed reports what makes the request malformed. What nobody reads does not.
 func (h *headers) malformed(p *trusted.Proxies) bool {
-	odd := h.odd
+	odd := h.odd &^ onlySigned
 	if !p.BelievesTrueClientIP() {
 		odd &^= 1 << trueClientIP
 	}
@@ -122,6 +140,10 @@ func (r *Request) AddHeader(name, value []byte) {
 			h.cookie.add(value)
 		}
 		return
+	case len("host"):
+		i = hostName
+	case len("signature"):
+		i = signatures
 	case len("user-agent"):
 		i = userAgent
 	case len("x-auth-nonce"): // x-csrf-token is as long
@@ -134,15 +156,22 @@ func (r *Request) AddHeader(name, value []byte) {
 		if name[0]|0x20 == 'a' {
 			i = authorization
 		}
-	case len("true-client-ip"):
+	case len("true-client-ip"): // content-digest is as long
 		i = trueClientIP
-	case len("x-forwarded-for"):
+		if name[0]|0x20 == 'c' {
+			i = contentDigest
+		}
+	case len("x-forwarded-for"): // signature-input is as long
 		if forwardedForName.Is(name) {
 			h.forwarded.add(value)
+			return
 		}
-		return
-	case len("x-auth-signature"):
+		i = signatureInputs
+	case len("x-auth-signature"): // x-forwarded-host is as long
 		i = apiKeySignature
+		if name[2]|0x20 == 'f' {
+			i = forwardedHost
+		}
 	case len("x-forwarded-proto"):
 		i = forwardedProto
 	default:

@@ -35,9 +35,14 @@ func (h *Handler) ExtAuthz(ctx *fasthttp.RequestCtx, target []byte) {
 // readExtAuthz takes over the headers of a request that is its client's own, and reports whether there is something to
 // decide.
 func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
+	var f framing
 	s := scan(&ctx.Request.Header)
 	for s.next() {
-		if overrides(s.name) {
+		switch {
+		case nameFraming.Is(s.name):
+			f.value = s.value
+			f.lines++
+		case overrides(s.name):
 			h.reportOverride(s.name)
 		}
 		if h.login != nil {
@@ -49,6 +54,14 @@ func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
 		ctx.SetConnectionClose()
 		t.refuse(fault.MalformedRequest)
 		return false
+	}
+	switch {
+	case framed(&ctx.Request.Header):
+		t.request.Content = authz.HasContent
+	case t.request.Dialect == authz.SelfGate:
+		t.request.Content = authz.NoContent
+	case f.lines > 0 && h.trusted(t.request.Peer): // Envoy sends no body, and says so of the check itself
+		t.request.Content = f.content()
 	}
 	return true
 }

@@ -73,6 +73,7 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 	}
 	var methods, targets, urls int
 	var address string
+	var f framing
 	s := scan(&ctx.Request.Header)
 	for s.next() {
 		switch {
@@ -88,6 +89,10 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 			urls++
 			address = header.View(s.value)
 			continue
+		case nameFraming.Is(s.name):
+			f.value = s.value
+			f.lines++
+			continue
 		case overrides(s.name):
 			h.reportOverride(s.name)
 		}
@@ -100,6 +105,9 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 		ctx.SetConnectionClose()
 	} else if methods == 1 && targets <= 1 && urls <= 1 && targets+urls > 0 && (urls == 0 || t.readURL(address, targets > 0)) &&
 		t.request.Method != "" && originForm(t.request.Target) {
+		if t.request.Content = f.content(); framed(&ctx.Request.Header) {
+			t.request.Content = authz.HasContent
+		}
 		return true
 	}
 	t.refuse(fault.MalformedRequest)
@@ -115,6 +123,7 @@ func (t *task) readURL(address string, known bool) bool {
 	}
 	t.request.Target = target
 	if host != "" {
+		t.request.Scheme, t.request.Host = strings.ToLower(scheme), host
 		t.visitor.scheme, t.visitor.host, t.visitor.hosts = header.BytesOf(scheme), header.BytesOf(host), 1
 	}
 	return true

@@ -238,6 +238,8 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 			g.add(name, header.BytesOf(value))
 		}
 	}
+	t.request.Host, t.request.Scheme = request.GetHost(), request.GetScheme()
+	t.request.Content = g.content(request.GetProtocol())
 	t.visitor.host, t.visitor.hosts = header.BytesOf(request.GetHost()), 1
 	if len(t.visitor.scheme) == 0 {
 		t.visitor.scheme = header.BytesOf(request.GetScheme())
@@ -265,6 +267,8 @@ type grpcHeaders struct {
 	task         *task
 	method, path string
 	forwarded    []string // values of X-Forwarded-For, in order
+	framing      []byte   // Content-Length, or Transfer-Encoding
+	pseudo       bool     // there are pseudo headers
 	ok           bool
 }
 
@@ -275,6 +279,7 @@ var (
 
 func (g *grpcHeaders) add(name string, value []byte) {
 	if strings.HasPrefix(name, ":") { // HTTP/2's pseudo headers repeat the attributes, and must not contradict them
+		g.pseudo = true
 		switch name {
 		case ":path":
 			g.ok = g.ok && string(value) == g.path
@@ -294,6 +299,8 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	case nameForwardedFor.Is(n):
 		g.forwarded = append(g.forwarded, string(value))
 		return
+	case nameContentLength.Is(n), nameTransferEncoding.Is(n):
+		g.framing = value
 	case nameContentType.Is(n):
 		g.task.request.ContentType = header.View(value)
 	case overrides(n):
@@ -303,6 +310,17 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		g.task.visitor.note(nil, n, value)
 	}
 	g.task.request.AddHeader(n, value)
+}
+
+// content says whether the client's request has a body. Where Envoy sends a selection of headers (allowed_headers), which
+// the absence of pseudo headers shows, no framing may be one that was left out.
+func (g *grpcHeaders) content(protocol string) authz.Content {
+	if g.framing == nil && !g.pseudo {
+		return authz.UnknownContent
+	}
+	var text [64]byte
+	f := framing{value: append(append(append(text[:0], protocol...), ' '), g.framing...), lines: 1}
+	return f.content()
 }
 
 // lastHop hands X-Forwarded-For over with the address that spoke to Envoy as its last item, so that a client behind

@@ -101,7 +101,8 @@ var deciding = [...]string{
 	"authorization", "cookie", "host", "user-agent", "accept", "origin", "content-length", "transfer-encoding",
 	"x-auth-apikey", "x-auth-nonce", "x-auth-signature", "x-csrf-token", "client-ip", "true-client-ip",
 	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-method", "x-forwarded-uri",
-	"x-original-method", "x-original-uri", "x-original-url",
+	"x-original-method", "x-original-uri", "x-original-url", "x-original-framing", "signature", "signature-input",
+	"content-digest",
 }
 
 // aliased reports whether the name holds an underscore and is one of the deciding headers but for that.

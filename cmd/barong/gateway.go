@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -134,6 +135,7 @@ func (v *server) openEngine() error {
 			Life: c.JWTExpireTime, Reuse: c.JWTReuse, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
 		},
 		CSRF: c.CSRFProtection, Bind: binding,
+		NoKeyHeaders: !slices.Contains(c.APIKeySchemes, "v1"), NoSignatures: !slices.Contains(c.APIKeySchemes, "rfc9421"),
 		NonceLifetime: c.APIKeyNonceLifetime, Nonces: nonces, Auditor: v.audit, Sampler: v.rules.Sampler(), Compat: c.Original(),
 		Forwarder: v.metrics.Counter(forwarders).Inc, Mismatch: func(item string) { mismatches[item]() },
 		Log: v.log,

@@ -167,10 +167,14 @@ type Config struct {
 	// CasbinModel is a Casbin model of your own for the permission rules. Empty: the built-in one, which is also the
 	// fastest.
 	CasbinModel string `env:"BARONG_CASBIN_MODEL" kind:"file?"`
-	// APIKeyNonceLifetime is how far an API key's nonce, a time in milliseconds, may be from now.
+	// APIKeySchemes are how calls of API keys may be signed: v1 (X-Auth-Apikey, -Nonce and -Signature, over a nonce), and
+	// rfc9421 (Signature-Input and Signature, over the whole request).
+	APIKeySchemes []string `env:"BARONG_APIKEY_SCHEMES" default:"v1,rfc9421" oneof:"v1 rfc9421"`
+	// APIKeyNonceLifetime is how far an API key's nonce, a time in milliseconds, may be from now, or the second in which a
+	// request was signed.
 	APIKeyNonceLifetime time.Duration `env:"BARONG_APIKEY_NONCE_LIFETIME" default:"5000" unit:"ms" min:"1" max:"3600000"`
 	// APIKeyReplay is who remembers nonces, so that a captured request works once only: nobody, each process for itself, or
-	// Redis for all.
+	// Redis for all. Of requests that are signed whole each process remembers them at least.
 	APIKeyReplay string `env:"BARONG_APIKEY_REPLAY" default:"local" compat:"off" oneof:"off local shared"`
 	// MaxMindDBPath is a country database in MaxMind's format for restrictions by country and continent. Empty: a built-in
 	// one.

@@ -29,7 +29,7 @@ func TestNonceWhoseAnswerIsLost(t *testing.T) {
 	a, b := redisstore.NewNonces(connect(t, through)), redisstore.NewNonces(connect(t, direct))
 	until := time.Now().Add(time.Minute)
 	for i := range 50 {
-		nonce := time.UnixMilli(int64(i))
+		nonce := strconv.Itoa(i)
 		relay.LoseAnswers(1, "barong:nonce:")
 		if first, err := a.FirstUse(ctx, "kid", nonce, until); err != nil || !first {
 			t.Errorf("a first use whose answer was lost: %v, %v, want true", first, err)
@@ -46,12 +46,12 @@ func TestNonceWhoseAnswerIsLost(t *testing.T) {
 	}
 	// With every attempt's answer lost it is not known, and never afterwards a first use.
 	relay.LoseAnswers(2, "barong:nonce:")
-	if first, err := a.FirstUse(ctx, "kid", time.UnixMilli(1000), until); err == nil || first {
+	if first, err := a.FirstUse(ctx, "kid", "1000", until); err == nil || first {
 		t.Errorf("a use of which nothing was heard: %v, %v, want an error", first, err)
 	}
 	relay.LoseAnswers(0, "")
 	for range 2 {
-		if first, err := a.FirstUse(ctx, "kid", time.UnixMilli(1000), until); err != nil || first {
+		if first, err := a.FirstUse(ctx, "kid", "1000", until); err != nil || first {
 			t.Errorf("the next use: %v, %v, want false", first, err)
 		}
 	}
@@ -73,7 +73,7 @@ func TestParallelNoncesWhoseAnswersAreLost(t *testing.T) {
 		var group sync.WaitGroup
 		for _, n := range replicas {
 			group.Go(func() {
-				first, err := n.FirstUse(ctx, "kid", time.UnixMilli(int64(i)), until)
+				first, err := n.FirstUse(ctx, "kid", strconv.Itoa(i), until)
 				if first {
 					firsts.Add(1)
 				}

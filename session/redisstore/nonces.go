@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const noncePrefix = "barong:nonce:" // + key id ":" nonce in Unix milliseconds
+const noncePrefix = "barong:nonce:" // + key id ":" nonce
 
 // Nonces remembers which nonces of an API key were used, for all replicas together.
 type Nonces struct{ client redis.UniversalClient }
@@ -21,10 +21,10 @@ func NewNonces(client redis.UniversalClient) *Nonces { return &Nonces{client: cl
 // FirstUse implements authz.Nonces: it marks the pair as used until the given time and reports whether it was not
 // before. Of parallel uses on any replicas exactly one is the first. An error means that it is not known, and the caller
 // refuses. Mark only pairs whose signature has been verified, or strangers can use up the nonces of others.
-func (n *Nonces) FirstUse(ctx context.Context, kid string, nonce, until time.Time) (bool, error) {
+func (n *Nonces) FirstUse(ctx context.Context, kid, nonce string, until time.Time) (bool, error) {
 	// At least the slack: on a clock ahead of ours the pair may still be fresh.
 	keep := max(time.Until(until), 0) + slack
-	key := noncePrefix + kid + ":" + millis(nonce)
+	key := noncePrefix + kid + ":" + nonce
 	// The client sends a command again when its answer was lost, and then meets the mark of the first attempt. So each
 	// mark bears a random word of the call that made it: one's own is a first use.
 	call := rand.Text()

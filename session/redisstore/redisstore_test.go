@@ -292,7 +292,7 @@ func TestKeysExpire(t *testing.T) {
 	if err := store.Create(ctx, v); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nonces.FirstUse(ctx, "kid", now, now.Add(time.Second)); err != nil {
+	if _, err := nonces.FirstUse(ctx, "kid", "1", now.Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	limits := map[string]time.Duration{
@@ -648,7 +648,7 @@ func TestServerHangs(t *testing.T) {
 		if took := time.Since(start); took > 3*time.Second {
 			t.Errorf("Get took %s", took)
 		}
-		if first, err := nonces.FirstUse(t.Context(), "kid", now, now.Add(time.Second)); err == nil || first {
+		if first, err := nonces.FirstUse(t.Context(), "kid", "1", now.Add(time.Second)); err == nil || first {
 			t.Errorf("FirstUse = %v, %v, want an error", first, err)
 		}
 		if err := store.Ping(t.Context()); err == nil {
@@ -797,7 +797,7 @@ func TestNonces(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 16 {
 		group.Go(func() {
-			first, err := []*redisstore.Nonces{a, b}[i%2].FirstUse(ctx, "61d025b8573501c2", time.UnixMilli(1584524005143), until)
+			first, err := []*redisstore.Nonces{a, b}[i%2].FirstUse(ctx, "61d025b8573501c2", "1584524005143", until)
 			if err != nil {
 				t.Errorf("FirstUse: %v", err)
 			}
@@ -812,7 +812,7 @@ func TestNonces(t *testing.T) {
 	}
 	for _, c := range []struct {
 		kid   string
-		nonce int64
+		nonce int
 		want  bool
 	}{
 		{"61d025b8573501c2", 1584524005143, false},
@@ -821,19 +821,19 @@ func TestNonces(t *testing.T) {
 		{"61d025b8573501c2:1", 584524005143, true},
 		{"k", 0, true},
 	} {
-		if first, err := a.FirstUse(ctx, c.kid, time.UnixMilli(c.nonce), until); err != nil || first != c.want {
+		if first, err := a.FirstUse(ctx, c.kid, strconv.Itoa(c.nonce), until); err != nil || first != c.want {
 			t.Errorf("FirstUse(%s, %d) = %v, %v, want %v", c.kid, c.nonce, first, err, c.want)
 		}
 	}
 	// A time that is over already still marks: the clocks of two replicas differ.
 	for i, want := range []bool{true, false} {
-		if first, err := a.FirstUse(ctx, "past", time.UnixMilli(1), time.Now().Add(-time.Hour)); err != nil || first != want {
+		if first, err := a.FirstUse(ctx, "past", "1", time.Now().Add(-time.Hour)); err != nil || first != want {
 			t.Errorf("use %d = %v, %v, want %v", i, first, err, want)
 		}
 	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	if first, err := a.FirstUse(cancelled, "k", time.UnixMilli(2), until); err == nil || first {
+	if first, err := a.FirstUse(cancelled, "k", "2", until); err == nil || first {
 		t.Errorf("FirstUse with a cancelled context = %v, %v, want an error", first, err)
 	}
 }
