@@ -108,3 +108,27 @@ func (tx *Tx) DeleteDataStorage(ctx context.Context, d *DataStorage) error {
 	}
 	return nil
 }
+
+// InsertLevel stores a level with the ID that it has and the times set. FollowLevels must follow it.
+func (tx *Tx) InsertLevel(ctx context.Context, l *Level) error {
+	l.CreatedAt, l.UpdatedAt = tx.Now(), tx.Now()
+	_, err := tx.NewInsert().Model(l).Exec(ctx)
+	return Translate(err)
+}
+
+// FollowLevels makes the IDs of further levels go on behind those that are there: on Postgres, rows with IDs of their own
+// do not move the counter of IDs.
+func (tx *Tx) FollowLevels(ctx context.Context) error {
+	if tx.db.sqlite {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence('levels', 'id'), (SELECT max(id) FROM levels))")
+	return Translate(err)
+}
+
+// DescribeLevel stores the description of a level.
+func (tx *Tx) DescribeLevel(ctx context.Context, l *Level) error {
+	l.UpdatedAt = tx.Now()
+	_, err := tx.NewUpdate().Model(l).Column("description", "updated_at").WherePK().Exec(ctx)
+	return Translate(err)
+}

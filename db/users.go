@@ -176,6 +176,12 @@ func (q queries) CountUsers(ctx context.Context) (int64, error) {
 	return int64(n), Translate(err)
 }
 
+// RoleHeld reports whether anybody has a role.
+func (q queries) RoleHeld(ctx context.Context, role string) (bool, error) {
+	held, err := q.idb.NewSelect().Model((*User)(nil)).Where("role = ?", role).Exists(ctx)
+	return held, Translate(err)
+}
+
 // OthersOpen counts the open accounts of a role besides one.
 func (q queries) OthersOpen(ctx context.Context, role string, besides int64) (int64, error) {
 	n, err := q.idb.NewSelect().Model((*User)(nil)).Where("role = ?", role).Where("state IN (?)", bun.List(session.OpenStates())).

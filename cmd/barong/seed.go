@@ -16,6 +16,7 @@ import (
 	"barong/internal/config"
 	"barong/internal/obs"
 	"barong/internal/password"
+	"barong/internal/seed"
 )
 
 // A seedCommand puts users, levels, permissions and restrictions into the database.
@@ -72,7 +73,7 @@ func (s seedCommand) Run(p *program) error {
 		return err
 	}
 	_, err = fmt.Fprintf(p.stdout, "%d created, %d changed, %d left alone\n",
-		report.Count("", db.SeedCreated), report.Count("", db.SeedChanged), report.Count("", db.SeedLeftAlone))
+		report.Count("", seed.Created), report.Count("", seed.Changed), report.Count("", seed.LeftAlone))
 	return err
 }
 
@@ -100,7 +101,7 @@ func (p *program) seed(d *db.DB, c *config.Config, log *slog.Logger) error {
 // returned.
 func (p *program) runSeeds(
 	d *db.DB, c *config.Config, file string, warn func(warning string),
-) (report *db.SeedReport, passwords string, err error) {
+) (report *seed.Report, passwords string, err error) {
 	seeds, err := readSeeds(c, file)
 	if err != nil {
 		return nil, "", err
@@ -111,21 +112,21 @@ func (p *program) runSeeds(
 	ctx := p.ctx
 	rules := account.Settings{ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c)}
 	hasher := password.NewHasher(password.HasherOptions{})
-	o := db.SeedOptions{
+	o := seed.Options{
 		UIDPrefix: c.UIDPrefix, State: rules.StateOf,
 		Hash: func(text string) (string, error) { return hasher.Hash(ctx, text) },
 	}
 	if !obs.Terminal(p.stdout) {
-		o.Deliver = func(r *db.SeedReport) (err error) {
+		o.Deliver = func(r *seed.Report) (err error) {
 			passwords, err = writePasswords(r, passwords)
 			return err
 		}
 	}
-	report, err = d.Seed(ctx, seeds, o)
+	report, err = seed.Run(ctx, d, seeds, o)
 	if err != nil && passwords != "" {
 		err = errors.Join(err, os.Remove(passwords)) // of accounts that came to nothing
 	}
-	if _, wrong := errors.AsType[*db.SeedError](err); wrong {
+	if _, wrong := errors.AsType[*seed.Error](err); wrong {
 		err = seedError(c, file, err)
 	}
 	return report, passwords, err
@@ -133,7 +134,7 @@ func (p *program) runSeeds(
 
 // writePasswords writes the passwords that were made up into a new file that only its owner may read, in place of the one of
 // an attempt before. It returns the file's name, or none when there are no passwords.
-func writePasswords(report *db.SeedReport, before string) (name string, err error) {
+func writePasswords(report *seed.Report, before string) (name string, err error) {
 	if before != "" {
 		if err := os.Remove(before); err != nil {
 			return before, err
@@ -162,10 +163,10 @@ func writePasswords(report *db.SeedReport, before string) (name string, err erro
 	return f.Name(), nil
 }
 
-func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
+func readSeeds(c *config.Config, file string) (*seed.Seeds, error) {
 	source := cmp.Or(file, c.SeedsFile)
 	if source == "" {
-		seeds, err := db.DefaultSeeds(c.Lookup)
+		seeds, err := seed.Default(c.Lookup)
 		if err != nil {
 			return nil, err
 		}
@@ -175,7 +176,7 @@ func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
 	if err != nil {
 		return nil, err
 	}
-	seeds, err := db.ParseSeeds(text, c.Lookup)
+	seeds, err := seed.Parse(text, c.Lookup)
 	if err != nil {
 		return nil, seedError(c, file, err)
 	}
@@ -185,7 +186,7 @@ func readSeeds(c *config.Config, file string) (*db.Seeds, error) {
 // seedError adds to what is wrong with seeds where they stand: the line, and the file that the command line names, or that
 // of the setting, which is a bad one then.
 func seedError(c *config.Config, file string, err error) error {
-	if wrong, ok := errors.AsType[*db.SeedError](err); ok && wrong.Line > 0 {
+	if wrong, ok := errors.AsType[*seed.Error](err); ok && wrong.Line > 0 {
 		err = fmt.Errorf("line %d: %w", wrong.Line, err)
 	}
 	switch {

@@ -1,4 +1,6 @@
-package db
+// Package seed puts users, levels, permissions and restrictions of a file, or the built-in ones, into a database unless
+// they are there.
+package seed
 
 import (
 	"context"
@@ -14,26 +16,27 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"barong/db"
 	"barong/internal/secret"
 	"barong/policy"
 )
 
-//go:embed seeds/default.yml
+//go:embed default.yml
 var defaultSeeds []byte
 
 // Seeds are users, levels, permissions and restrictions to be put into the database unless they are there.
 type Seeds struct {
-	users, levels, permissions, restrictions []seedEntry
+	users, levels, permissions, restrictions []entry
 
 	warnings   []string
 	firstUsers bool // the users are for a database without a superadmin
 }
 
-// DefaultSeeds are the built-in ones: three levels, the usual permissions, sample restrictions that are switched off,
+// Default are the built-in seeds: three levels, the usual permissions, sample restrictions that are switched off,
 // and the first superadmin, whose address and password are the variables ADMIN_EMAIL and ADMIN_PASSWORD. Unless
 // ADMIN_EMAIL asks for that very account, it is made only while there is no superadmin.
-func DefaultSeeds(getenv func(string) (string, bool)) (*Seeds, error) {
-	s, err := ParseSeeds(defaultSeeds, getenv)
+func Default(getenv func(string) (string, bool)) (*Seeds, error) {
+	s, err := Parse(defaultSeeds, getenv)
 	if err != nil {
 		return nil, fmt.Errorf("built-in seeds: %w", err)
 	}
@@ -62,59 +65,59 @@ func (s *Seeds) At(prefix string) *Seeds {
 	return &out
 }
 
-func (e seedEntry) withPath(to string) seedEntry {
+func (e entry) withPath(to string) entry {
 	e.fields = maps.Clone(e.fields)
 	e.fields["path"] = &to
 	return e
 }
 
-// A SeedError says what is wrong with an entry. Its text is what operators of the original know; the line is beside it.
-type SeedError struct {
+// An Error says what is wrong with an entry. Its text is what operators of the original know; the line is beside it.
+type Error struct {
 	Line    int // of the entry in the seeds file
 	Message string
 }
 
-func (e *SeedError) Error() string { return e.Message }
+func (e *Error) Error() string { return e.Message }
 
-// SeedOptions are what Seed needs beside the seeds. Only Hash must be set.
-type SeedOptions struct {
+// Options are what Run needs beside the seeds. Only Hash must be set.
+type Options struct {
 	Hash      func(password string) (digest string, err error)
 	UIDPrefix string       // of new users' uids; empty for "ID"
 	Random    func([]byte) // for uids and passwords; nil for crypto/rand
 	// State tells an account's state from its private labels; nil asks for the label email:verified alone. A seed that
 	// says otherwise wins, as an admin's decision does.
-	State func([]Label) string
+	State func([]db.Label) string
 	// Created is called for each new user, within the transaction; it may be nil.
-	Created func(context.Context, *Tx, *User) error
+	Created func(context.Context, *db.Tx, *db.User) error
 	// Deliver hands over passwords that were made, before the commit, so that none is lost; it may be called again when a
 	// transaction is. It may be nil. An error of it undoes everything.
-	Deliver func(*SeedReport) error
+	Deliver func(*Report) error
 }
 
-// A SeedOutcome is what became of an entry.
-type SeedOutcome string
+// An Outcome is what became of an entry.
+type Outcome string
 
 // The outcomes.
 const (
-	SeedCreated   SeedOutcome = "created"
-	SeedChanged   SeedOutcome = "changed"
-	SeedLeftAlone SeedOutcome = "left alone"
+	Created   Outcome = "created"
+	Changed   Outcome = "changed"
+	LeftAlone Outcome = "left alone"
 )
 
-// A SeedItem is an entry and what became of it.
-type SeedItem struct {
+// An Item is an entry and what became of it.
+type Item struct {
 	Kind     string // "level", "permission", "user", "restriction"
 	Name     string
-	Outcome  SeedOutcome
+	Outcome  Outcome
 	Note     string      // how what was left alone differs from the entry; may be empty
 	Password secret.Text // made for a new user who had none; it is known nowhere else
 }
 
-// A SeedReport lists the entries in the order in which they were looked at.
-type SeedReport struct{ Items []SeedItem }
+// A Report lists the entries in the order in which they were looked at.
+type Report struct{ Items []Item }
 
 // Count counts the entries with an outcome; an empty kind counts those of every kind.
-func (r *SeedReport) Count(kind string, outcome SeedOutcome) int {
+func (r *Report) Count(kind string, outcome Outcome) int {
 	n := 0
 	for i := range r.Items {
 		if r.Items[i].Outcome == outcome && (kind == "" || r.Items[i].Kind == kind) {
@@ -124,11 +127,11 @@ func (r *SeedReport) Count(kind string, outcome SeedOutcome) int {
 	return n
 }
 
-// Seed puts levels, permissions, users and restrictions, in this order, into the database unless they are there, all in
+// Run puts levels, permissions, users and restrictions, in this order, into the database unless they are there, all in
 // one transaction: after an error nothing has changed. It is safe to run again, and beside a running server. An entry
 // that is there already stays as it is, whatever admins have made of it since; only a level's description and a
-// permission's topic follow a file that gives another. The error is a *SeedError when an entry is wrong.
-func (d *DB) Seed(ctx context.Context, s *Seeds, o SeedOptions) (*SeedReport, error) {
+// permission's topic follow a file that gives another. The error is a *Error when an entry is wrong.
+func Run(ctx context.Context, d *db.DB, s *Seeds, o Options) (*Report, error) {
 	if o.UIDPrefix == "" {
 		o.UIDPrefix = "ID"
 	}
@@ -136,7 +139,7 @@ func (d *DB) Seed(ctx context.Context, s *Seeds, o SeedOptions) (*SeedReport, er
 		o.Random = func(b []byte) { _, _ = rand.Read(b) } // it never fails
 	}
 	if o.State == nil {
-		o.State = func(labels []Label) string {
+		o.State = func(labels []db.Label) string {
 			for i := range labels {
 				if labels[i].Key == "email" && labels[i].Value == "verified" {
 					return "active"
@@ -149,12 +152,12 @@ func (d *DB) Seed(ctx context.Context, s *Seeds, o SeedOptions) (*SeedReport, er
 	if err := run.prepareUsers(ctx, d); err != nil {
 		return nil, err
 	}
-	err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
-		run.report = new(SeedReport) // of this attempt
+	err := d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		run.report = new(Report) // of this attempt
 		if err := tx.LockRules(ctx); err != nil {
 			return fmt.Errorf("seed: %w", err)
 		}
-		for _, step := range [...]func(context.Context, *Tx) error{run.levels, run.permissions, run.users, run.restrictions} {
+		for _, step := range [...]func(context.Context, *db.Tx) error{run.levels, run.permissions, run.users, run.restrictions} {
 			if err := step(ctx, tx); err != nil {
 				return err
 			}
@@ -172,16 +175,16 @@ func (d *DB) Seed(ctx context.Context, s *Seeds, o SeedOptions) (*SeedReport, er
 
 type seeding struct {
 	seeds    *Seeds
-	options  SeedOptions
-	accounts []seedUser
-	report   *SeedReport
+	options  Options
+	accounts []newUser
+	report   *Report
 }
 
-func (s *seeding) note(kind, name string, outcome SeedOutcome, note string) {
-	s.report.Items = append(s.report.Items, SeedItem{Kind: kind, Name: name, Outcome: outcome, Note: note})
+func (s *seeding) note(kind, name string, outcome Outcome, note string) {
+	s.report.Items = append(s.report.Items, Item{Kind: kind, Name: name, Outcome: outcome, Note: note})
 }
 
-func (s *seeding) levels(ctx context.Context, tx *Tx) error {
+func (s *seeding) levels(ctx context.Context, tx *db.Tx) error {
 	have, err := tx.Levels(ctx)
 	if err != nil {
 		return fmt.Errorf("seed levels: %w", err)
@@ -200,45 +203,43 @@ next:
 			l := &have[j]
 			if l.Key == key && l.Value != nil && *l.Value == value {
 				if description == nil || l.Description != nil && *l.Description == *description {
-					s.note("level", name, SeedLeftAlone, "")
+					s.note("level", name, LeftAlone, "")
 					continue next
 				}
-				l.Description, l.UpdatedAt = description, tx.Now()
-				if _, err := tx.NewUpdate().Model(l).Column("description", "updated_at").WherePK().Exec(ctx); err != nil {
-					return fmt.Errorf("seed level %s: %w", name, Translate(err))
+				l.Description = description
+				if err := tx.DescribeLevel(ctx, l); err != nil {
+					return fmt.Errorf("seed level %s: %w", name, err)
 				}
-				s.note("level", name, SeedChanged, "description")
+				s.note("level", name, Changed, "description")
 				continue next
 			}
 			if l.ID == id {
 				return e.errorf("Can't create level %s: level %d is %s already", name, id, l.Key)
 			}
 		}
-		l := Level{ID: id, Key: key, Value: &value, Description: description, CreatedAt: tx.Now(), UpdatedAt: tx.Now()}
-		if _, err := tx.NewInsert().Model(&l).Exec(ctx); err != nil {
-			return fmt.Errorf("seed level %s: %w", name, Translate(err))
+		l := db.Level{ID: id, Key: key, Value: &value, Description: description}
+		if err := tx.InsertLevel(ctx, &l); err != nil {
+			return fmt.Errorf("seed level %s: %w", name, err)
 		}
 		have = append(have, l)
-		s.note("level", name, SeedCreated, "")
+		s.note("level", name, Created, "")
 	}
-	if tx.SQLite() || len(have) == 0 {
+	if len(have) == 0 {
 		return nil
 	}
-	// Rows with ids of their own do not move the counter of ids.
-	_, err = tx.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence('levels', 'id'), (SELECT max(id) FROM levels))")
-	if err != nil {
+	if err := tx.FollowLevels(ctx); err != nil {
 		return fmt.Errorf("seed levels: %w", err)
 	}
 	return nil
 }
 
-func (s *seeding) permissions(ctx context.Context, tx *Tx) error {
+func (s *seeding) permissions(ctx context.Context, tx *db.Tx) error {
 	type rule struct{ role, verb, path, action string }
 	rows, err := tx.AllPermissions(ctx)
 	if err != nil {
 		return fmt.Errorf("seed permissions: %w", err)
 	}
-	have := make(map[rule]*Permission, len(rows))
+	have := make(map[rule]*db.Permission, len(rows))
 	for i := range rows {
 		p := &rows[i]
 		r := rule{p.Role, strings.ToUpper(p.Verb), p.Path, strings.ToUpper(p.Action)}
@@ -256,27 +257,27 @@ func (s *seeding) permissions(ctx context.Context, tx *Tx) error {
 		p := have[r]
 		switch {
 		case p == nil:
-			p = &Permission{Role: r.role, Verb: r.verb, Path: r.path, Action: r.action, Topic: topic}
-			if err := tx.InsertPermission(ctx, Who{}, p); err != nil {
+			p = &db.Permission{Role: r.role, Verb: r.verb, Path: r.path, Action: r.action, Topic: topic}
+			if err := tx.InsertPermission(ctx, db.Who{}, p); err != nil {
 				return fmt.Errorf("seed permission %s: %w", name, err)
 			}
 			have[r] = p
-			s.note("permission", name, SeedCreated, "")
+			s.note("permission", name, Created, "")
 		case topic != nil && (p.Topic == nil || *p.Topic != *topic):
 			before := *p
 			p.Topic = topic
-			if err := tx.UpdatePermission(ctx, Who{}, &before, p); err != nil {
+			if err := tx.UpdatePermission(ctx, db.Who{}, &before, p); err != nil {
 				return fmt.Errorf("seed permission %s: %w", name, err)
 			}
-			s.note("permission", name, SeedChanged, "topic")
+			s.note("permission", name, Changed, "topic")
 		default:
-			s.note("permission", name, SeedLeftAlone, "")
+			s.note("permission", name, LeftAlone, "")
 		}
 	}
 	return nil
 }
 
-func (s *seeding) restrictions(ctx context.Context, tx *Tx) error {
+func (s *seeding) restrictions(ctx context.Context, tx *db.Tx) error {
 	rows, err := tx.AllRestrictions(ctx)
 	if err != nil {
 		return fmt.Errorf("seed restrictions: %w", err)
@@ -293,7 +294,7 @@ next:
 				return e.errorf("%s", field.missing)
 			}
 		}
-		r := Restriction{Category: e.text("category"), Scope: e.text("scope"), Value: e.text("value"), State: e.text("state")}
+		r := db.Restriction{Category: e.text("category"), Scope: e.text("scope"), Value: e.text("value"), State: e.text("state")}
 		name := strings.Join([]string{r.Category, r.Scope, r.Value}, " ")
 		code := policy.DefaultCode(r.Category, r.Scope)
 		if text := e.fields["code"]; text != nil {
@@ -318,22 +319,22 @@ next:
 			if there.State != r.State {
 				note = "it is " + there.State
 			}
-			s.note("restriction", name, SeedLeftAlone, note)
+			s.note("restriction", name, LeftAlone, note)
 			continue next
 		}
-		if err := tx.InsertRestriction(ctx, Who{}, &r); err != nil {
+		if err := tx.InsertRestriction(ctx, db.Who{}, &r); err != nil {
 			return fmt.Errorf("seed restriction %s: %w", name, err)
 		}
 		rows = append(rows, r)
-		s.note("restriction", name, SeedCreated, r.State)
+		s.note("restriction", name, Created, r.State)
 	}
 	return nil
 }
 
-// A seedUser is a user's entry, checked, with the digest of the password.
-type seedUser struct {
-	entry     seedEntry
-	user      User
+// A newUser is a user's entry, checked, with the digest of the password.
+type newUser struct {
+	entry     entry
+	user      db.User
 	level     int
 	state     *string
 	generated secret.Text // the password, if it was made here
@@ -341,11 +342,11 @@ type seedUser struct {
 
 // prepareUsers checks the users and hashes passwords of those that are not there, which takes too long to do while the
 // transaction keeps others waiting.
-func (s *seeding) prepareUsers(ctx context.Context, d *DB) error {
+func (s *seeding) prepareUsers(ctx context.Context, d *db.DB) error {
 	s.accounts = nil
 	for _, e := range s.seeds.users {
-		u := seedUser{entry: e, state: e.fields["state"]}
-		email := NormalEmail(e.text("email"))
+		u := newUser{entry: e, state: e.fields["state"]}
+		email := db.NormalEmail(e.text("email"))
 		if email == "" {
 			return e.errorf("Email missing in users seed")
 		}
@@ -379,7 +380,7 @@ func (s *seeding) prepareUsers(ctx context.Context, d *DB) error {
 		}
 		switch _, err := d.UserByEmail(ctx, email); {
 		case err == nil:
-		case !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, db.ErrNotFound):
 			return fmt.Errorf("seed user %s: %w", email, err)
 		default:
 			if err := s.setPassword(&u); err != nil {
@@ -391,7 +392,7 @@ func (s *seeding) prepareUsers(ctx context.Context, d *DB) error {
 	return nil
 }
 
-func (s *seeding) setPassword(u *seedUser) error {
+func (s *seeding) setPassword(u *newUser) error {
 	if u.user.PasswordDigest = u.entry.text("password_digest"); u.user.PasswordDigest != "" {
 		return nil
 	}
@@ -418,15 +419,15 @@ func (s *seeding) newPassword() secret.Text {
 	}
 }
 
-func (s *seeding) users(ctx context.Context, tx *Tx) error {
+func (s *seeding) users(ctx context.Context, tx *db.Tx) error {
 	if s.seeds.firstUsers {
-		there, err := tx.NewSelect().Model((*User)(nil)).Where("role = ?", policy.Superadmin).Exists(ctx)
+		there, err := tx.RoleHeld(ctx, policy.Superadmin)
 		if err != nil {
-			return fmt.Errorf("seed users: %w", Translate(err))
+			return fmt.Errorf("seed users: %w", err)
 		}
 		if there {
 			for i := range s.accounts {
-				s.note("user", s.accounts[i].user.Email, SeedLeftAlone, "there is a superadmin")
+				s.note("user", s.accounts[i].user.Email, LeftAlone, "there is a superadmin")
 			}
 			return nil
 		}
@@ -443,13 +444,13 @@ func (s *seeding) users(ctx context.Context, tx *Tx) error {
 	return nil
 }
 
-func (s *seeding) user(ctx context.Context, tx *Tx, account seedUser, levels []Level) error {
+func (s *seeding) user(ctx context.Context, tx *db.Tx, account newUser, levels []db.Level) error {
 	u, e := &account.user, &account.entry
 	switch _, err := tx.UserByEmail(ctx, u.Email); {
 	case err == nil:
-		s.note("user", u.Email, SeedLeftAlone, "")
+		s.note("user", u.Email, LeftAlone, "")
 		return nil
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, db.ErrNotFound):
 		return fmt.Errorf("seed user %s: %w", u.Email, err)
 	case u.PasswordDigest == "":
 		return fmt.Errorf("seed user %s: the account has gone while seeding", u.Email)
@@ -461,12 +462,12 @@ func (s *seeding) user(ctx context.Context, tx *Tx, account seedUser, levels []L
 	if !known {
 		return e.errorf("Can't create user '%s': no permission names the role %q", u.Email, u.Role)
 	}
-	var labels []Label
+	var labels []db.Label
 	for n := 1; n <= account.level; n++ {
 		if n > len(levels) || levels[n-1].ID != int64(n) || levels[n-1].Value == nil {
 			return e.errorf("No enough levels found in database to grant the user to level %d", account.level)
 		}
-		labels = append(labels, Label{Key: levels[n-1].Key, Value: *levels[n-1].Value, Scope: "private"})
+		labels = append(labels, db.Label{Key: levels[n-1].Key, Value: *levels[n-1].Value, Scope: "private"})
 	}
 	u.Level, u.State = account.level, s.options.State(labels)
 	if account.state != nil && *account.state != u.State {
@@ -477,7 +478,7 @@ func (s *seeding) user(ctx context.Context, tx *Tx, account seedUser, levels []L
 			return fmt.Errorf("seed user %s: %w", u.Email, err)
 		}
 	}
-	var taken *ErrTaken
+	var taken *db.ErrTaken
 	if err := tx.InsertUser(ctx, u); errors.As(err, &taken) {
 		return e.errorf("Can't create user '%s': uid %s is taken", u.Email, u.UID)
 	} else if err != nil {
@@ -494,8 +495,8 @@ func (s *seeding) user(ctx context.Context, tx *Tx, account seedUser, levels []L
 			return fmt.Errorf("seed user %s: %w", u.Email, err)
 		}
 	}
-	s.report.Items = append(s.report.Items, SeedItem{
-		Kind: "user", Name: u.Email, Outcome: SeedCreated, Note: u.Role, Password: account.generated,
+	s.report.Items = append(s.report.Items, Item{
+		Kind: "user", Name: u.Email, Outcome: Created, Note: u.Role, Password: account.generated,
 	})
 	return nil
 }

@@ -1,4 +1,4 @@
-package db
+package seed
 
 import (
 	"fmt"
@@ -13,40 +13,40 @@ import (
 
 // Bounds of a seeds file.
 const (
-	maxSeedsFile   = 4 << 20 // bytes
-	maxSeedEntries = 20_000  // of each list
+	maxFile    = 4 << 20 // bytes
+	maxEntries = 20_000  // of each list
 )
 
-// seedLists are the lists of a seeds file and the fields that their entries may have.
-var seedLists = map[string][]string{
+// lists are the lists of a seeds file and the fields that their entries may have.
+var lists = map[string][]string{
 	"users":        {"email", "password", "password_digest", "role", "state", "level", "uid", "data", "otp", "referral_id"},
 	"levels":       {"key", "value", "description"},
 	"permissions":  {"role", "verb", "path", "action", "topic"},
 	"restrictions": {"category", "scope", "value", "state", "code"},
 }
 
-// A seedEntry is an entry of a list. Fields that are absent, null or the empty text of a variable are not in it.
-type seedEntry struct {
+// A entry is an entry of a list. Fields that are absent, null or the empty text of a variable are not in it.
+type entry struct {
 	line   int
 	fields map[string]*string
 }
 
-func (e *seedEntry) text(field string) string {
+func (e *entry) text(field string) string {
 	if v := e.fields[field]; v != nil {
 		return *v
 	}
 	return ""
 }
 
-func (e *seedEntry) errorf(format string, args ...any) error {
-	return &SeedError{Line: e.line, Message: fmt.Sprintf(format, args...)}
+func (e *entry) errorf(format string, args ...any) error {
+	return &Error{Line: e.line, Message: fmt.Sprintf(format, args...)}
 }
 
-// ParseSeeds reads a seeds file: YAML with the lists users, levels, permissions and restrictions, and templates that read
+// Parse reads a seeds file: YAML with the lists users, levels, permissions and restrictions, and templates that read
 // variables (see package yamlfile). Unknown keys of entries are told by Warnings. Errors name the line.
-func ParseSeeds(data []byte, getenv func(string) (string, bool)) (*Seeds, error) {
-	if len(data) > maxSeedsFile {
-		return nil, fmt.Errorf("seeds file: larger than %d bytes", maxSeedsFile)
+func Parse(data []byte, getenv func(string) (string, bool)) (*Seeds, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("seeds file: larger than %d bytes", maxFile)
 	}
 	top, err := yamlfile.Parse(data, getenv)
 	if err != nil {
@@ -77,14 +77,14 @@ func readSeeds(top *yaml.Node) (*Seeds, error) {
 		return nil, fmt.Errorf("line %d: want users, levels, permissions or restrictions", top.Line)
 	}
 	seen := map[string]bool{}
-	names := slices.Sorted(maps.Keys(seedLists))
+	names := slices.Sorted(maps.Keys(lists))
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, list := top.Content[i], top.Content[i+1]
 		if seen[key.Value] {
 			return nil, fmt.Errorf("line %d: key %s is there twice", key.Line, key.Value)
 		}
 		seen[key.Value] = true
-		fields, ok := seedLists[key.Value]
+		fields, ok := lists[key.Value]
 		if !ok {
 			if meant := yamlfile.Similar(key.Value, names...); meant != "" {
 				return nil, fmt.Errorf("line %d: unknown key %q: %s is meant", key.Line, key.Value, meant)
@@ -112,22 +112,22 @@ func readSeeds(top *yaml.Node) (*Seeds, error) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-func (s *Seeds) readEntries(list *yaml.Node, name string, known []string) ([]seedEntry, error) {
+func (s *Seeds) readEntries(list *yaml.Node, name string, known []string) ([]entry, error) {
 	if yamlfile.Empty(list) {
 		return nil, nil
 	}
 	if list.Kind != yaml.SequenceNode {
 		return nil, fmt.Errorf("line %d: %s is no list", list.Line, name)
 	}
-	if len(list.Content) > maxSeedEntries {
-		return nil, fmt.Errorf("line %d: %s has more than %d entries", list.Line, name, maxSeedEntries)
+	if len(list.Content) > maxEntries {
+		return nil, fmt.Errorf("line %d: %s has more than %d entries", list.Line, name, maxEntries)
 	}
-	out := make([]seedEntry, 0, len(list.Content))
+	out := make([]entry, 0, len(list.Content))
 	for _, n := range list.Content {
 		if n.Kind != yaml.MappingNode {
 			return nil, fmt.Errorf("line %d: an entry of %s is no mapping", n.Line, name)
 		}
-		e := seedEntry{line: n.Line, fields: make(map[string]*string, len(n.Content)/2)}
+		e := entry{line: n.Line, fields: make(map[string]*string, len(n.Content)/2)}
 		seen := map[string]bool{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]

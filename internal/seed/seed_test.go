@@ -1,14 +1,17 @@
-package db_test
+package seed_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"barong/db"
+	"barong/internal/seed"
+	"barong/internal/testkit"
 	"barong/policy"
 )
 
@@ -26,17 +29,17 @@ func environment(pairs ...string) func(string) (string, bool) {
 
 func plainHash(password string) (string, error) { return "digest of " + password, nil }
 
-func seedText(t *testing.T, d *db.DB, text string, env ...string) (*db.SeedReport, error) {
+func seedText(t *testing.T, d *db.DB, text string, env ...string) (*seed.Report, error) {
 	t.Helper()
-	s, err := db.ParseSeeds([]byte(text), environment(env...))
+	s, err := seed.Parse([]byte(text), environment(env...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.Seed(t.Context(), s, db.SeedOptions{Hash: plainHash})
+	return seed.Run(t.Context(), d, s, seed.Options{Hash: plainHash})
 }
 
 // outcomes shows a report, a line an entry.
-func outcomes(r *db.SeedReport) string {
+func outcomes(r *seed.Report) string {
 	var out []string
 	for _, i := range r.Items {
 		line := fmt.Sprintf("%s %s: %s", i.Kind, i.Name, i.Outcome)
@@ -63,16 +66,16 @@ func policyRules(t *testing.T, d *db.DB) []policy.Permission {
 
 func TestDefaultSeeds(t *testing.T) {
 	bothEngines(t, func(t *testing.T, d *db.DB) {
-		seeds, err := db.DefaultSeeds(environment())
+		seeds, err := seed.Default(environment())
 		if err != nil {
 			t.Fatal(err)
 		}
-		report, err := d.Seed(t.Context(), seeds, db.SeedOptions{Hash: plainHash})
+		report, err := seed.Run(t.Context(), d, seeds, seed.Options{Hash: plainHash})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for kind, want := range map[string]int{"level": 3, "permission": 151, "user": 1, "restriction": 6} {
-			if got := report.Count(kind, db.SeedCreated); got != want {
+			if got := report.Count(kind, seed.Created); got != want {
 				t.Errorf("created %d of %s, want %d", got, kind, want)
 			}
 		}
@@ -121,11 +124,11 @@ func TestDefaultSeeds(t *testing.T) {
 			r.State = "enabled"
 			return tx.UpdateRestriction(ctx, db.Who{}, &before, &r)
 		})
-		report, err = d.Seed(t.Context(), seeds, db.SeedOptions{Hash: plainHash})
+		report, err = seed.Run(t.Context(), d, seeds, seed.Options{Hash: plainHash})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := report.Count("", db.SeedLeftAlone); n != 161 || len(report.Items) != 161 {
+		if n := report.Count("", seed.LeftAlone); n != 161 || len(report.Items) != 161 {
 			t.Errorf("left %d of %d alone", n, len(report.Items))
 		}
 		if s := outcomes(report); !strings.Contains(s, "restriction maintenance all all: left alone, it is enabled") ||
@@ -134,12 +137,12 @@ func TestDefaultSeeds(t *testing.T) {
 		}
 
 		// Another address makes another account only when it is asked for by name.
-		named, err := db.DefaultSeeds(environment("ADMIN_EMAIL", "Root@Example.com", "ADMIN_PASSWORD", "it's: #1 \"x\""))
+		named, err := seed.Default(environment("ADMIN_EMAIL", "Root@Example.com", "ADMIN_PASSWORD", "it's: #1 \"x\""))
 		if err != nil {
 			t.Fatal(err)
 		}
-		report, err = d.Seed(t.Context(), named, db.SeedOptions{Hash: plainHash, UIDPrefix: "AB"})
-		if err != nil || report.Count("user", db.SeedCreated) != 1 {
+		report, err = seed.Run(t.Context(), d, named, seed.Options{Hash: plainHash, UIDPrefix: "AB"})
+		if err != nil || report.Count("user", seed.Created) != 1 {
 			t.Fatalf("%v, %s", err, outcomes(report))
 		}
 		u, err = d.UserByEmail(t.Context(), "root@example.com")
@@ -161,11 +164,11 @@ func TestDefaultPermissions(t *testing.T) {
 		if !d.SQLite() {
 			return // the rules are the same text
 		}
-		seeds, err := db.DefaultSeeds(environment())
+		seeds, err := seed.Default(environment())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.Seed(t.Context(), seeds, db.SeedOptions{Hash: plainHash}); err != nil {
+		if _, err := seed.Run(t.Context(), d, seeds, seed.Options{Hash: plainHash}); err != nil {
 			t.Fatal(err)
 		}
 		rules := policyRules(t, d)
@@ -263,7 +266,7 @@ func TestSeedErrors(t *testing.T) {
 			{"category", "restrictions:\n  - {category: greylist, scope: planet, value: x, state: disabled}\n", "Can't create restriction: category.inclusion; scope.inclusion (greylist planet x disabled)", 2},
 		} {
 			_, err := seedText(t, d, tc.text)
-			var wrong *db.SeedError
+			var wrong *seed.Error
 			if !errors.As(err, &wrong) || err.Error() != tc.want || wrong.Line != tc.line {
 				t.Errorf("%s: got %v at %+v, want %q at line %d", tc.name, err, wrong, tc.want, tc.line)
 			}
@@ -295,7 +298,7 @@ restrictions:
 `
 	bothEngines(t, func(t *testing.T, d *db.DB) {
 		report, err := seedText(t, d, text)
-		if err != nil || report.Count("", db.SeedCreated) != 8 || len(report.Items) != 8 {
+		if err != nil || report.Count("", seed.Created) != 8 || len(report.Items) != 8 {
 			t.Fatalf("%v\n%s", err, outcomes(report))
 		}
 		for email, want := range map[string]db.User{
@@ -333,7 +336,7 @@ restriction whitelist ip ::1: left alone`); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 		report, err = seedText(t, d, text) // without the variable there is no topic to set
-		if err != nil || report.Count("permission", db.SeedLeftAlone) != 2 {
+		if err != nil || report.Count("permission", seed.LeftAlone) != 2 {
 			t.Errorf("%v\n%s", err, outcomes(report))
 		}
 		// A level that another takes the place of is refused; a new one goes to the end, and counting goes on behind it.
@@ -353,16 +356,16 @@ restriction whitelist ip ::1: left alone`); got != want {
 
 func TestSeedHooks(t *testing.T) {
 	bothEngines(t, func(t *testing.T, d *db.DB) {
-		seeds, err := db.DefaultSeeds(environment())
+		seeds, err := seed.Default(environment())
 		if err != nil {
 			t.Fatal(err)
 		}
 		fail := errors.New("no")
-		if _, err := d.Seed(t.Context(), seeds, db.SeedOptions{Hash: func(string) (string, error) { return "", fail }}); !errors.Is(err, fail) {
+		if _, err := seed.Run(t.Context(), d, seeds, seed.Options{Hash: func(string) (string, error) { return "", fail }}); !errors.Is(err, fail) {
 			t.Errorf("got %v", err)
 		}
 		var created []string
-		_, err = d.Seed(t.Context(), seeds, db.SeedOptions{
+		_, err = seed.Run(t.Context(), d, seeds, seed.Options{
 			Hash:  plainHash,
 			State: func(labels []db.Label) string { return "locked by " + labels[0].Key },
 			Created: func(_ context.Context, _ *db.Tx, u *db.User) error {
@@ -408,7 +411,7 @@ func TestParseSeeds(t *testing.T) {
 		{"YAML", "users: [", "seeds file: "},
 		{"large", "# " + strings.Repeat("x", 4<<20), "larger than"},
 	} {
-		_, err := db.ParseSeeds([]byte(tc.text), environment("X", "y: {z: 1}\nusers:"))
+		_, err := seed.Parse([]byte(tc.text), environment("X", "y: {z: 1}\nusers:"))
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
 		}
@@ -428,8 +431,8 @@ func FuzzParseSeeds(f *testing.F) {
 		if value == "" { // which makes nothing of its place
 			value = "y"
 		}
-		_, err := db.ParseSeeds([]byte(text), environment("X", value))
-		_, plain := db.ParseSeeds([]byte(text), environment("X", "x"))
+		_, err := seed.Parse([]byte(text), environment("X", value))
+		_, plain := seed.Parse([]byte(text), environment("X", "x"))
 		if (err == nil) != (plain == nil) {
 			t.Fatalf("with the value %v, with another %v", err, plain)
 		}
@@ -438,3 +441,34 @@ func FuzzParseSeeds(f *testing.F) {
 		}
 	})
 }
+
+// bothEngines runs a test on a new database of each engine.
+func bothEngines(t *testing.T, run func(t *testing.T, d *db.DB)) {
+	t.Helper()
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			url := "sqlite://" + filepath.Join(t.TempDir(), "test.db")
+			if engine == "postgres" {
+				url = testkit.Postgres(t)
+			}
+			d, err := db.Open(t.Context(), db.Options{URL: url})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { d.Close() })
+			if _, err := d.MigrateUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			run(t, d)
+		})
+	}
+}
+
+func update(t testing.TB, d *db.DB, f func(ctx context.Context, tx *db.Tx) error) {
+	t.Helper()
+	if err := d.Update(context.Background(), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ref[T any](v T) *T { return &v }
