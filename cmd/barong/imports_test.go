@@ -21,7 +21,7 @@ var rooms = []struct {
 	{"internal/config", "internal/secret internal/trusted internal/yamlfile", "what a value means is told by the judges that cmd gives it"},
 	{"internal/listener", "internal/fault", "it serves whatever handler it is given"},
 	{"internal/bus/redisbus session/redisstore", "internal/bus session", "stores without SQL must work without a database"},
-	{"session/near", "session", "a warm check stays in memory: stores are behind the interfaces of session"},
+	{"session/near", "internal/bus session", "a warm check stays in memory: stores are behind the interfaces of session"},
 	{"policy", "internal/fault internal/yamlfile", "rules are compiled from values, wherever they are stored"},
 	{"internal/geoip", "policy", "it answers where an address is, in the words of restrictions"},
 	{"authz", "internal/fault internal/header internal/trusted policy session session/near", "a decision asks interfaces: who keeps what is plugged in by cmd"},

@@ -216,7 +216,8 @@ func (v *server) openShared() error {
 		Log:   v.log,
 	})
 	v.onClose(v.cache.Close)
-	v.bus.Subscribe(v.forget)
+	v.bus.Subscribe(v.cache.Hear)
+	v.bus.Subscribe(v.hear)
 	for i, what := range []string{"sessions", "users", "api_keys"} {
 		v.metrics.Gauge("barong_cache_entries", func() float64 {
 			sessions, users, keys := v.cache.Len()
@@ -226,26 +227,13 @@ func (v *server) openShared() error {
 	return nil
 }
 
-// forget makes the near cache forget what a notice names.
-func (v *server) forget(n bus.Notice) {
-	switch n.Kind {
-	case bus.UserChanged:
-		v.cache.ForgetUser(n.Subject)
-	case bus.SessionGone:
-		if key, ok := session.ParseKey(n.Subject); ok {
-			v.cache.ForgetSession(key)
-		}
-	case bus.SessionsGone:
-		v.cache.ForgetSessions()
-	case bus.KeyChanged:
-		v.cache.ForgetKey(n.Subject)
-	case bus.Everything:
-		v.cache.ForgetAll()
-	case bus.SigningChanged:
-		if _, err := v.keys.Reload(); err != nil {
-			v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
-		}
-	case bus.PolicyChanged: // package rules listens for itself
+// hear reads the signing keys again when a notice says that they changed. Package rules listens for itself.
+func (v *server) hear(n bus.Notice) {
+	if n.Kind != bus.SigningChanged {
+		return
+	}
+	if _, err := v.keys.Reload(); err != nil {
+		v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
 	}
 }
 
