@@ -106,7 +106,7 @@ func (c *check) byOwner(ctx context.Context, found near.FoundKey) {
 	case !found.Principal.OTP:
 		d.refuse(disabled2FA)
 	default:
-		c.byRole(ctx, found.Principal, found.Token)
+		c.byRole(ctx, found.Principal, nil, found.Token)
 	}
 }
 

@@ -334,7 +334,7 @@ func (c *check) byCookie(ctx context.Context) {
 		d.refuse(userNotActive)
 		return
 	}
-	c.byRole(ctx, found.Principal, found.Token)
+	c.byRole(ctx, found.Principal, found.Session, found.Token)
 }
 
 // among finds the session that counts when several session cookies were sent, as Cache.Session does with one, and names it.
@@ -437,7 +437,7 @@ func sameNetwork(a, b netip.Addr, bits6 int) bool {
 }
 
 // byRole decides what a principal whose account is open may do, and gives the token.
-func (c *check) byRole(ctx context.Context, p *session.Principal, slot *near.TokenSlot) {
+func (c *check) byRole(ctx context.Context, p *session.Principal, s *session.Session, slot *near.TokenSlot) {
 	e, r, d := c.engine, c.request, c.decision
 	verdict := c.rules.Permit(p.Role, r.Method, d.Path)
 	if verdict.Undecided {
@@ -457,7 +457,7 @@ func (c *check) byRole(ctx context.Context, p *session.Principal, slot *near.Tok
 		}
 		return
 	}
-	authorization, err := e.tokens.authorization(ctx, slot, p, c.now)
+	authorization, err := e.tokens.authorization(ctx, slot, p, s, c.now)
 	if err != nil {
 		c.unavailable(ctx, "token", err)
 		return

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -146,6 +147,37 @@ func TestTokenClaims(t *testing.T) {
 		keys.Expect{Subject: "session", Issuer: "barong", Audience: []string{"barong"}}, w.now())
 	if err != nil {
 		t.Errorf("the token does not verify: %v (%v)", err, verified)
+	}
+}
+
+// A session's token tells how and when it began, where that is wanted; an API key has not begun.
+func TestTokensTellHowSessionsBegan(t *testing.T) {
+	for _, wanted := range []bool{true, false} {
+		w := newWorld(t, testRules(10), func(_ *world, _ *near.Options, o *Options) { o.Token.Beginning = wanted })
+		id, old := w.addMember(0, testKID), w.addMember(1, "")
+		began := w.sessions[id.Key()]
+		began.Methods, began.AuthTime = session.Password|session.Code, epoch.Add(-time.Hour)
+		w.sessions[id.Key()] = began
+		before := w.sessions[old.Key()] // of a version that did not keep it
+		before.AuthTime = epoch.Add(-2 * time.Hour)
+		w.sessions[old.Key()] = before
+		_, claims := decodeToken(t, w.wantAllow(t, id).Authorization)
+		_, oldClaims := decodeToken(t, w.wantAllow(t, old).Authorization)
+		var r Request
+		var d Decision
+		bot(&r, w, testKID, "GET", ownPath, 0)
+		w.engine.Check(t.Context(), &r, &d)
+		_, keyClaims := decodeToken(t, d.Authorization)
+		want := [][2]any{{nil, nil}, {nil, nil}, {nil, nil}}
+		if wanted {
+			want[0] = [2]any{[]any{"pwd", "otp"}, float64(epoch.Add(-time.Hour).Unix())}
+			want[1] = [2]any{nil, float64(epoch.Add(-2 * time.Hour).Unix())}
+		}
+		for i, c := range []map[string]any{claims, oldClaims, keyClaims} {
+			if got := [2]any{c["amr"], c["auth_time"]}; !reflect.DeepEqual(got, want[i]) {
+				t.Errorf("token %d, wanted %v: %v, want %v", i, wanted, got, want[i])
+			}
+		}
 	}
 }
 

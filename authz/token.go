@@ -27,10 +27,11 @@ type Signer interface {
 
 // TokenSettings describe the tokens of an Allow.
 type TokenSettings struct {
-	Life     time.Duration // BARONG_JWT_EXPIRE_TIME, whole seconds
-	Reuse    float64       // BARONG_JWT_REUSE: share of Life, from 0 to below 1; 0 signs on every check
-	Issuer   string        // BARONG_JWT_ISSUER
-	Audience []string      // BARONG_JWT_AUDIENCE
+	Life      time.Duration // BARONG_JWT_EXPIRE_TIME, whole seconds
+	Reuse     float64       // BARONG_JWT_REUSE: share of Life, from 0 to below 1; 0 signs on every check
+	Issuer    string        // BARONG_JWT_ISSUER
+	Audience  []string      // BARONG_JWT_AUDIENCE
+	Beginning bool          // tokens of sessions tell how and when these began: claims amr and auth_time
 }
 
 // claims are the claims of a gateway token, in the order in which they are written.
@@ -47,6 +48,10 @@ type claims struct {
 	Level      int      `json:"level"`
 	State      string   `json:"state"`
 	ReferralID *int64   `json:"referral_id"` // users.id of the referrer; there even when null
+
+	// How the user of the session has proved who they are (RFC 8176), and when, in seconds (OpenID Connect Core, section 2).
+	Methods  []string `json:"amr,omitempty"`
+	AuthTime int64    `json:"auth_time,omitempty"`
 }
 
 // lastShare is the last part of the reuse window, in which a token in use is replaced in the background, so that the check
@@ -85,6 +90,7 @@ type refresh struct {
 	slot      *near.TokenSlot
 	token     *near.Token // to be replaced
 	principal *session.Principal
+	session   *session.Session
 }
 
 func newTokens(o *Options, workers int) *tokens {
@@ -125,17 +131,17 @@ func (t *tokens) worker() {
 	}
 }
 
-// authorization returns the header value for p: the one last signed for the slot if it may be handed out again, else a
-// new one. Checks that need the same one share a signature.
+// authorization returns the header value for p in session s, which is nil for an API key: the one last signed for the slot if it may be handed out again, else a
+// new one. Checks that need the same one share a signature. A slot is that of one session, whose beginning never changes.
 func (t *tokens) authorization(
-	ctx context.Context, slot *near.TokenSlot, p *session.Principal, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, p *session.Principal, s *session.Session, now time.Time,
 ) ([]byte, error) {
 	signer := t.signer()
 	if signer == nil {
 		return nil, errors.New("authz: there is no signing key")
 	}
 	if t.window <= 0 {
-		token, err := t.sign(signer, p, now)
+		token, err := t.sign(signer, p, s, now)
 		if err != nil {
 			return nil, err
 		}
@@ -144,19 +150,19 @@ func (t *tokens) authorization(
 	token := slot.Load()
 	if !t.usable(token, signer, p, now) {
 		var err error
-		if token, err = t.current(ctx, slot, signer, p, now); err != nil {
+		if token, err = t.current(ctx, slot, signer, p, s, now); err != nil {
 			return nil, err
 		}
 	}
 	if t.since(now) >= token.Until-t.last {
-		t.refreshLater(slot, token, p)
+		t.refreshLater(slot, token, p, s)
 	}
 	return header.BytesOf(token.Authorization), nil
 }
 
 // current returns the slot's token, and signs one if need be.
 func (t *tokens) current(
-	ctx context.Context, slot *near.TokenSlot, signer Signer, p *session.Principal, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, signer Signer, p *session.Principal, s *session.Session, now time.Time,
 ) (*near.Token, error) {
 	for {
 		if token := slot.Load(); t.usable(token, signer, p, now) {
@@ -164,7 +170,7 @@ func (t *tokens) current(
 		}
 		done, first := t.begin(slot)
 		if first {
-			return t.signInto(ctx, slot, nil, signer, p, now)
+			return t.signInto(ctx, slot, nil, signer, p, s, now)
 		}
 		select {
 		case <-done:
@@ -203,7 +209,7 @@ func (t *tokens) begin(slot *near.TokenSlot) (done chan struct{}, first bool) {
 
 // signInto signs a new token, puts it into the slot and ends what begin began. With old, it only replaces that one.
 func (t *tokens) signInto(
-	ctx context.Context, slot *near.TokenSlot, old *near.Token, signer Signer, p *session.Principal, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, old *near.Token, signer Signer, p *session.Principal, s *session.Session, now time.Time,
 ) (*near.Token, error) {
 	defer func() {
 		t.mu.Lock()
@@ -222,7 +228,7 @@ func (t *tokens) signInto(
 	if token := slot.Load(); token != old && t.usable(token, signer, p, now) {
 		return token, nil
 	}
-	token, err := t.sign(signer, p, now)
+	token, err := t.sign(signer, p, s, now)
 	if err != nil {
 		return nil, err
 	}
@@ -244,12 +250,12 @@ func (t *tokens) leave(took time.Duration) {
 	<-t.busy
 }
 
-func (t *tokens) refreshLater(slot *near.TokenSlot, token *near.Token, p *session.Principal) {
+func (t *tokens) refreshLater(slot *near.TokenSlot, token *near.Token, p *session.Principal, s *session.Session) {
 	if !token.Refreshing.CompareAndSwap(false, true) {
 		return
 	}
 	select {
-	case t.refreshes <- refresh{slot, token, p}:
+	case t.refreshes <- refresh{slot, token, p, s}:
 	default:
 		token.Refreshing.Store(false)
 	}
@@ -266,7 +272,7 @@ func (t *tokens) refresh(r refresh) error {
 	if signer == nil {
 		signer = noSigner{}
 	}
-	_, err := t.signInto(context.Background(), r.slot, r.token, signer, r.principal, t.now())
+	_, err := t.signInto(context.Background(), r.slot, r.token, signer, r.principal, r.session, t.now())
 	return err
 }
 
@@ -277,7 +283,7 @@ func (noSigner) SignPayload([]byte) ([]byte, error) {
 }
 func (noSigner) KeyID() string { return "" }
 
-func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*near.Token, error) {
+func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, now time.Time) (*near.Token, error) {
 	var id [10]byte
 	rand.Read(id[:]) // never fails since Go 1.24: a broken source ends the process
 	c := claims{
@@ -287,6 +293,9 @@ func (t *tokens) sign(signer Signer, p *session.Principal, now time.Time) (*near
 	}
 	if p.ReferralID != 0 {
 		c.ReferralID = &p.ReferralID
+	}
+	if t.set.Beginning && s != nil {
+		c.Methods, c.AuthTime = s.Methods.Names(), s.AuthTime.Unix()
 	}
 	payload, err := json.Marshal(&c)
 	if err != nil {

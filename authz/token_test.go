@@ -83,14 +83,14 @@ func TestATokenThatCameMeanwhileIsTaken(t *testing.T) {
 	tokens := w.engine.tokens
 	var slot near.TokenSlot
 	p := &session.Principal{UID: "ID0000000001", Role: "member", State: "active"}
-	first, err := tokens.current(t.Context(), &slot, w, p, w.now())
+	first, err := tokens.current(t.Context(), &slot, w, p, nil, w.now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, mine := tokens.begin(&slot); !mine {
 		t.Fatal("a signature is still under way")
 	}
-	second, err := tokens.signInto(t.Context(), &slot, nil, w, p, w.now())
+	second, err := tokens.signInto(t.Context(), &slot, nil, w, p, nil, w.now())
 	if err != nil || second != first || w.signed.Load() != 1 {
 		t.Errorf("another token (%v) or error %v after %d signatures", second != first, err, w.signed.Load())
 	}
@@ -102,7 +102,7 @@ func TestTokensAndTheWallClock(t *testing.T) {
 	tokens := w.engine.tokens
 	p := &session.Principal{UID: "ID0000000001", Role: "member", State: "active"}
 	now := time.Now()
-	token, err := tokens.sign(w, p, now)
+	token, err := tokens.sign(w, p, nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}

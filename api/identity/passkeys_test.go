@@ -14,6 +14,7 @@ import (
 	"barong/internal/apitest"
 	"barong/internal/limit"
 	"barong/internal/passkey/passkeytest"
+	"barong/session"
 )
 
 // begun is a sign-in that was begun.
@@ -56,6 +57,9 @@ func TestSignInByPasskey(t *testing.T) {
 		cookie, _ := opened(t, a)
 		if a.Object(t)["uid"] != u.UID || !alive(t, e, cookie) {
 			t.Errorf("answer %s", a.Body)
+		}
+		if live, err := e.Accounts.ListSessions(t.Context(), u); err != nil || len(live) != 1 || live[0].Methods != session.HardwareKey {
+			t.Errorf("sessions %+v, %v", live, err)
 		}
 		wantActivities(t, e, "session login succeed")
 		wantEvents(t, e, "system.session.create")

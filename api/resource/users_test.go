@@ -374,7 +374,8 @@ func TestSessions(t *testing.T) {
 				current++
 				id = s["id"].(string)
 			}
-			if s["user_ip"] != "192.0.2.7" || s["device"] != "Firefox on Linux" {
+			if s["user_ip"] != "192.0.2.7" || s["device"] != "Firefox on Linux" ||
+				fmt.Sprint(s["amr"]) != "[pwd]" || s["auth_time"] != s["created_at"] {
 				t.Errorf("session %v", s)
 			}
 		}

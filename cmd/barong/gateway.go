@@ -133,6 +133,7 @@ func (v *server) openEngine() error {
 		Proxies: v.proxies, Cookies: v.cookies,
 		Token: authz.TokenSettings{
 			Life: c.JWTExpireTime, Reuse: c.JWTReuse, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+			Beginning: !c.Original(),
 		},
 		CSRF: c.CSRFProtection, Bind: binding,
 		NoKeyHeaders: !slices.Contains(c.APIKeySchemes, "v1"), NoSignatures: !slices.Contains(c.APIKeySchemes, "rfc9421"),
