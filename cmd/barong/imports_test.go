@@ -40,6 +40,7 @@ var rooms = []struct {
 		"db internal/device internal/email internal/fault internal/jws internal/limit internal/outbox internal/patience internal/secret",
 		"an adapter knows its library, and no rule about accounts",
 	},
+	{"internal/seed", "db internal/secret internal/yamlfile policy", "it writes the first rows, and nothing else does that"},
 	{"internal/importer", "api/account db internal/* policy", "it writes rows as the API would"},
 	{"api/account", "db internal/* policy session", "rules about accounts know no route and no request"},
 	{"api/staff", "api/account db internal/* policy session", "use cases know no route and no request"},
