@@ -239,7 +239,7 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 		}
 	}
 	t.request.Host, t.request.Scheme = request.GetHost(), request.GetScheme()
-	t.request.Content = g.content(request.GetProtocol())
+	t.request.Content = (&framing{value: g.framing, lines: 1}).content()
 	t.visitor.host, t.visitor.hosts = header.BytesOf(request.GetHost()), 1
 	if len(t.visitor.scheme) == 0 {
 		t.visitor.scheme = header.BytesOf(request.GetScheme())
@@ -267,8 +267,7 @@ type grpcHeaders struct {
 	task         *task
 	method, path string
 	forwarded    []string // values of X-Forwarded-For, in order
-	framing      []byte   // Content-Length, or Transfer-Encoding
-	pseudo       bool     // there are pseudo headers
+	framing      []byte   // Content-Length or Transfer-Encoding; Envoy keeps no "chunked", so none says nothing
 	ok           bool
 }
 
@@ -279,7 +278,6 @@ var (
 
 func (g *grpcHeaders) add(name string, value []byte) {
 	if strings.HasPrefix(name, ":") { // HTTP/2's pseudo headers repeat the attributes, and must not contradict them
-		g.pseudo = true
 		switch name {
 		case ":path":
 			g.ok = g.ok && string(value) == g.path
@@ -300,7 +298,7 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		g.forwarded = append(g.forwarded, string(value))
 		return
 	case nameContentLength.Is(n), nameTransferEncoding.Is(n):
-		g.framing = value
+		g.framing = append([]byte(" "), value...)
 	case nameContentType.Is(n):
 		g.task.request.ContentType = header.View(value)
 	case overrides(n):
@@ -310,17 +308,6 @@ func (g *grpcHeaders) add(name string, value []byte) {
 		g.task.visitor.note(nil, n, value)
 	}
 	g.task.request.AddHeader(n, value)
-}
-
-// content says whether the client's request has a body. Where Envoy sends a selection of headers (allowed_headers), which
-// the absence of pseudo headers shows, no framing may be one that was left out.
-func (g *grpcHeaders) content(protocol string) authz.Content {
-	if g.framing == nil && !g.pseudo {
-		return authz.UnknownContent
-	}
-	var text [64]byte
-	f := framing{value: append(append(append(text[:0], protocol...), ' '), g.framing...), lines: 1}
-	return f.content()
 }
 
 // lastHop hands X-Forwarded-For over with the address that spoke to Envoy as its last item, so that a client behind
