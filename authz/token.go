@@ -131,8 +131,9 @@ func (t *tokens) worker() {
 	}
 }
 
-// authorization returns the header value for p in session s, which is nil for an API key: the one last signed for the slot if it may be handed out again, else a
-// new one. Checks that need the same one share a signature. A slot is that of one session, whose beginning never changes.
+// authorization returns the header value for p in session s, which is nil for an API key: the one last signed for the slot
+// if it may be handed out again, else a new one. Checks that need the same one share a signature. A slot is that of one
+// session, whose beginning never changes.
 func (t *tokens) authorization(
 	ctx context.Context, slot *near.TokenSlot, p *session.Principal, s *session.Session, now time.Time,
 ) ([]byte, error) {

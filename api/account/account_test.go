@@ -106,7 +106,11 @@ func newBench(t *testing.T, url string) *bench {
 			b.notices = append(b.notices, n...)
 			return nil
 		},
-		MailDropped:    func(kind string) { b.dropped = append(b.dropped, kind) },
+		MailDropped: func(kind string) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.dropped = append(b.dropped, kind)
+		},
 		UnknownBrowser: func(agent string) bool { return !strings.HasPrefix(agent, "Mozilla/") },
 		Now:            b.clock,
 		Log:            slog.New(slog.NewTextHandler(io.Discard, nil)),

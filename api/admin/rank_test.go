@@ -30,7 +30,9 @@ func (w *world) standing(t testing.TB, people []*db.User) standing {
 	t.Helper()
 	s := standing{users: map[string]db.User{}, labels: map[string][]db.Label{}}
 	for _, u := range people {
-		s.users[u.UID] = *w.Fresh(t, u)
+		now := *w.Fresh(t, u)
+		now.SessionEra = 0 // everybody's: a blocklogin ends all sessions, those of whoever sets it as well
+		s.users[u.UID] = now
 		labels, err := w.DB.Labels(t.Context(), u.ID)
 		if err != nil {
 			t.Fatal(err)
