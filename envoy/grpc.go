@@ -126,7 +126,7 @@ func (l *handed) hand(c net.Conn) {
 	select {
 	case l.conns <- c:
 	case <-l.closed:
-		_ = c.Close()
+		_ = c.Close() // nobody accepts it any more
 	}
 }
 

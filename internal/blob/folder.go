@@ -43,7 +43,7 @@ func (f folder) put(ctx context.Context, key, _ string, content Content) (err er
 	}
 	defer func() {
 		if err != nil {
-			_ = file.Close()
+			_ = file.Close() // the error that brought us here is the one to tell
 			_ = os.Remove(file.Name())
 		}
 	}()
@@ -72,7 +72,7 @@ func (f folder) get(_ context.Context, key string) (int64, io.ReadCloser, error)
 		err = ErrNotFound
 	}
 	if err != nil {
-		_ = file.Close()
+		_ = file.Close() // it was only read
 		return 0, nil, err
 	}
 	return info.Size(), file, nil

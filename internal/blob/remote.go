@@ -64,7 +64,7 @@ func (b *remote) get(ctx context.Context, key string) (int64, io.ReadCloser, err
 		return 0, nil, err
 	}
 	if answer.ContentLength < 0 {
-		_ = answer.Body.Close()
+		_ = answer.Body.Close() // nothing of it is used
 		return 0, nil, errors.New("the store does not tell the size of the file")
 	}
 	return answer.ContentLength, answer.Body, nil
