@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/blob"
+	"barong/internal/test/apitest"
 )
 
 // local opens a store of files in a folder of e.

@@ -21,9 +21,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"barong/internal/crypto/keys"
 	"barong/internal/fault"
-	"barong/internal/keys"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"

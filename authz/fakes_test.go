@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"barong/internal/keys"
+	"barong/internal/crypto/keys"
 	"barong/internal/trusted"
 	"barong/policy"
 	"barong/session"

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session"
 	"barong/session/near"
 )

@@ -18,7 +18,7 @@ import (
 
 	"barong/db"
 	"barong/internal/bus"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session"
 )
 

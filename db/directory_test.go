@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 
 	"pgregory.net/rapid"
 )

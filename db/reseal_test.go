@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 )
 
 // reopen opens the database of that URL with a key list.

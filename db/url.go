@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 )
 
 // Forms of URL, for errors.

@@ -26,7 +26,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/pquerna/otp/totp"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // Who asks. The gateways reach the program from 127.0.0.1, the only trusted proxy; clients come from elsewhere.

@@ -24,7 +24,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/listener"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // A gateway is a real one, run on the reference configuration that lies beside the code.

@@ -15,9 +15,9 @@ import (
 
 	"barong/db"
 	"barong/internal/bus"
+	"barong/internal/crypto/passkey"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	"barong/internal/passkey"
 	"barong/session"
 )
 

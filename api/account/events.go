@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/mail"
+	"barong/internal/delivery/mail"
 	"barong/session"
 )
 

@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"barong/db"
-	"barong/internal/mail"
+	"barong/internal/delivery/mail"
 )
 
 // A Letters writes the mails. mail.Renderer is one.

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"barong/db"
-	"barong/internal/keys"
-	"barong/internal/secret"
+	"barong/internal/crypto/keys"
+	"barong/internal/crypto/secret"
 )
 
 // A TokenKind is what a one-time token sent by mail is for: its subject, and its kind in the table of tokens.

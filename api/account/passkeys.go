@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 
 	"barong/db"
+	"barong/internal/crypto/passkey"
+	"barong/internal/delivery/mail"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	"barong/internal/mail"
-	"barong/internal/passkey"
 	"barong/session"
 
 	"golang.org/x/text/unicode/norm"

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"barong/db"
+	digests "barong/internal/crypto/password"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	digests "barong/internal/password"
 )
 
 // Passwords hashes and verifies passwords. Both are slow on purpose, and bounded in how many run at once.

@@ -7,9 +7,9 @@ import (
 
 	"barong/db"
 	"barong/internal/bus"
+	"barong/internal/crypto/secret"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	"barong/internal/secret"
 	"barong/session"
 )
 

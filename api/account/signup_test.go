@@ -15,10 +15,10 @@ import (
 	"barong/api/account"
 	"barong/db"
 	"barong/internal/bus"
+	"barong/internal/crypto/keys"
+	"barong/internal/delivery/mail"
 	"barong/internal/fault"
-	"barong/internal/keys"
 	"barong/internal/limit"
-	"barong/internal/mail"
 	"barong/session"
 	"barong/session/near"
 

@@ -10,8 +10,8 @@ import (
 
 	"barong/db"
 	"barong/internal/bus"
+	"barong/internal/delivery/mail"
 	"barong/internal/fault"
-	"barong/internal/mail"
 	"barong/policy"
 	"barong/session"
 )

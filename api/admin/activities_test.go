@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 // record adds activities a minute apart, and returns the time of the last.

@@ -9,9 +9,9 @@ import (
 	"barong/api/rest"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/geoip"
 	"barong/internal/rules"
+	"barong/internal/test/apitest"
 )
 
 func TestMain(m *testing.M) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 func (w *world) labelsOf(t testing.TB, u *db.User) []string {

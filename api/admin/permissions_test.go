@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
 	"barong/internal/rules"
+	"barong/internal/test/apitest"
 )
 
 // rows are the permissions, a line each.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 func TestListLevels(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"barong/api/admin"
 	"barong/api/rest"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/rules"
+	"barong/internal/test/apitest"
 )
 
 func rank(role string) int { return slices.Index([]string{"admin", "superadmin"}, role) + 1 }

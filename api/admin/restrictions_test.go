@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
+	"barong/internal/test/apitest"
 )
 
 // lines are the restrictions, a line each.

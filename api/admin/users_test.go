@@ -10,9 +10,9 @@ import (
 
 	"barong/api/account"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
-	"barong/internal/mail"
+	"barong/internal/delivery/mail"
+	"barong/internal/test/apitest"
 	"barong/session"
 )
 

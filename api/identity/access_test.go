@@ -10,8 +10,8 @@ import (
 
 	"barong/api/identity"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
+	"barong/internal/test/apitest"
 )
 
 func TestAccess(t *testing.T) {

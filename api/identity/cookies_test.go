@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 // domains are those of the session cookies that an answer has dropped, "host" for a host's own, and what it has set last.

@@ -18,8 +18,8 @@ import (
 	"barong/authz"
 	"barong/db"
 	"barong/internal/captcha"
+	"barong/internal/crypto/keys"
 	"barong/internal/fault"
-	"barong/internal/keys"
 	"barong/internal/limit"
 	"barong/session"
 )

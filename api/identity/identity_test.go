@@ -19,10 +19,10 @@ import (
 	"barong/api/rest"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
 	"barong/internal/captcha"
 	"barong/internal/limit"
+	"barong/internal/test/apitest"
 	"barong/session"
 )
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 // TestLinksOfTheOriginal: mails that the original sent before its database was imported are honoured, once.

@@ -11,9 +11,9 @@ import (
 
 	"barong/api/identity"
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/crypto/passkey/passkeytest"
 	"barong/internal/limit"
-	"barong/internal/passkey/passkeytest"
+	"barong/internal/test/apitest"
 	"barong/session"
 )
 

@@ -14,10 +14,10 @@ import (
 	"barong/api/identity"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/bus"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	"barong/internal/test/apitest"
 )
 
 func TestSignIn(t *testing.T) {

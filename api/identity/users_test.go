@@ -10,9 +10,9 @@ import (
 
 	"barong/api/account"
 	"barong/db"
-	"barong/internal/apitest"
-	"barong/internal/keys"
+	"barong/internal/crypto/keys"
 	"barong/internal/limit"
+	"barong/internal/test/apitest"
 	"barong/session"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"barong/internal/jws"
+	"barong/internal/crypto/jws"
 	"barong/internal/yamlfile"
 )
 

@@ -14,8 +14,8 @@ import (
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
+	"barong/internal/crypto/jws"
 	"barong/internal/fault"
-	"barong/internal/jws"
 	"barong/internal/limit"
 )
 

@@ -25,11 +25,11 @@ import (
 	"barong/api/management"
 	"barong/api/rest"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/blob"
-	"barong/internal/jws"
-	"barong/internal/jws/jwstest"
+	"barong/internal/crypto/jws"
+	"barong/internal/crypto/jws/jwstest"
 	"barong/internal/limit"
+	"barong/internal/test/apitest"
 )
 
 // A bench is the module on a started server, and the services that know it.

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"barong/api/rest"
+	"barong/internal/crypto/jws"
 	"barong/internal/fault"
-	"barong/internal/jws"
 )
 
 // Refusals of a message, in the order in which they are looked for.

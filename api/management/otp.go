@@ -11,8 +11,8 @@ import (
 
 	"barong/api/account"
 	"barong/api/rest"
+	"barong/internal/crypto/jws"
 	"barong/internal/fault"
-	"barong/internal/jws"
 )
 
 var errCode = fault.Plain(422, "OTP code is invalid")

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 )
 
 const adminEmail, adminPassword = "admin@barong.test", "Tecohvi0-Xuq"

@@ -16,9 +16,9 @@ import (
 	"barong/api/account"
 	"barong/api/resource"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/blob"
 	"barong/internal/fault"
+	"barong/internal/test/apitest"
 )
 
 // stored are the files in the store.

@@ -18,8 +18,8 @@ import (
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
+	"barong/internal/crypto/secret"
 	"barong/internal/fault"
-	"barong/internal/secret"
 )
 
 // Reasons in the activities of the second factor.

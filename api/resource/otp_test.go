@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/limit"
+	"barong/internal/test/apitest"
 )
 
 // secretOf reads the secret in an answer with a QR code.

@@ -14,9 +14,9 @@ import (
 	"barong/api/account"
 	"barong/api/resource"
 	"barong/db"
-	"barong/internal/apitest"
-	"barong/internal/passkey"
-	"barong/internal/passkey/passkeytest"
+	"barong/internal/crypto/passkey"
+	"barong/internal/crypto/passkey/passkeytest"
+	"barong/internal/test/apitest"
 )
 
 // begun is a passkey that was begun to be made.

@@ -9,10 +9,10 @@ import (
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
+	"barong/internal/delivery/sms"
 	"barong/internal/fault"
 	"barong/internal/limit"
 	"barong/internal/phone"
-	"barong/internal/sms"
 )
 
 // codeLife is how long a code that was sent may be used.

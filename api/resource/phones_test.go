@@ -10,9 +10,9 @@ import (
 
 	"barong/api/account"
 	"barong/api/resource"
-	"barong/internal/apitest"
+	"barong/internal/delivery/sms"
 	"barong/internal/limit"
-	"barong/internal/sms"
+	"barong/internal/test/apitest"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 
 	"barong/api/account"
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 func TestProfiles(t *testing.T) {

@@ -14,9 +14,9 @@ import (
 	"barong/api/view"
 	"barong/authz"
 	"barong/db"
+	"barong/internal/delivery/sms"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	"barong/internal/sms"
 	"barong/session"
 )
 

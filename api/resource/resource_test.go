@@ -28,9 +28,9 @@ import (
 	"barong/api/rest"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/blob"
-	"barong/internal/sms"
+	"barong/internal/delivery/sms"
+	"barong/internal/test/apitest"
 	"barong/session"
 )
 

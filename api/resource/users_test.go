@@ -14,7 +14,7 @@ import (
 	"barong/api/account"
 	"barong/api/resource"
 	"barong/db"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 func TestMe(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"barong/api/rest"
-	"barong/internal/apitest"
+	"barong/internal/test/apitest"
 )
 
 // send writes the beginning of a request on a connection of its own, and leaves it open.

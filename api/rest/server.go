@@ -21,9 +21,9 @@ import (
 
 	"barong/authz"
 	"barong/db"
+	"barong/internal/crypto/keys"
 	"barong/internal/fault"
 	"barong/internal/header"
-	"barong/internal/keys"
 	"barong/internal/patience"
 	"barong/policy"
 )

@@ -18,9 +18,9 @@ import (
 
 	"barong/api/rest"
 	"barong/db"
-	"barong/internal/apitest"
 	"barong/internal/fault"
-	"barong/internal/testkit"
+	"barong/internal/test/apitest"
+	"barong/internal/test/testkit"
 	"barong/policy"
 )
 

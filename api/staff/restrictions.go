@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/internal/crypto/secret"
 	"barong/internal/fault"
 	"barong/internal/rules"
-	"barong/internal/secret"
 	"barong/policy"
 )
 

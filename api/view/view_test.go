@@ -10,8 +10,8 @@ import (
 
 	"barong/api/view"
 	"barong/db"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 )
 
 const at = `"2026-03-01T12:00:00Z"`

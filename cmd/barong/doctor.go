@@ -20,9 +20,9 @@ import (
 	"barong/db"
 	"barong/envoy"
 	"barong/internal/config"
-	"barong/internal/events"
-	"barong/internal/keys"
-	"barong/internal/mail"
+	"barong/internal/crypto/keys"
+	"barong/internal/delivery/events"
+	"barong/internal/delivery/mail"
 	"barong/session/redisstore"
 )
 

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"barong/internal/events/amqptest"
-	"barong/internal/jws"
-	"barong/internal/testkit"
+	"barong/internal/crypto/jws"
+	"barong/internal/delivery/events/amqptest"
+	"barong/internal/test/testkit"
 )
 
 // TestEvents: what happens while the message broker is away is told, in order, once it is there.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // rooms are the packages below cmd, in the order in which they build upon each other: what of this module each of them
@@ -14,11 +14,11 @@ import (
 var rooms = []struct {
 	packages, imports, why string
 }{
-	{"internal/fault internal/header internal/secret internal/jws internal/bus internal/device internal/email internal/patience " +
-		"internal/passkey internal/phone internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
-	{"internal/keys", "internal/jws", "it reads keys, and knows nobody who signs with them"},
+	{"internal/fault internal/header internal/crypto/secret internal/crypto/jws internal/bus internal/device internal/email internal/patience " +
+		"internal/crypto/passkey internal/phone internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
+	{"internal/crypto/keys", "internal/crypto/jws", "it reads keys, and knows nobody who signs with them"},
 	{"internal/trusted", "internal/header", "the decision and the configuration both read it"},
-	{"internal/config", "internal/secret internal/trusted internal/yamlfile", "what a value means is told by the judges that cmd gives it"},
+	{"internal/config", "internal/crypto/secret internal/trusted internal/yamlfile", "what a value means is told by the judges that cmd gives it"},
 	{"internal/listener", "internal/fault", "it serves whatever handler it is given"},
 	{"internal/bus/redisbus session/redisstore", "internal/bus session", "stores without SQL must work without a database"},
 	{"session/near", "internal/bus session", "a warm check stays in memory: stores are behind the interfaces of session"},
@@ -27,20 +27,20 @@ var rooms = []struct {
 	{"authz", "internal/fault internal/header internal/trusted policy session session/near", "a decision asks interfaces: who keeps what is plugged in by cmd"},
 	{"envoy", "authz internal/fault internal/header internal/listener", "a dialect reads, asks and writes; it knows no store and no rule"},
 	{
-		"db", "internal/bus internal/email internal/fault internal/secret internal/yamlfile policy session",
+		"db", "internal/bus internal/email internal/fault internal/crypto/secret internal/yamlfile policy session",
 		"rows know the types that they hold, and nobody who asks for them",
 	},
-	{"internal/bus/sqlbus session/sqlstore internal/outbox", "db internal/bus session", "what is kept in the database goes through db"},
+	{"internal/bus/sqlbus session/sqlstore internal/delivery/outbox", "db internal/bus session", "what is kept in the database goes through db"},
 	{"internal/limit", "db internal/fault", "it counts, and does not know what"},
 	{"internal/rules", "authz db internal/bus policy", "it puts into force what is stored, and serves no route"},
 	{"internal/audit", "authz db internal/device", "it writes down what was decided"},
 	{"internal/obs", "authz internal/fault", "metrics are told, they ask nobody"},
 	{
-		"internal/blob internal/captcha internal/events internal/mail internal/password internal/sms",
-		"db internal/device internal/email internal/fault internal/jws internal/limit internal/outbox internal/patience internal/secret",
+		"internal/blob internal/captcha internal/delivery/events internal/delivery/mail internal/crypto/password internal/delivery/sms",
+		"db internal/device internal/email internal/fault internal/crypto/jws internal/limit internal/delivery/outbox internal/patience internal/crypto/secret",
 		"an adapter knows its library, and no rule about accounts",
 	},
-	{"internal/seed", "db internal/secret internal/yamlfile policy", "it writes the first rows, and nothing else does that"},
+	{"internal/seed", "db internal/crypto/secret internal/yamlfile policy", "it writes the first rows, and nothing else does that"},
 	{"internal/importer", "api/account db internal/* policy", "it writes rows as the API would"},
 	{"api/account", "db internal/* policy session", "rules about accounts know no route and no request"},
 	{"api/staff", "api/account db internal/* policy session", "use cases know no route and no request"},
@@ -58,15 +58,15 @@ var rooms = []struct {
 // libraries stay in the rooms that they were chosen for.
 var libraries = []struct{ path, packages, why string }{
 	{"database/sql", "db internal/bus/sqlbus internal/importer", "SQL has one home; the bus listens on a connection of its own, and imports read the database of the original"},
-	{"github.com/jackc/pgx", "db internal/bus/sqlbus internal/testkit", "which driver speaks to Postgres is the business of db"},
+	{"github.com/jackc/pgx", "db internal/bus/sqlbus internal/test/testkit", "which driver speaks to Postgres is the business of db"},
 	{"modernc.org/sqlite", "db", "which driver reads SQLite is the business of db"},
 	{"github.com/uptrace/bun", "db session/sqlstore", "queries are written where rows are known"},
-	{"github.com/redis/go-redis", "cmd/barong internal/bus/redisbus internal/limit internal/testkit session/redisstore", "everything must work without Redis"},
-	{"github.com/valyala/fasthttp", "api api/rest cmd/barong envoy internal/apitest internal/listener", "requests end at the edge: what is below takes values"},
+	{"github.com/redis/go-redis", "cmd/barong internal/bus/redisbus internal/limit internal/test/testkit session/redisstore", "everything must work without Redis"},
+	{"github.com/valyala/fasthttp", "api api/rest cmd/barong envoy internal/test/apitest internal/listener", "requests end at the edge: what is below takes values"},
 	{"google.golang.org/grpc", "envoy", "one dialect speaks it"},
 	{"github.com/envoyproxy/go-control-plane", "envoy", "one dialect speaks it"},
 	{"github.com/casbin/casbin", "policy", "a rule has one meaning"},
-	{"github.com/golang-jwt/jwt", "internal/jws internal/keys", "what a signature is worth is judged in one place"},
+	{"github.com/golang-jwt/jwt", "internal/crypto/jws internal/crypto/keys", "what a signature is worth is judged in one place"},
 	{"github.com/alecthomas/kong", "cmd/barong", "only the program has a command line"},
 	{"github.com/VictoriaMetrics/metrics", "internal/obs", "parts are given what counts, and do not know how"},
 }
@@ -96,7 +96,7 @@ func TestImports(t *testing.T) {
 		imports[words[0]] = words[1:]
 	}
 	kit := func(name string) bool {
-		return strings.HasSuffix(name, "test") || slices.Contains([]string{"internal/testkit", "internal/config/reference", "envoy/demo"}, name)
+		return strings.HasSuffix(name, "test") || slices.Contains([]string{"internal/test/testkit", "internal/config/reference", "envoy/demo"}, name)
 	}
 	within := func(path, library string) bool { return path == library || strings.HasPrefix(path, library+"/") }
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"barong/internal/config"
-	"barong/internal/keys"
+	"barong/internal/crypto/keys"
 )
 
 // A keysCommand holds the commands about the signing keys.

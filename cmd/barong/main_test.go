@@ -17,9 +17,9 @@ import (
 
 	"barong/db"
 	"barong/internal/config"
-	passwords "barong/internal/password"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	passwords "barong/internal/crypto/password"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 
 	"github.com/redis/go-redis/v9"
 )

@@ -14,11 +14,11 @@ import (
 	"barong/db"
 	"barong/internal/blob"
 	"barong/internal/config"
-	"barong/internal/events"
-	"barong/internal/keys"
-	"barong/internal/mail"
-	"barong/internal/password"
-	"barong/internal/secret"
+	"barong/internal/crypto/keys"
+	"barong/internal/crypto/password"
+	"barong/internal/crypto/secret"
+	"barong/internal/delivery/events"
+	"barong/internal/delivery/mail"
 	"barong/session/redisstore"
 )
 

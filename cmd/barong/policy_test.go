@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"barong/db"
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 )
 
 // TestPolicyOfUser holds that a check can be asked for by a user, whose state counts.

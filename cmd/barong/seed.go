@@ -14,8 +14,8 @@ import (
 	"barong/db"
 	"barong/internal/bus"
 	"barong/internal/config"
+	"barong/internal/crypto/password"
 	"barong/internal/obs"
-	"barong/internal/password"
 	"barong/internal/seed"
 )
 

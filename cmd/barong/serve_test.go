@@ -15,7 +15,7 @@ import (
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // TestSockets: every listener may be a unix socket. Who reaches one is on this machine, so it is as trusted as loopback.

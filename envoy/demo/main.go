@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // launch starts the demo and returns its process and the commands that it prints, once it says how to end it.

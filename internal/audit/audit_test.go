@@ -15,8 +15,8 @@ import (
 
 	"barong/authz"
 	"barong/db"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 )
 
 func open(t *testing.T, url string) *db.DB {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 )
 
 // defaultPasswords are those that examples and the original's documents use.

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 )
 
 // DataFolder is where the program keeps what it writes by itself: the embedded database, generated keys, the outbox of

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"barong/internal/config"
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 
 	"pgregory.net/rapid"
 )

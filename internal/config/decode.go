@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 	"barong/internal/trusted"
 
 	"go.yaml.in/yaml/v3"

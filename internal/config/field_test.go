@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"barong/internal/config"
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 )
 
 // warned reports whether one of the warnings has all of the words.

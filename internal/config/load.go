@@ -19,7 +19,7 @@ import (
 	"time"
 	"unicode"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 	"barong/internal/yamlfile"
 
 	"go.yaml.in/yaml/v3"

@@ -3,7 +3,7 @@ package config
 import (
 	"time"
 
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 	"barong/internal/trusted"
 )
 

@@ -14,10 +14,10 @@ import (
 
 	"barong/api/account"
 	"barong/db"
+	"barong/internal/crypto/password"
+	"barong/internal/crypto/secret"
 	"barong/internal/importer"
-	"barong/internal/password"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 var rules = account.Settings{

@@ -14,7 +14,7 @@ import (
 
 	"barong/db"
 	"barong/internal/limit"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session/redisstore"
 
 	"pgregory.net/rapid"

@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"barong/authz"
+	"barong/internal/crypto/secret"
 	"barong/internal/fault"
 	"barong/internal/obs"
-	"barong/internal/secret"
 )
 
 func TestLogMasksSecretsByName(t *testing.T) {

@@ -17,9 +17,9 @@ import (
 	"barong/authz"
 	"barong/db"
 	"barong/internal/bus"
+	"barong/internal/crypto/secret"
 	"barong/internal/geoip"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/policy"
 )
 

@@ -17,7 +17,7 @@ import (
 	"unicode/utf8"
 
 	"barong/db"
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 	"barong/policy"
 )
 

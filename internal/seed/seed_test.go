@@ -11,7 +11,7 @@ import (
 
 	"barong/db"
 	"barong/internal/seed"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/policy"
 )
 

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 
 	"barong/session"
 )

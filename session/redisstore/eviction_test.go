@@ -3,7 +3,7 @@ package redisstore_test
 import (
 	"testing"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session/redisstore"
 )
 

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"barong/authz"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session"
 	"barong/session/redisstore"
 	"barong/session/sessiontest"

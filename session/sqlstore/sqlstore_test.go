@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session"
 	"barong/session/sessiontest"
 	"barong/session/sqlstore"

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // TestMain lets the test binary be the servers that the program starts of itself.

@@ -22,7 +22,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
-	"barong/internal/keys"
+	"barong/internal/crypto/keys"
 	"barong/internal/listener"
 	"barong/internal/obs"
 	"barong/internal/rules"

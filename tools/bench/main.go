@@ -28,7 +28,7 @@ import (
 	"syscall"
 	"time"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 func main() {

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"barong/internal/keys"
+	"barong/internal/crypto/keys"
 	"barong/session/redisstore"
 )
 

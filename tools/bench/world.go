@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/secret"
+	"barong/internal/crypto/secret"
 	"barong/session"
 	"barong/session/redisstore"
 	"barong/session/sqlstore"

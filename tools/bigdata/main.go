@@ -32,8 +32,8 @@ import (
 	"time"
 
 	"barong/db"
-	"barong/internal/secret"
-	"barong/internal/testkit"
+	"barong/internal/crypto/secret"
+	"barong/internal/test/testkit"
 )
 
 func main() {

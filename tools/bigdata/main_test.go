@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 // TestRun makes a small data set, and measures and explains every list on it.

@@ -10,7 +10,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/bus/bustest"
 	"barong/internal/bus/redisbus"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 	"barong/session/redisstore"
 
 	"github.com/redis/go-redis/v9"

@@ -11,7 +11,7 @@ import (
 	"barong/internal/bus"
 	"barong/internal/bus/bustest"
 	"barong/internal/bus/sqlbus"
-	"barong/internal/testkit"
+	"barong/internal/test/testkit"
 )
 
 func open(t testing.TB, url string) *db.DB {

@@ -1,0 +1,335 @@
+package secret_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"barong/internal/crypto/secret"
+
+	"pgregory.net/rapid"
+)
+
+func newBox(t testing.TB, keys ...secret.Text) *secret.Box {
+	t.Helper()
+	var list []string
+	for _, k := range keys {
+		list = append(list, k.Reveal())
+	}
+	b, err := secret.New(secret.Text(strings.Join(list, ",")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestWhatIsSealedOpensOnlyWhereItWasSealed(t *testing.T) {
+	b := newBox(t, secret.NewKey())
+	rapid.Check(t, func(t *rapid.T) {
+		plain := rapid.SliceOf(rapid.Byte()).Draw(t, "plain")
+		context := rapid.String().Draw(t, "context")
+		other := rapid.String().Filter(func(s string) bool { return s != context }).Draw(t, "other")
+		sealed := b.Seal(plain, context)
+		got, err := b.Open(sealed, context)
+		if err != nil || !bytes.Equal(got, plain) {
+			t.Fatalf("Open = %q, %v, want %q", got, err, plain)
+		}
+		if _, err := b.Open(sealed, other); !errors.Is(err, secret.ErrForged) {
+			t.Fatalf("opened elsewhere: %v", err)
+		}
+		if again := b.Seal(plain, context); again == sealed {
+			t.Fatal("sealing twice gives the same text")
+		}
+	})
+}
+
+func TestSealedTextRevealsNothingAndIsASCII(t *testing.T) {
+	b := newBox(t, secret.NewKey())
+	sealed := b.Seal([]byte("correct horse"), "profiles.city:1")
+	if strings.Contains(sealed, "horse") || strings.Contains(sealed, "profiles") {
+		t.Errorf("sealed text shows its content: %s", sealed)
+	}
+	if !strings.HasPrefix(sealed, "s1."+b.KeyIDs()[0]+".") {
+		t.Errorf("sealed text %q does not name its key %s", sealed, b.KeyIDs()[0])
+	}
+}
+
+func TestOpenRefusesEveryChange(t *testing.T) {
+	b := newBox(t, secret.NewKey())
+	sealed := b.Seal([]byte("secret"), "c")
+	for i := range sealed {
+		changed := []byte(sealed)
+		changed[i] ^= 1
+		if got, err := b.Open(string(changed), "c"); err == nil {
+			t.Errorf("byte %d changed, opened as %q", i, got)
+		}
+	}
+	for _, s := range []string{"", "s1", "s1.", "s1..", "s2" + sealed[2:], sealed + ".", sealed + "A", sealed + "\n", sealed[:len(sealed)-1], "s1.00000000.", sealed[:20]} {
+		if got, err := b.Open(s, "c"); err == nil {
+			t.Errorf("Open(%q) = %q", s, got)
+		}
+	}
+}
+
+func TestRotation(t *testing.T) {
+	oldest, old, newest := secret.NewKey(), secret.NewKey(), secret.NewKey()
+	before := newBox(t, oldest)
+	sealed := before.Seal([]byte("v"), "c")
+	index := before.Index("v", "p")
+	for _, c := range []struct {
+		name    string
+		keys    []secret.Text
+		opens   error
+		current bool
+		index   bool
+	}{
+		{"same key", []secret.Text{oldest}, nil, true, true},
+		{"one in front", []secret.Text{old, oldest}, nil, false, true},
+		{"two in front", []secret.Text{newest, old, oldest}, nil, false, true},
+		{"old key behind", []secret.Text{oldest, newest}, nil, true, false},
+		{"key gone", []secret.Text{newest, old}, secret.ErrNoKey, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t, c.keys...)
+			if got, err := b.Open(sealed, "c"); !errors.Is(err, c.opens) || err == nil && string(got) != "v" {
+				t.Errorf("Open = %q, %v, want error %v", got, err, c.opens)
+			}
+			if b.Current(sealed) != c.current {
+				t.Errorf("Current = %v, want %v", !c.current, c.current)
+			}
+			if (b.Index("v", "p") == index) != c.index {
+				t.Errorf("index kept = %v, want %v", !c.index, c.index)
+			}
+			if again := b.Seal([]byte("v"), "c"); !b.Current(again) {
+				t.Error("what was sealed now is not current")
+			}
+		})
+	}
+}
+
+func TestIndexSeparatesPurposesAndKeys(t *testing.T) {
+	key := secret.NewKey()
+	a, b := newBox(t, key), newBox(t, key)
+	if a.Index("x", "p") != b.Index("x", "p") {
+		t.Error("two boxes of one key disagree")
+	}
+	seen := map[string]string{}
+	for _, c := range [][2]string{{"x", "p"}, {"y", "p"}, {"x", "q"}, {"", "p"}, {"p", "x"}} {
+		i := a.Index(c[0], c[1])
+		if other, taken := seen[i]; taken {
+			t.Errorf("%v has the index of %s", c, other)
+		}
+		seen[i] = fmt.Sprint(c)
+	}
+	if a.Index("x", "p") == newBox(t, secret.NewKey()).Index("x", "p") {
+		t.Error("another key gives the same index")
+	}
+	if bytes.Equal(a.Derive("links"), a.Derive("codes")) || len(a.Derive("links")) != 32 {
+		t.Error("derived keys are not separate keys of 32 bytes")
+	}
+}
+
+func TestKeyLists(t *testing.T) {
+	good := secret.NewKey().Reveal()
+	other := secret.NewKey().Reveal()
+	raw, _ := base64.StdEncoding.DecodeString(good)
+	for _, c := range []struct {
+		name, list string
+		ok         bool
+	}{
+		{"one", good, true},
+		{"two", good + "," + other, true},
+		{"white space and a comma at the end", " " + good + " ,\n" + other + ",\n", true},
+		{"URL alphabet without padding", base64.RawURLEncoding.EncodeToString(raw), true},
+		{"empty", "", false},
+		{"commas alone", ",,", false},
+		{"no base64", "not a key!", false},
+		{"31 bytes", base64.StdEncoding.EncodeToString(raw[:31]), false},
+		{"33 bytes", base64.StdEncoding.EncodeToString(append(raw, 1)), false},
+		{"second is bad", good + ",abc", false},
+		{"twice the same", good + "," + good, false},
+		{"zeros", base64.StdEncoding.EncodeToString(make([]byte, 32)), false},
+		{"hexadecimal", strings.Repeat("ab", 32), false},
+	} {
+		err := secret.Validate(c.list)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v, want ok %v", c.name, err, c.ok)
+		}
+		if err != nil && strings.Contains(err.Error(), good[:10]) {
+			t.Errorf("%s: the error shows the key: %v", c.name, err)
+		}
+	}
+}
+
+func TestLoadOrCreateMakesOneKeyForAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "secret.key")
+	var wg sync.WaitGroup
+	lists, made := make([]secret.Text, 16), make([]bool, 16)
+	for i := range lists {
+		wg.Go(func() {
+			var err error
+			if lists[i], made[i], err = secret.LoadOrCreate(path); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	creators := 0
+	for i := range lists {
+		if made[i] {
+			creators++
+		}
+		if lists[i] != lists[0] {
+			t.Error("two processes have two keys")
+		}
+	}
+	if creators != 1 {
+		t.Errorf("%d made the key, want 1", creators)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d files are left, want the key alone (%v)", len(entries), err)
+	}
+	if err := os.WriteFile(path, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := secret.LoadOrCreate(path); err == nil {
+		t.Error("a damaged key file was taken or replaced")
+	}
+}
+
+func TestTextNeverPrintsItself(t *testing.T) {
+	type wrap struct {
+		Password secret.Text
+		Nested   []secret.Text
+	}
+	const hidden = "hunter2"
+	w := wrap{hidden, []secret.Text{hidden}}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "password", w.Password, "wrap", w)
+	encoded, err := json.Marshal(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputs := []string{log.String(), string(encoded)}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		outputs = append(outputs, fmt.Sprintf(verb, w.Password), fmt.Sprintf(verb, w), fmt.Sprintf(verb, &w))
+	}
+	for _, out := range outputs {
+		if strings.Contains(out, hidden) || strings.Contains(strings.ToLower(out), "68756e74657232") {
+			t.Errorf("the secret shows in %s", out)
+		}
+	}
+	if got := fmt.Sprint(secret.Text("")); got != "" {
+		t.Errorf("the empty secret prints as %q", got)
+	}
+	if w.Password.Reveal() != hidden {
+		t.Error("Reveal does not reveal")
+	}
+}
+
+func TestURLPrintsWithoutPassword(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                    "",
+		"sqlite://data/barong.db":             "sqlite://data/barong.db",
+		"postgres://u:p4ss@h:5432/d?x=1":      "postgres://u:***@h:5432/d?x=1",
+		"postgres://u@h/d":                    "postgres://u@h/d",
+		"postgres://h/d?user=u&password=p4ss": "postgres://h/d?user=u&password=***",
+		"redis://:p4ss@h:6379/1":              "redis://:***@h:6379/1",
+		"redis+cluster://u:p4ss@h1:1,h2:2":    "redis+cluster://u:***@h1:1,h2:2",
+		"redis://:p4/s?s@h:6379/1":            "redis://:***@h:6379/1",
+		"redis+sentinel://h1:1,h2:2/m?sentinel_password=p4ss": "redis+sentinel://h1:1,h2:2/m?sentinel_password=***",
+		"amqp://guest:p@4ss@h":                                "amqp://guest:***@h",
+		// Not well-formed: the password has what would have to be escaped.
+		"postgres://u:p@4ss/p4ss@h/d":            "postgres://u:***@h/d",
+		"postgres://u:p?4ss=p4ss@h/d":            "postgres://u:***@h/d",
+		"postgres://u:12345?p4ss@h/d":            "postgres://u:***@h/d",
+		"postgres://u:p4ss#p4ss@h/d?sslmode=off": "postgres://u:***@h/d?sslmode=off",
+		"postgres://p4/ss:p4ss@h/d":              "postgres://***@h/d",
+		"postgres://h/d?password=p4&ss=p4ss":     "postgres://h/d?password=***",
+		"postgres://h/d?password=p4@ss":          "postgres://***@ss",
+		"postgres://h/d?sslpassword=p4ss&x=1":    "postgres://h/d?sslpassword=***",
+		"postgres://u:p4ss@h/d?passfile=p4ss":    "postgres://u:***@h/d?passfile=***",
+		// The host, or the scheme, was forgotten.
+		"redis://:p4ss":                   "redis://***",
+		"redis://u:p4ss/0":                "redis://***",
+		"u:p4ss@h/d":                      "***@h/d",
+		"redis:u:p4ss@h":                  "***@h",
+		"postgres:/u:p4ss@h":              "***@h",
+		"postgres//u:p4ss@h:5432/d":       "***@h:5432/d",
+		"redis://[::1]:6379/0":            "redis://[::1]:6379/0",
+		"redis://p4ss@h":                  "redis://***@h",
+		"https://p4ss@h/1":                "https://***@h/1",
+		"https://u:p4ss@h, https://h":     "https://u:***@h, https://h",
+		"https://a.test,https://u:p4ss@h": "https://***@h",
+		"https://h/c?sv=1&sig=p4ss":       "https://h/c?sv=1&sig=***",
+		"https://h/#access_token=p4":      "https://h/#access_token=***",
+		"https://h:443/signin?x=1":        "https://h:443/signin?x=1",
+		"sqlite://:memory:":               "sqlite://:memory:",
+		"h:6379":                          "h:6379",
+		"a@b.test":                        "a@b.test",
+		"Barong: your code {{code}}":      "Barong: your code {{code}}",
+	} {
+		if got := fmt.Sprintf("%v", secret.URL(in)); got != want {
+			t.Errorf("URL(%q) prints as %q, want %q", in, got, want)
+		}
+		if secret.URL(in).Reveal() != in {
+			t.Errorf("URL(%q) does not reveal itself", in)
+		}
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	b := newBox(f, secret.NewKey(), secret.NewKey())
+	good := b.Seal([]byte("plain"), "context")
+	f.Add(good, "context")
+	f.Add("", "")
+	f.Add("s1.", "context")
+	f.Add("s1."+b.KeyIDs()[1]+".", "context")
+	f.Add("s1."+b.KeyIDs()[0]+".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "context")
+	f.Add(good+"\n", "context")
+	f.Fuzz(func(t *testing.T, sealed, context string) {
+		plain, err := b.Open(sealed, context)
+		if err == nil && (sealed != good || context != "context") {
+			t.Fatalf("forged: %q opens at %q as %q", sealed, context, plain)
+		}
+		if b.Current(sealed) && !strings.HasPrefix(sealed, "s1."+b.KeyIDs()[0]+".") {
+			t.Fatalf("%q counts as sealed under the newest key", sealed)
+		}
+	})
+}
+
+// FuzzRedact: whatever a password holds, none of it shows.
+func FuzzRedact(f *testing.F) {
+	for _, password := range []string{"p@ss/word", "a?b=c&d", "#", "://x", "%2F", "a b\nc", "[::1]:6379", "p&password=q"} {
+		f.Add("postgres", password)
+	}
+	f.Fuzz(func(t *testing.T, scheme, password string) {
+		if len(password) < 4 || strings.ContainsAny(scheme, ":/@?#, ") {
+			return
+		}
+		for _, url := range []string{scheme + "://user:" + password + "@host/db", scheme + "://host/db?password=" + password} {
+			rest := strings.ReplaceAll(secret.Redact(url), secret.Mask, "\x00")
+			frame := scheme + "://user:\x00@host/db?password=\x00"
+			// The scheme, the host and the like may be part of the password, too; of an @ in a parameter what follows is a host.
+			if strings.Contains(rest, password) && !strings.Contains(frame, password) && !strings.Contains(password, "@") {
+				t.Fatalf("%q shows %q", url, rest)
+			}
+		}
+		if got := secret.Redact(scheme + "://user:" + password + "@host/db"); !strings.HasSuffix(got, "@host/db") || strings.Contains(strings.TrimSuffix(got, "@host/db"), password) && !strings.Contains(scheme+"://user:"+secret.Mask, password) {
+			t.Fatalf("%q shows as %q", password, got)
+		}
+	})
+}
