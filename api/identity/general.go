@@ -30,6 +30,11 @@ func (m *Module) version(_ context.Context, c *rest.Call) error {
 }
 
 func (m *Module) configs(_ context.Context, c *rest.Call) error {
+	var guarded *[]string
+	if !c.Legacy {
+		names := append([]string{}, m.Guarded...)
+		guarded = &names
+	}
 	return c.Answer(struct {
 		SessionExpireTime     int64  `json:"session_expire_time"`
 		CaptchaType           string `json:"captcha_type"`
@@ -37,9 +42,11 @@ func (m *Module) configs(_ context.Context, c *rest.Call) error {
 		PhoneVerificationType string `json:"phone_verification_type"`
 		PasswordMinEntropy    int    `json:"password_min_entropy"`
 		PasswordRegexp        string `json:"password_regexp"`
+		// What the captcha guards, by the words of the configuration file. Release 2.4.17 did not tell.
+		CaptchaEndpoints *[]string `json:"captcha_endpoints,omitempty"`
 	}{
 		int64(m.Configs.SessionTTL.Seconds()), m.Captcha.Kind(), m.Captcha.SiteKey(), m.Configs.PhoneVerification, m.Configs.MinEntropy,
-		"(?-mix:" + m.Configs.PasswordRegexp + ")",
+		"(?-mix:" + m.Configs.PasswordRegexp + ")", guarded,
 	})
 }
 

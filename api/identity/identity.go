@@ -150,7 +150,7 @@ func (m *Module) Routes() []rest.Route {
 			Method: "GET", Path: "/identity/configs", Summary: "Tells the settings that a client needs to know.",
 			Access: rest.Public, Prefix: general, Success: 200, Handle: m.configs,
 			Output: "{session_expire_time:integer,captcha_type:string,captcha_id?:string,phone_verification_type:string," +
-				"password_min_entropy:integer,password_regexp:string}",
+				"password_min_entropy:integer,password_regexp:string,captcha_endpoints?:[string]}",
 		},
 		{
 			Method: "GET", Path: "/identity/jwks", Summary: "Lists the public keys that verify the service's tokens (RFC 7517).",
@@ -176,6 +176,11 @@ func (m *Module) Routes() []rest.Route {
 				"identity.session.invalid_params", "identity.session.banned", "identity.session.deleted",
 				"identity.session.not_active", "identity.session.missing_otp", "identity.session.invalid_otp", fault.TOTP,
 			}),
+		},
+		{
+			Method: "GET", Path: "/identity/sessions", Summary: "Tells whether the cookie's session is alive, whose it is, and its CSRF token.",
+			Access: rest.Public, Prefix: sessions, Success: 200, Added: true, Handle: m.ownSite(m.showSession),
+			Output: "{active:boolean,uid?:string,email?:string,csrf_token?:string}", Errors: []fault.Code{crossSite},
 		},
 		{
 			Method: "DELETE", Path: "/identity/sessions", Summary: "Signs out: ends the session of the cookie.",

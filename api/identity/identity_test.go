@@ -167,7 +167,14 @@ func TestGeneral(t *testing.T) {
 	s.Get(t, "/identity/version").WantBody(t, 200,
 		`{"git_tag":"2.4.0","git_sha":"ad69add","build_date":"2020-03-23T18:49:39.000+02:00","version":"2.4.0"}`)
 	s.Get(t, "/identity/configs").WantBody(t, 200, `{"session_expire_time":1800,"captcha_type":"none","phone_verification_type":"mock",`+
-		`"password_min_entropy":14,"password_regexp":"(?-mix:^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$)"}`)
+		`"password_min_entropy":14,"password_regexp":"(?-mix:^(?=.*[[:lower:]])(?=.*[[:upper:]])(?=.*[[:digit:]])(?=.*[[:graph:]]).{8,80}$)","captcha_endpoints":[]}`)
+	if got := start(t, e, nil, apitest.Legacy).Get(t, "/identity/configs").Object(t); len(got) != 5 {
+		t.Errorf("release 2.4.17: %v", got)
+	}
+	guarded := start(t, e, func(o *identity.Options) { o.Guarded = []string{"user_create", "password_reset"} }).Get(t, "/identity/configs").Object(t)
+	if got, _ := guarded["captcha_endpoints"].([]any); !slices.Equal(got, []any{"user_create", "password_reset"}) {
+		t.Errorf("guarded: %v", guarded)
+	}
 	for kind, id := range map[string]any{"none": nil, "geetest": nil, "recaptcha": "site", "hcaptcha": "site", "turnstile": "site"} {
 		s := start(t, e, func(o *identity.Options) { o.Captcha = provider(t, kind) })
 		if got := s.Get(t, "/identity/configs").Object(t); got["captcha_type"] != kind || got["captcha_id"] != id {

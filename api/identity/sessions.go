@@ -111,6 +111,28 @@ func (m *Module) recordFailure(ctx context.Context, c *rest.Call, user *db.User,
 	})
 }
 
+// showSession answers GET /identity/sessions: how a page that was just loaded learns whether somebody is signed in, and gets
+// the CSRF token that only the answer of the sign-in held. Who is not signed in is told so, by 200 as well. The binding of
+// the session is not looked at: what the token is used for is, by the check.
+func (m *Module) showSession(ctx context.Context, c *rest.Call) error {
+	type answer struct {
+		Active bool   `json:"active"`
+		UID    string `json:"uid,omitempty"`
+		Email  string `json:"email,omitempty"`
+		CSRF   string `json:"csrf_token,omitempty"`
+	}
+	c.SetHeader("Cache-Control", "no-store")
+	sent := m.sent(c)
+	current, user, err := m.Accounts.Current(ctx, sent.IDs()...)
+	switch {
+	case errors.Is(err, session.ErrNotFound) || err == nil && !user.Open():
+		return c.Answer(answer{})
+	case err != nil:
+		return err
+	}
+	return c.Answer(answer{true, user.UID, user.Email, current.CSRF})
+}
+
 // signOut answers DELETE /identity/sessions.
 func (m *Module) signOut(ctx context.Context, c *rest.Call) error {
 	sent := m.sent(c)

@@ -403,3 +403,40 @@ func TestUndecidedSignInsAreNoGuesses(t *testing.T) {
 	e.Accounts.Passwords = passwords
 	signIn(t, s, u)
 }
+
+// TestShowSession holds that a page learns whose session its cookie is, with the CSRF token, and strangers learn that it
+// is nobody's.
+func TestShowSession(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		s := start(t, e, nil)
+		u := e.NewUser(t, nil)
+		cookie, csrf := signIn(t, s, u)
+		a := s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie)).
+			WantBody(t, 200, `{"active":true,"uid":"`+u.UID+`","email":"`+u.Email+`","csrf_token":"`+csrf+`"}`)
+		if got := a.Header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("Cache-Control %q", got)
+		}
+		nobody := `{"active":false}`
+		s.Get(t, "/identity/sessions").WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, strings.Repeat("ab", 32))).WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, "caf\xe9")).WantBody(t, 200, nobody)
+		other, _ := signIn(t, s, e.NewUser(t, nil))
+		s.Get(t, "/identity/sessions", lines(cookie, other)).WantBody(t, 200, nobody) // a planted cookie makes nobody somebody else
+		s.Get(t, "/identity/sessions", lines(cookie, cookie)).Want(t, 200)
+
+		// A page of another site gets nothing, whatever CORS would let it read.
+		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie), apitest.Header("Sec-Fetch-Site", "cross-site"), apitest.Header("Sec-Fetch-Mode", "no-cors")).
+			Want(t, 401, "authz.csrf_token_mismatch")
+
+		e.Update(t, func(ctx context.Context, tx *db.Tx) error {
+			row, err := tx.LockUser(ctx, u.ID)
+			if err != nil {
+				return err
+			}
+			row.State = account.Banned
+			return tx.UpdateUser(ctx, row, "state")
+		})
+		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie)).WantBody(t, 200, nobody)
+	})
+}

@@ -99,9 +99,15 @@ func (m *Module) enableOTP(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	keep := m.current(ctx, c)
-	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.SetOTP(ctx, c.User, true, keep); err != nil {
+	var list []string
+	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
+		if err = u.SetOTP(ctx, c.User, true, keep); err != nil {
 			return err
+		}
+		if c.Bool("recovery_codes") { // a further code of the app would have to be waited for
+			if list, err = u.NewRecoveryCodes(ctx, c.User); err != nil {
+				return err
+			}
 		}
 		return u.Record(ctx, c.User, m.client(c), "otp", action, account.Succeed, "")
 	})
@@ -110,6 +116,9 @@ func (m *Module) enableOTP(ctx context.Context, c *rest.Call) error {
 	}
 	if err != nil {
 		return err
+	}
+	if list != nil {
+		return c.Answer(recoveryCodes{list})
 	}
 	return c.Answer(200)
 }
@@ -148,8 +157,13 @@ func (m *Module) verifyOTP(ctx context.Context, c *rest.Call) error {
 	return c.Answer(nil)
 }
 
-// recoveryCodes answers POST /resource/otp/recovery_codes.
-func (m *Module) recoveryCodes(ctx context.Context, c *rest.Call) error {
+// recoveryCodes are shown once.
+type recoveryCodes struct {
+	Codes []string `json:"codes"`
+}
+
+// newRecoveryCodes answers POST /resource/otp/recovery_codes.
+func (m *Module) newRecoveryCodes(ctx context.Context, c *rest.Call) error {
 	const action = "request recovery codes"
 	if !c.User.OTP {
 		return m.refuseOTP(ctx, c, action, notEnabled, fault.New("resource.otp.not_enabled"))
@@ -167,7 +181,7 @@ func (m *Module) recoveryCodes(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return c.Answer(map[string][]string{"codes": list})
+	return c.Answer(recoveryCodes{list})
 }
 
 // guard lets a change of API keys through only with a code of the second factor.

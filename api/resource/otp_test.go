@@ -170,6 +170,35 @@ func TestOTP(t *testing.T) {
 	})
 }
 
+// TestOTPEnabledWithRecoveryCodes holds that one code of the app is enough to switch the second factor on and to get the
+// recovery codes, and that a refused one makes none.
+func TestOTPEnabledWithRecoveryCodes(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b := start(t, e)
+		u := b.member(t)
+		enable := func(code string, flag any) *apitest.Answer {
+			return b.Post(t, "/resource/otp/enable", apitest.As(u), apitest.JSON(map[string]any{"code": code, "recovery_codes": flag}))
+		}
+		secret := secretOf(t, b.Post(t, "/resource/otp/generate_qrcode", apitest.As(u)).Want(t, 201))
+		enable(e.Code(t, secret, 0), "maybe").Want(t, 422, "invalid")
+		enable(e.WrongCode(t, secret), true).Want(t, 422, "resource.otp.invalid")
+		codes := enable(e.Code(t, secret, 0), true).Want(t, 201).Object(t)["codes"].([]any)
+		b.wantUser(t, u, 1, "active", true)
+		if len(codes) != 10 {
+			t.Fatalf("codes %q", codes)
+		}
+		if err := e.Accounts.CheckSignInCode(t.Context(), e.Fresh(t, u), strings.ReplaceAll(codes[9].(string), "-", "")); err != nil {
+			t.Errorf("sign in with a recovery code: %v", err)
+		}
+
+		v := b.member(t)
+		secret = secretOf(t, b.Post(t, "/resource/otp/generate_qrcode", apitest.As(v)).Want(t, 201))
+		b.Post(t, "/resource/otp/enable", apitest.As(v), apitest.JSON(map[string]any{"code": e.Code(t, secret, 0), "recovery_codes": false})).
+			WantBody(t, 201, "200")
+	})
+}
+
 const rest60 = 60e9 // two time steps of a second factor
 
 // TestOTPUsedOnce holds that a pending secret's code is used once too: enable answers totp.error for an old one.

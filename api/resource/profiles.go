@@ -99,6 +99,17 @@ func (m *Module) listDocuments(ctx context.Context, c *rest.Call) error {
 	return answerList(m, c, rows, m.view().OwnDocuments)
 }
 
+// documentTypes answers GET /resource/documents/types.
+func (m *Module) documentTypes(_ context.Context, c *rest.Call) error {
+	return c.Answer(struct {
+		Types          []string `json:"types"`
+		Extensions     []string `json:"extensions"`
+		ExpiryRequired bool     `json:"expiry_required"`
+		Limit          int      `json:"limit"`
+		MaxBytes       int64    `json:"max_bytes"`
+	}{append([]string{}, m.DocumentTypes...), append([]string{}, m.Extensions...), m.ExpireRequired, m.DocumentLimit, m.MaxUpload})
+}
+
 // maxUploads bounds the body of an upload: every file that may still be added at its largest, and what surrounds them.
 func (m *Module) maxUploads() int {
 	const around = 1 << 20

@@ -36,6 +36,7 @@ type Options struct {
 	DocumentLimit  int      // documents of one user
 	ExpireRequired bool     // documents must name an expiry date that has not passed
 	MaxUpload      int64    // bytes of one file
+	Extensions     []string // of the files that are taken, without a dot
 
 	NoPhones   bool // there are no phones, and no routes for them
 	NoPasskeys bool // the same of passkeys
@@ -264,6 +265,15 @@ func (m *Module) Routes() []rest.Route {
 			Handle: m.listDocuments,
 		},
 		{
+			Method: "GET", Path: "/resource/documents/types", Summary: "Tells which documents can be uploaded, and how many and how large.",
+			Access: rest.User, Prefix: documents, Success: 200, Added: true, Handle: m.documentTypes,
+			Output: "{types:[string],extensions:[string],expiry_required:boolean,limit:integer,max_bytes:integer}",
+		},
+		{
+			Method: "GET", Path: "/resource/levels", Summary: "Lists the levels of accounts: the private label that each needs beside those before it.",
+			Access: rest.User, Prefix: users, Success: 200, Output: "[Level]", Added: true, Handle: m.listLevels,
+		},
+		{
 			Method: "POST", Path: "/resource/documents", Summary: "Uploads the files of a document.",
 			Access: rest.User, Prefix: documents, Params: []rest.Param{
 				{Name: "doc_type", Required: true, NotBlank: true, Doc: "Type of the document, such as Passport."},
@@ -312,8 +322,12 @@ func (m *Module) Routes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/resource/otp/enable", Summary: "Switches the second factor on and ends the other sessions.",
-			Access: rest.User, Prefix: otp, Params: []rest.Param{code}, BadRequest: true, Success: 201, Output: "code",
-			Handle: m.enableOTP, Errors: []fault.Code{"resource.otp.already_enabled", "resource.otp.invalid", fault.TOTP, fault.TooMany},
+			Access: rest.User, Prefix: otp, Params: []rest.Param{
+				code,
+				{Name: "recovery_codes", Type: rest.Boolean, Doc: "Makes recovery codes as well, and answers with them: they are shown this once."},
+			},
+			BadRequest: true, Success: 201, Output: "code|{codes:[string]}", Handle: m.enableOTP,
+			Errors: []fault.Code{"resource.otp.already_enabled", "resource.otp.invalid", fault.TOTP, fault.TooMany},
 		},
 		{
 			Method: "POST", Path: "/resource/otp/disable", Summary: "Switches the second factor off.",
@@ -328,7 +342,7 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "POST", Path: "/resource/otp/recovery_codes", Summary: "Makes ten codes that each sign in once in place of the second factor; older ones stop working.",
 			Access: rest.User, Prefix: otp, Params: []rest.Param{code}, BadRequest: true, Success: 201, Output: "{codes:[string]}", Added: true,
-			Handle: m.recoveryCodes, Errors: []fault.Code{"resource.otp.not_enabled", "resource.otp.invalid", fault.TOTP, fault.TooMany},
+			Handle: m.newRecoveryCodes, Errors: []fault.Code{"resource.otp.not_enabled", "resource.otp.invalid", fault.TOTP, fault.TooMany},
 		},
 		{
 			Method: "GET", Path: "/resource/api_keys", Summary: "Lists the caller's API keys, without their secrets.",

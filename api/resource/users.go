@@ -9,6 +9,7 @@ import (
 
 	"barong/api/account"
 	"barong/api/rest"
+	"barong/api/view"
 	"barong/db"
 	"barong/internal/fault"
 	"barong/session"
@@ -171,6 +172,15 @@ func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.Done()
+}
+
+// listLevels answers GET /resource/levels.
+func (m *Module) listLevels(ctx context.Context, c *rest.Call) error {
+	rows, err := m.DB.Levels(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Answer(view.Levels(rows))
 }
 
 // listSessions answers GET /resource/sessions.

@@ -480,3 +480,23 @@ func (brokenHasher) Verify(context.Context, string, string) (ok, stale bool, err
 	return false, false, errBroken
 }
 func (brokenHasher) VerifyNothing(context.Context, string) error { return errBroken }
+
+// TestWhatPagesNeedToKnow holds what a page asks for before it can show levels, and a form for documents.
+func TestWhatPagesNeedToKnow(t *testing.T) {
+	t.Parallel()
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b := start(t, e)
+		u := b.member(t)
+		b.Get(t, "/resource/documents/types", apitest.As(u)).WantBody(t, 200,
+			`{"types":["Passport","Identity card"],"extensions":["jpg","jpeg","png","pdf"],"expiry_required":true,"limit":4,"max_bytes":4096}`)
+		levels, err := e.DB.Levels(t.Context())
+		if err != nil || len(levels) < 3 {
+			t.Fatalf("levels %v, %v", levels, err)
+		}
+		var want []string
+		for _, l := range levels {
+			want = append(want, fmt.Sprintf(`{"id":%d,"key":%q,"value":%q}`, l.ID, l.Key, *l.Value))
+		}
+		b.Get(t, "/resource/levels", apitest.As(u)).WantBody(t, 200, "["+strings.Join(want, ",")+"]")
+	})
+}

@@ -249,7 +249,7 @@ func (v *server) openAPI() error {
 		Resource: resource.Options{
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
 			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
-			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Legacy: c.Original(),
+			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Extensions: c.UploadExtensions, Legacy: c.Original(),
 			RateLimits: c.RateLimits != "off", NoPhones: texts == nil, NoPasskeys: passkeys == nil,
 		},
 		Admin: admin.Options{
