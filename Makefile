@@ -24,13 +24,16 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build run test race replay fuzz bench lint docs verify tools vuln image clean
+.PHONY: help build web run test race replay fuzz bench lint docs verify tools vuln image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/barong, static.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/barong ./cmd/barong
+
+web: tools ## Build the pages anew: web/dist from web/src.
+	$(GO) -C tools run ./web
 
 run: build tools ## Start the gateway with a real Envoy in front, and print what to try.
 	$(GO) build -o bin/demo ./envoy/demo

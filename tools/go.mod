@@ -6,7 +6,9 @@ require (
 	barong v0.0.0
 	fortio.org/fortio v1.75.3
 	fortio.org/log v1.18.3
+	github.com/andybalholm/brotli v1.2.6
 	github.com/envoyproxy/go-control-plane/envoy v1.40.0
+	github.com/evanw/esbuild v0.28.2
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/tsenart/vegeta/v12 v12.13.0
 	github.com/uptrace/bun v1.3.0

@@ -17,6 +17,7 @@ var rooms = []struct {
 	{"internal/fault internal/header internal/crypto/secret internal/crypto/jws internal/bus internal/device internal/email internal/patience " +
 		"internal/crypto/passkey internal/phone internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
 	{"internal/crypto/keys", "internal/crypto/jws", "it reads keys, and knows nobody who signs with them"},
+	{"web", "", "pages speak to the API from the browser"},
 	{"internal/trusted", "internal/header", "the decision and the configuration both read it"},
 	{"internal/config", "internal/crypto/secret internal/trusted internal/yamlfile", "what a value means is told by the judges that cmd gives it"},
 	{"internal/listener", "internal/fault", "it serves whatever handler it is given"},

@@ -1,0 +1,153 @@
+/** The REST API as pages call it. Pages hold no token: who one is stands in the cookie, and the CSRF token is asked for. */
+import { config } from "./config";
+
+/** An answer that is not what was asked for: the codes of the API, or one of ours where the API did not answer. */
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    readonly codes: string[],
+    /** Seconds after which another attempt makes sense. */
+    readonly retryAfter = 0,
+    /** Under which the server's log tells of it. */
+    readonly request = "",
+  ) {
+    super(codes.join(", "));
+  }
+
+  has(...codes: string[]): boolean {
+    return codes.some((c) => this.codes.includes(c));
+  }
+}
+
+/** Our own codes: there was no answer, or one that is not the API's. */
+export const offline = "portal.offline";
+export const unexpected = "portal.unexpected";
+
+/** Codes that say that nobody is signed in (any more). */
+const gone = ["authz.invalid_session", "authz.client_session_mismatch", "authz.user_not_active", "jwt.decode_and_verify"];
+
+/** Reports whether the refusal says that nobody is signed in. */
+export const isSignedOut = (e: unknown): e is Refusal => e instanceof Refusal && e.status === 401 && e.has(...gone);
+
+export type Values = Record<string, unknown>;
+
+interface Session {
+  active: boolean;
+  uid?: string;
+  email?: string;
+  csrf_token?: string;
+}
+
+let csrf: string | undefined;
+
+/** Who is signed in here. Strangers get an answer too. */
+export async function session(): Promise<Session> {
+  const s = await call<Session>("GET", "/identity/sessions");
+  csrf = s.csrf_token;
+  return s;
+}
+
+/** Keeps the token of a session that was just opened. */
+export function opened(user: { csrf_token?: string }): void {
+  csrf = user.csrf_token;
+}
+
+/** Forgets the token of the session that was ended. */
+export function closed(): void {
+  csrf = undefined;
+}
+
+export interface Page<Row> {
+  rows: Row[];
+  total: number;
+  page: number;
+  perPage: number;
+}
+
+/** Calls the API: parameters go into the query of a GET, else into the body as JSON, or as a form where there are files. */
+export async function call<T = unknown>(method: string, path: string, params?: Values | FormData): Promise<T> {
+  return (await answered(method, path, params)).body as T;
+}
+
+/** Calls for a page of a list. */
+export async function page<Row>(path: string, query: Values = {}): Promise<Page<Row>> {
+  const { body, headers } = await answered("GET", path, query);
+  const number = (name: string) => Number(headers.get(name) ?? "") || 0;
+  return { rows: body as Row[], total: number("Total"), page: number("Page"), perPage: number("Per-Page") };
+}
+
+/** The address of a path of the API. */
+export const address = (path: string, query: Values = {}): string => {
+  const text = new URLSearchParams(
+    Object.entries(query).flatMap(([k, v]) => (v === undefined || v === null || v === "" ? [] : [[k, String(v)]])),
+  ).toString();
+  return config.api + path + (text ? "?" + text : "");
+};
+
+interface Answer {
+  status: number;
+  headers: { get(name: string): string | null };
+  text: string;
+}
+
+async function answered(method: string, path: string, params?: Values | FormData): Promise<Answer & { body: unknown }> {
+  const guarded = method !== "GET" && !path.startsWith("/identity/");
+  if (guarded && csrf === undefined) await session();
+  try {
+    return read(await send(method, path, params));
+  } catch (e) {
+    if (!guarded || !(e instanceof Refusal) || !e.has("authz.csrf_token_mismatch", "authz.missing_csrf_token")) throw e;
+    await session(); // another tab has signed in anew
+    return read(await send(method, path, params));
+  }
+}
+
+async function send(method: string, path: string, params?: Values | FormData): Promise<Answer> {
+  const headers: Record<string, string> = { Accept: "application/json" };
+  const init: RequestInit = { method, headers, credentials: "same-origin", cache: "no-store" };
+  if (method !== "GET") {
+    if (csrf !== undefined && !path.startsWith("/identity/")) headers["X-CSRF-Token"] = csrf;
+    if (params instanceof FormData) {
+      init.body = params;
+    } else {
+      headers["Content-Type"] = "application/json";
+      init.body = JSON.stringify(params ?? {});
+    }
+  }
+  try {
+    const answer = await fetch(method === "GET" ? address(path, params as Values) : config.api + path, init);
+    return { status: answer.status, headers: answer.headers, text: await answer.text() };
+  } catch {
+    throw new Refusal(0, [offline]);
+  }
+}
+
+function read(a: Answer): Answer & { body: unknown } {
+  let body: unknown = null;
+  try {
+    body = a.text === "" ? null : JSON.parse(a.text);
+  } catch {
+    if (a.status < 400) throw new Refusal(a.status, [unexpected]);
+  }
+  if (a.status >= 200 && a.status < 300) return { ...a, body };
+  const said = body as { errors?: string[]; error?: string } | null;
+  const codes = Array.isArray(said?.errors) && said.errors.length > 0 ? said.errors : [a.status >= 500 ? "authz.unavailable" : unexpected];
+  throw new Refusal(a.status, codes, Number(a.headers.get("Retry-After") ?? "") || 0, a.headers.get("X-Request-Id") ?? "");
+}
+
+/** Uploads a form with files, and tells how far it is: from 0 to 1. */
+export async function upload(path: string, form: FormData, progress: (done: number) => void): Promise<void> {
+  const once = () =>
+    new Promise<Answer>((resolve, reject) => {
+      const x = new XMLHttpRequest();
+      x.open("POST", config.api + path);
+      x.setRequestHeader("Accept", "application/json");
+      if (csrf !== undefined) x.setRequestHeader("X-CSRF-Token", csrf);
+      x.upload.onprogress = (e) => e.lengthComputable && progress(e.loaded / e.total);
+      x.onload = () => resolve({ status: x.status, headers: { get: (name) => x.getResponseHeader(name) }, text: x.responseText });
+      x.onerror = () => reject(new Refusal(0, [offline]));
+      x.send(form);
+    });
+  await session(); // a file of megabytes is not sent twice for a token that has changed
+  read(await once());
+}

@@ -1,0 +1,78 @@
+/** /accounts/activity: what happened to the account, by topic, a page at a time. */
+import { page, Refusal } from "../api";
+import { hasWords, say, t, time } from "../i18n";
+import type { PageProps } from "../router";
+import { Show, useLoad } from "../ui/load";
+import { Pager, withQuery } from "../ui/pager";
+
+interface Activity {
+  user_ip: string;
+  user_agent: string;
+  topic: string;
+  action: string;
+  result: string;
+  data: string | null;
+  created_at: string;
+}
+
+const topics = ["all", "session", "password", "otp", "account"] as const;
+const size = 25;
+
+export function Activities({ query }: PageProps) {
+  const topic = topics.find((x) => x === query.get("topic")) ?? "all";
+  const number = Math.max(1, Number(query.get("page")) || 1);
+  const list = useLoad(
+    () =>
+      page<Activity>("/resource/users/activity/" + topic, { page: number, limit: size }).catch((e) => {
+        if (e instanceof Refusal && e.has("resource.user.no_activity")) return { rows: [], total: 0, page: 1, perPage: size };
+        throw e;
+      }),
+    [topic, number],
+  );
+  return (
+    <>
+      <nav class="tabs" aria-label={t("activity.topics")}>
+        {topics.map((x) => (
+          <a key={x} href={withQuery({ topic: x === "all" ? undefined : x, page: undefined })} aria-current={x === topic ? "true" : undefined}>{t(`activity.topic.${x}`)}</a>
+        ))}
+      </nav>
+      <Show of={list}>
+        {(p) =>
+          p.rows.length === 0 ? (
+            <p class="muted">{t("activity.none")}</p>
+          ) : (
+            <>
+              <div class="scroll" tabIndex={0} role="region" aria-label={t("activity.title")}>
+                <table>
+                  <thead>
+                    <tr><th scope="col">{t("activity.when")}</th><th scope="col">{t("activity.what")}</th><th scope="col">{t("activity.result")}</th><th scope="col">{t("activity.from")}</th></tr>
+                  </thead>
+                  <tbody>
+                    {p.rows.map((a, i) => (
+                      <tr key={i}>
+                        <td><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
+                        <td>{hasWords("action." + a.action) ? say("action." + a.action) : a.action}{reason(a)}</td>
+                        <td><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span></td>
+                        <td><span>{a.user_ip}</span> <span class="muted agent">{a.user_agent}</span></td>
+                      </tr>
+                    ))}
+                  </tbody>
+                </table>
+              </div>
+              <Pager page={p.page} perPage={p.perPage} total={p.total} />
+            </>
+          )
+        }
+      </Show>
+    </>
+  );
+}
+
+function reason(a: Activity) {
+  try {
+    const said = (JSON.parse(a.data ?? "null") as { reason?: string } | null)?.reason;
+    return said ? <span class="muted"> {said}</span> : null;
+  } catch {
+    return null;
+  }
+}

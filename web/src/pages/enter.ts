@@ -1,0 +1,3 @@
+/** The pages of strangers beside the sign-in, which are fetched together. */
+export { Forgot, Reset } from "./forgot";
+export { Confirmation, SignUp } from "./signup";
