@@ -188,6 +188,7 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 	if c.sent.count == 1 {
 		if c.id, c.named = session.ParseID(c.sent.values[0]); c.named {
 			c.key = c.id.Key()
+			e.cache.Expect(c.key)
 		}
 	}
 	d.Client = e.Client(r.Peer, h.single[trueClientIP], h.forwarded.list()...)
@@ -198,6 +199,9 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 			d.Rule = o.Rule.Value
 		}
 		return
+	}
+	if c.named {
+		e.cache.ExpectSoon(c.key)
 	}
 	if rule, ok := rules.Blocked(path); ok {
 		d.refuse(permissionDenied)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"barong/session"
 )
@@ -200,13 +201,22 @@ type Found struct {
 	known *known[sessionState]
 }
 
+// Expect says that Session will be asked for a key: it begins to fetch the memory where it will look first.
+func (c *Cache) Expect(key session.Key) { c.sessions.expect(key) }
+
+// ExpectSoon says so again, when what Expect has asked for may have come: it begins to fetch what that points to.
+func (c *Cache) ExpectSoon(key session.Key) { c.sessions.expectSoon(key) }
+
 // Session returns the live session of a key and its user. The error is ErrNotFound when there is none, ErrExpired when
 // there was one until a moment ago, and any other when it cannot be told now. With ErrExpired, and with ErrNotFound if
 // the session's user is gone or has another epoch, Found has the Session alone, for its CSRF token.
 func (c *Cache) Session(ctx context.Context, key session.Key, now time.Time) (Found, error) {
 	n := c.sessions.get(key)
 	if n != nil {
+		n.fetchToken()
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
+			prefetch(unsafe.Pointer(st), 2*line)
+			prefetch(unsafe.Pointer(p), 2*line)
 			at := c.stamp(now)
 			s := &st.value.session
 			if p.use(at, c.useEvery) && s.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
@@ -303,6 +313,7 @@ type FoundKey struct {
 func (c *Cache) APIKey(ctx context.Context, kid string, now time.Time) (FoundKey, error) {
 	n := c.apiKeys.get(kid)
 	if n != nil {
+		n.fetchToken()
 		if st, p := n.state.Load(), n.user.Load(); st != nil && p != nil {
 			at := c.stamp(now)
 			if p.use(at, c.useEvery) && c.trusts(min(st.loaded.Load(), p.loaded.Load()), at, now) && st.value.key.UID == p.value.UID {

@@ -33,6 +33,30 @@ func TestHotMemory(t *testing.T) {
 	}
 }
 
+// To expect a key changes nothing, whatever is known of it; and memory may be asked for that is nobody's.
+func TestExpect(t *testing.T) {
+	b := newBackend()
+	c := b.cache(t, nil)
+	key, missing := b.open(1), session.NewID().Key()
+	for range 2 {
+		c.Expect(key)
+		c.Expect(missing)
+		c.ExpectSoon(key)
+		c.ExpectSoon(missing)
+		b.want(t, c, key, nil)
+		b.want(t, c, missing, session.ErrNotFound)
+	}
+	c.ForgetAll()
+	c.Expect(key)
+	c.ExpectSoon(key)
+	last := new([line]byte)
+	for _, n := range []uintptr{1, line, 1 << 20} {
+		prefetch(unsafe.Pointer(last), n)
+		prefetch(nil, n)
+	}
+	b.want(t, c, key, nil)
+}
+
 // A user found beside a session is that session's, whatever became of the node meanwhile.
 func TestAnotherUserIsNotBelieved(t *testing.T) {
 	b := newBackend()

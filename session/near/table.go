@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"barong/session"
 )
@@ -83,6 +84,19 @@ func (n *node[K, V]) keepUser(p *known[session.Principal]) {
 	}
 }
 
+// What lies far apart in memory is fetched at the same time, rather than each when it is needed.
+const (
+	line       = 64
+	tokenAhead = 8 * line // of a token, whose text lies behind it (authz.emptyToken); the processor guesses the rest
+)
+
+// fetchToken begins to fetch the token, which a check needs last.
+func (n *node[K, V]) fetchToken() {
+	if t := n.token.Load(); t != nil {
+		prefetch(unsafe.Pointer(t), tokenAhead)
+	}
+}
+
 // A table remembers what one store holds under keys of type K. Reading it takes no lock.
 type table[K comparable, V any] struct {
 	cache *Cache
@@ -152,6 +166,23 @@ func (t *table[K, V]) part(hash uint64) *part[K, V] { return &t.parts[hash%parts
 func (t *table[K, V]) get(k K) *node[K, V] {
 	h := t.hash(k)
 	return t.part(h).nodes.find(h, k)
+}
+
+// expect begins to fetch the slot where get will look first.
+func (t *table[K, V]) expect(k K) {
+	h := t.hash(k)
+	slots := *t.part(h).nodes.slots.Load()
+	prefetch(unsafe.Pointer(&slots[first(h)&uint64(len(slots)-1)]), line)
+}
+
+// expectSoon begins to fetch the node that get will most likely find.
+func (t *table[K, V]) expectSoon(k K) {
+	h := t.hash(k)
+	slots := *t.part(h).nodes.slots.Load()
+	s := &slots[first(h)&uint64(len(slots)-1)]
+	if n := s.node.Load(); n != nil && s.tag.Load() == tagOf(h) {
+		prefetch(unsafe.Pointer(n), line)
+	}
 }
 
 // current returns what is known of k and may be trusted at now, reading it if need be. n is what get returned. That the
