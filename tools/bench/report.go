@@ -34,7 +34,7 @@ type row struct {
 
 	Processor ratio // by processor time a request
 	Rate      ratio // by requests a second in a closed loop
-	P99       ratio // by the 99th percentile of latency, of rows that measure it at a constant rate
+	P99       ratio // by the 99th percentile of latency: at saturation, or in rows without a rate at a constant one
 
 	BaseRounds, Rounds []sample
 }
@@ -127,7 +127,7 @@ func (r *report) print(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "\nThe gateway beside a bare server: median of the rounds, lowest and highest in brackets. 1.00 is as cheap.\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "check\tbeside\tby processor time\tby rate\tprocessor µs\tof base µs\tinstructions\tof base\ttarget")
+	fmt.Fprintln(t, "check\tbeside\tby processor time\tby rate\tprocessor µs\tof base µs\tinstructions\tof base\tp99 at saturation\ttarget")
 	for _, row := range r.Rows {
 		if row.Processor.Median == 0 && row.Rate.Median == 0 {
 			continue
@@ -139,8 +139,8 @@ func (r *report) print(w io.Writer) error {
 			}
 			return "-" // this machine does not count them
 		}
-		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%.1f\t%.1f\t%s\t%s\t%s\n", row.Name, row.Base, row.Processor, row.Rate,
-			medianOf(row.Rounds, micros), medianOf(row.BaseRounds, micros), instructions(row.Rounds), instructions(row.BaseRounds), row.Target)
+		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%.1f\t%.1f\t%s\t%s\t%v\t%s\n", row.Name, row.Base, row.Processor, row.Rate,
+			medianOf(row.Rounds, micros), medianOf(row.BaseRounds, micros), instructions(row.Rounds), instructions(row.BaseRounds), row.P99, row.Target)
 	}
 	if err := t.Flush(); err != nil {
 		return err
