@@ -2,9 +2,6 @@ package envoy
 
 import (
 	"bytes"
-	"encoding/binary"
-	"math/bits"
-	"unsafe"
 
 	"github.com/valyala/fasthttp"
 
@@ -134,68 +131,32 @@ func foldEqual(name []byte, lower string) bool {
 	return true
 }
 
-// What follows looks at eight bytes as one number. In the results, the high bit of a byte says something about it.
-const (
-	ones = 0x0101010101010101
-	high = 0x8080808080808080
-)
-
-// wordAt loads b[i:i+8], which the caller knows to be there: the compiler does not see it in these loops.
-func wordAt(b []byte, i int) uint64 {
-	return binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i))[:])
-}
-
-// atLeast has the high bits of the bytes that are c or more. Of w, high bits are not looked at; c is below 0x80.
-func atLeast(w uint64, c byte) uint64 { return (w | high) - uint64(c)*ones }
-
 // nameEnd returns the end of the bytes from b[i] on that can stand in a header's name (RFC 9110, section 5.6.2). plain says
-// that all of them are letters, digits and dashes.
+// that there is no underscore among them.
 func nameEnd(b []byte, i int) (end int, plain bool) {
-	for ; i+8 <= len(b); i += 8 {
-		w := wordAt(b, i)
-		lower := w | 0x20*ones
-		letters := atLeast(lower, 'a') &^ atLeast(lower, 'z'+1)
-		digits := atLeast(w, '0') &^ atLeast(w, '9'+1)
-		dashes := atLeast(w, '-') &^ atLeast(w, '-'+1)
-		if odd := high &^ ((letters | digits | dashes) &^ w); odd != 0 {
-			i += bits.TrailingZeros64(odd) / 8
-			if b[i] == ':' {
-				return i, true
-			}
-			break
+	plain = true
+	for ; i < len(b) && tokenByte[b[i]]; i++ {
+		if b[i] == '_' {
+			plain = false
 		}
 	}
-	for i < len(b) && tokenByte[b[i]] {
-		i++
-	}
-	return i, false
+	return i, plain
 }
 
 // valueEnd returns the end of the bytes from b[i] on that can stand in a header's value, which are all up to a control byte
-// that is no tab. plain says that there is no other doubt about them: DEL, and what is beyond ASCII, may be among them
-// where it is false.
+// that is no tab. plain says that they are ASCII and no DEL is among them.
 func valueEnd(b []byte, i int) (end int, plain bool) {
-	beyond := uint64(0)
-	for ; i+8 <= len(b); i += 8 {
-		w := wordAt(b, i)
-		beyond |= w | (w + ones)
-		// A borrow sets the bits of bytes above one that is rightly found, never below it.
-		if controls := (w - ' '*ones) &^ w & high; controls != 0 {
-			at := i + bits.TrailingZeros64(controls)/8
-			if b[at] != '\t' {
-				return at, beyond&high == 0
-			}
-			i = at - 7 // go on behind the tab
-		}
-	}
+	plain = true
 	for ; i < len(b); i++ {
-		c := b[i]
-		if c < ' ' && c != '\t' {
-			break
+		switch c := b[i]; {
+		case ' ' <= c && c < 0x7f, c == '\t':
+		case c < ' ':
+			return i, plain
+		default:
+			plain = false
 		}
-		beyond |= uint64(c) | uint64(c+1)
 	}
-	return i, beyond&high == 0
+	return i, plain
 }
 
 // fieldValue reports whether what valueEnd is not sure of may stand in a value (RFC 9110, section 5.5): any byte beyond
