@@ -12,6 +12,9 @@ import (
 // releaseProgram takes the pages of the program's own file out of this process's memory and returns how many bytes of
 // address space that is about. Most of them were only needed once, by the start; those that are still needed come back
 // from the system's cache one by one. Mappings with pages that differ from the file are left alone (proc(5), smaps).
+//
+// Eight seconds after a start and 50 checks later 43 MiB are resident with it and 58 without, which is what a sidecar is
+// charged for in each pod. Remove it when a program that is smaller stays below 40 MiB by itself.
 func releaseProgram() (released uintptr, err error) {
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
