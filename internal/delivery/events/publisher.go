@@ -91,6 +91,9 @@ func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error 
 		if err != nil {
 			return err
 		}
+		if err := l.confirm(ctx); err != nil {
+			return err
+		}
 		p.link = l
 		p.o.Log.Info("connected to the message broker", "broker", p.o.URL, "server", l.server())
 	}
@@ -139,7 +142,7 @@ type link struct {
 	declared map[string]bool  // exchanges
 }
 
-// dial connects, and makes the channel confirm what it is given.
+// dial connects, and opens the channel.
 func dial(ctx context.Context, broker secret.URL) (*link, error) {
 	l := &link{declared: map[string]bool{}}
 	var watch func() bool // ends the watch over ctx
@@ -165,15 +168,30 @@ func dial(ctx context.Context, broker secret.URL) (*link, error) {
 		return nil, broken("connect", cause(ctx, err))
 	}
 	l.conn = conn
-	if l.channel, err = conn.Channel(); err == nil {
-		l.failed = l.channel.NotifyClose(make(chan *amqp.Error, 1))
-		err = l.channel.Confirm(false)
-	}
-	if err != nil {
+	if err := l.open(ctx); err != nil {
 		l.close()
-		return nil, broken("open a channel", cause(ctx, err))
+		return nil, err
 	}
 	return l, nil
+}
+
+// open opens a channel, in place of one that the broker has closed.
+func (l *link) open(ctx context.Context) (err error) {
+	if l.channel, err = l.conn.Channel(); err != nil {
+		return broken("open a channel", cause(ctx, err))
+	}
+	l.failed = l.channel.NotifyClose(make(chan *amqp.Error, 1))
+	return nil
+}
+
+// confirm makes the channel confirm what it is given. A link on which that fails is closed.
+func (l *link) confirm(ctx context.Context) error {
+	defer closeWith(ctx, l.socket)()
+	if err := l.channel.Confirm(false); err != nil {
+		l.close()
+		return broken("open a channel", cause(ctx, err))
+	}
+	return nil
 }
 
 // closeWith closes the socket when ctx ends, since nothing else ends a call that waits for the broker. What it returns

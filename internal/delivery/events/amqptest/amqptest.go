@@ -1,5 +1,7 @@
-// Package amqptest is a message broker for tests: so much of AMQP 0-9-1 as a publisher of events says, on a port of this
-// machine, with the failures that a test asks for. It has exchanges, and keeps what is published to them; it has no queues.
+// Package amqptest is a message broker for tests: so much of AMQP 0-9-1 as publishers and consumers of events say, on a port
+// of this machine, with the failures that a test asks for. It has direct exchanges, keeps what is published to them, and
+// hands it to the queues that are bound there: to each consumer as much as it takes, again when it goes away, and to the
+// queue of dead letters when it is refused. Queues outlive a Stop, as durable ones do; nothing in them expires.
 //
 // Only tests import it. Brokers end with their test.
 package amqptest
@@ -12,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -66,6 +69,30 @@ type Broker struct {
 	orderly     int // connections that were closed in order
 	faults      []string
 	open        []net.Conn
+	queues      map[string]*queue
+}
+
+// A queue holds messages until a consumer has taken them.
+type queue struct {
+	arguments map[string]any
+	bindings  map[[2]string]bool // exchange and routing key
+	ready     []*item
+	consumers []*consumer
+	next      int // the consumer whose turn it is
+}
+
+// An item is a message in a queue.
+type item struct {
+	Message
+	again bool // it was handed out before
+}
+
+// A consumer takes messages from a queue, so many at a time.
+type consumer struct {
+	tag     string
+	s       *session
+	channel *channel
+	queue   string
 }
 
 // Start listens on addr, or on any port of the loopback when addr is empty. What a client does against the protocol fails
@@ -166,6 +193,140 @@ func (b *Broker) Declare(name string, e *Exchange) {
 	}
 }
 
+// Publish publishes as another service does: to an exchange that is declared as the original's are, unless it is there.
+func (b *Broker) Publish(exchange, key string, body []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.exchanges[exchange]; !ok {
+		b.exchanges[exchange] = Exchange{Type: "direct"}
+	}
+	b.route(Message{Exchange: exchange, Key: key, Body: body})
+}
+
+// Bindings are the exchanges and routing keys that a queue is bound to, each as "exchange key", in order.
+func (b *Broker) Bindings(name string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []string
+	if q := b.queues[name]; q != nil {
+		for binding := range q.bindings {
+			out = append(out, binding[0]+" "+binding[1])
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Queue is what waits in a queue, what was handed out and not acknowledged left out, and how it was declared. The arguments
+// are nil when there is no such queue.
+func (b *Broker) Queue(name string) (waiting []Message, arguments map[string]any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[name]
+	if q == nil {
+		return nil, nil
+	}
+	for _, i := range q.ready {
+		waiting = append(waiting, i.Message)
+	}
+	return waiting, q.arguments
+}
+
+// InHand is how many messages of a queue consumers have and have not acknowledged.
+func (b *Broker) InHand(name string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	seen := map[*channel]bool{}
+	if q := b.queues[name]; q != nil {
+		for _, c := range q.consumers {
+			if !seen[c.channel] {
+				n += len(c.channel.unacked)
+				seen[c.channel] = true
+			}
+		}
+	}
+	return n
+}
+
+// Drop deletes a queue, as an operator may: its consumers are told.
+func (b *Broker) Drop(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q := b.queues[name]; q != nil {
+		for _, c := range q.consumers {
+			_ = c.s.send(c.channel.number, basicCancel, func(w *writer) {
+				w.short(c.tag)
+				w.raw(1)
+			})
+		}
+		delete(b.queues, name)
+	}
+}
+
+// Redeclare puts an empty queue of other arguments in the place of one, as somebody else may have declared it.
+func (b *Broker) Redeclare(name string, arguments map[string]any) {
+	b.Drop(name)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queues[name] = &queue{arguments: arguments, bindings: map[[2]string]bool{}}
+}
+
+// route puts a message into the queues that are bound to it, and hands out what can be. The lock is held.
+func (b *Broker) route(m Message) {
+	for name, q := range b.queues {
+		if q.bindings[[2]string{m.Exchange, m.Key}] || m.Exchange == "" && m.Key == name {
+			q.ready = append(q.ready, &item{Message: m})
+			b.handOut(q)
+		}
+	}
+}
+
+// handOut gives what is ready to consumers that take more, one after the other. The lock is held.
+func (b *Broker) handOut(q *queue) {
+	for len(q.ready) > 0 {
+		var to *consumer
+		for range q.consumers {
+			q.next = (q.next + 1) % len(q.consumers)
+			if c := q.consumers[q.next]; c.channel.prefetch == 0 || len(c.channel.unacked) < c.channel.prefetch {
+				to = c
+				break
+			}
+		}
+		if to == nil {
+			return
+		}
+		i := q.ready[0]
+		q.ready = q.ready[1:]
+		to.channel.delivered++
+		to.channel.unacked[to.channel.delivered] = held{i, to.queue}
+		if err := to.s.deliver(to, i, to.channel.delivered); err != nil {
+			to.s.conn.Close() // whoever reads from it gives back what it holds
+			return
+		}
+	}
+}
+
+// forget takes the consumers of a channel away, and gives what they held back to the queues.
+func (b *Broker) forget(ch *channel) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, q := range b.queues {
+		q.consumers = slices.DeleteFunc(q.consumers, func(c *consumer) bool { return c.channel == ch })
+	}
+	for _, tag := range slices.Backward(slices.Sorted(maps.Keys(ch.unacked))) {
+		h := ch.unacked[tag]
+		h.again = true
+		if q := b.queues[h.queue]; q != nil {
+			q.ready = slices.Insert(q.ready, 0, h.item)
+		}
+	}
+	clear(ch.unacked)
+	for _, q := range b.queues {
+		b.handOut(q)
+	}
+}
+
 // Connections are how many connections were made, and how many of them were closed in order.
 func (b *Broker) Connections() (made, orderly int) {
 	b.mu.Lock()
@@ -189,6 +350,18 @@ const (
 	channelCloseOk    = 20<<16 | 41
 	exchangeDeclare   = 40<<16 | 10
 	exchangeDeclareOk = 40<<16 | 11
+	queueDeclare      = 50<<16 | 10
+	queueDeclareOk    = 50<<16 | 11
+	queueBind         = 50<<16 | 20
+	queueBindOk       = 50<<16 | 21
+	basicQos          = 60<<16 | 10
+	basicQosOk        = 60<<16 | 11
+	basicConsume      = 60<<16 | 20
+	basicConsumeOk    = 60<<16 | 21
+	basicCancel       = 60<<16 | 30
+	basicCancelOk     = 60<<16 | 31
+	basicDeliver      = 60<<16 | 60
+	basicReject       = 60<<16 | 90
 	basicPublish      = 60<<16 | 40
 	basicAck          = 60<<16 | 80
 	basicNack         = 60<<16 | 120
@@ -210,20 +383,42 @@ const maxFrame = 4096 // small, so that messages come in several
 // errEnd ends a connection without a fault of the client.
 var errEnd = errors.New("end")
 
-// A session is one connection. It has the one channel that clients of this kind use.
+// A session is one connection.
 type session struct {
-	b          *Broker
-	conn       net.Conn
-	in         *bufio.Reader
+	b        *Broker
+	conn     net.Conn
+	in       *bufio.Reader
+	channels map[uint16]*channel
+
+	writing sync.Mutex // of whole frames
+}
+
+// A channel is one conversation within a session.
+type channel struct {
+	number     uint16
 	confirming bool
 	tag        uint64
 	closing    bool // the channel is closed until the client has said that it knows
+
+	// The broker's lock guards these.
+	prefetch  int // 0: no bound
+	delivered uint64
+	unacked   map[uint64]held
+}
+
+// held is what a consumer has, and the queue that it came from.
+type held struct {
+	*item
+	queue string
 }
 
 func (b *Broker) serve(conn net.Conn) {
 	defer conn.Close()
-	s := &session{b: b, conn: conn, in: bufio.NewReader(conn)}
+	s := &session{b: b, conn: conn, in: bufio.NewReader(conn), channels: map[uint16]*channel{}}
 	err := s.run()
+	for _, ch := range s.channels {
+		b.forget(ch)
+	}
 	var op *net.OpError
 	if !errors.Is(err, errEnd) && !errors.Is(err, io.EOF) && !errors.As(err, &op) {
 		b.mu.Lock()
@@ -270,9 +465,18 @@ func (s *session) run() error {
 	}
 }
 
-func (s *session) method(channel uint16, method uint32, r *reader) error {
-	if s.closing && method>>16 != 10 {
-		s.closing = method != channelCloseOk
+func (s *session) method(number uint16, method uint32, r *reader) error {
+	ch := s.channels[number]
+	if ch == nil {
+		if method>>16 != 10 && method != channelOpen {
+			return fmt.Errorf("method %d.%d on channel %d, which is not open", method>>16, method&0xffff, number)
+		}
+		ch = &channel{number: number, unacked: map[uint64]held{}}
+	}
+	if ch.closing && method>>16 != 10 {
+		if method == channelCloseOk {
+			delete(s.channels, number)
+		}
 		return nil // it crossed the close
 	}
 	switch method {
@@ -301,36 +505,179 @@ func (s *session) method(channel uint16, method uint32, r *reader) error {
 		s.b.mu.Unlock()
 		return errors.Join(s.send(0, connectionCloseOk, nil), errEnd)
 	case channelOpen:
-		return s.send(channel, channelOpenOk, func(w *writer) { w.long("") })
+		s.channels[number] = ch
+		return s.send(number, channelOpenOk, func(w *writer) { w.long("") })
 	case channelClose:
-		return s.send(channel, channelCloseOk, nil)
+		s.b.forget(ch)
+		delete(s.channels, number)
+		return s.send(number, channelCloseOk, nil)
 	case confirmSelect:
-		s.confirming = true
-		return s.send(channel, confirmSelectOk, nil)
+		ch.confirming = true
+		return s.send(number, confirmSelectOk, nil)
 	case exchangeDeclare:
-		return s.declare(channel, r)
+		return s.declare(ch, r)
+	case queueDeclare:
+		return s.declareQueue(ch, r)
+	case queueBind:
+		return s.bind(ch, r)
+	case basicQos:
+		r.skip(4)
+		s.b.mu.Lock()
+		ch.prefetch = int(r.uint16())
+		s.b.mu.Unlock()
+		return s.send(number, basicQosOk, nil)
+	case basicConsume:
+		return s.consume(ch, r)
+	case basicCancelOk:
+		return nil
+	case basicAck, basicReject:
+		return s.settle(ch, method, r)
 	case basicPublish:
-		return s.publish(channel, r)
+		return s.publish(ch, r)
 	}
 	return fmt.Errorf("method %d.%d is unknown here", method>>16, method&0xffff)
 }
 
 // refuse closes the channel.
-func (s *session) refuse(channel uint16, code int, text string, method uint32) error {
-	s.closing = true
-	return s.send(channel, channelClose, func(w *writer) { w.refusal(code, text, method) })
+func (s *session) refuse(ch *channel, code int, text string, method uint32) error {
+	ch.closing = true
+	s.b.forget(ch)
+	return s.send(ch.number, channelClose, func(w *writer) { w.refusal(code, text, method) })
 }
 
-func (s *session) declare(channel uint16, r *reader) error {
+// declareQueue makes a queue that outlives its connection.
+func (s *session) declareQueue(ch *channel, r *reader) error {
+	r.skip(2)
+	name, bits := r.str(), r.byte()
+	if bits != 2 {
+		return fmt.Errorf("queue %s: not durable, or passive, exclusive, auto-deleted or without answer: %b", name, bits)
+	}
+	arguments := r.table()
+	s.b.mu.Lock()
+	if s.b.queues == nil {
+		s.b.queues = map[string]*queue{}
+	}
+	q := s.b.queues[name]
+	if q == nil {
+		q = &queue{arguments: arguments, bindings: map[[2]string]bool{}}
+		s.b.queues[name] = q
+	}
+	same := fmt.Sprint(q.arguments) == fmt.Sprint(arguments)
+	waiting, consumers := len(q.ready), len(q.consumers)
+	s.b.mu.Unlock()
+	if !same {
+		return s.refuse(ch, 406, "PRECONDITION_FAILED - inequivalent arg for queue '"+name+"' in vhost '/'", queueDeclare)
+	}
+	return s.send(ch.number, queueDeclareOk, func(w *writer) {
+		w.short(name)
+		w.uint32(uint32(waiting))
+		w.uint32(uint32(consumers))
+	})
+}
+
+func (s *session) bind(ch *channel, r *reader) error {
+	r.skip(2)
+	name, exchange, key := r.str(), r.str(), r.str()
+	s.b.mu.Lock()
+	q := s.b.queues[name]
+	_, known := s.b.exchanges[exchange]
+	if q != nil && known {
+		q.bindings[[2]string{exchange, key}] = true
+	}
+	s.b.mu.Unlock()
+	if q == nil || !known {
+		return s.refuse(ch, 404, fmt.Sprintf("NOT_FOUND - no queue '%s' or exchange '%s' in vhost '/'", name, exchange), queueBind)
+	}
+	return s.send(ch.number, queueBindOk, nil)
+}
+
+func (s *session) consume(ch *channel, r *reader) error {
+	r.skip(2)
+	name, tag, bits := r.str(), r.str(), r.byte()
+	if bits != 0 || tag == "" {
+		return fmt.Errorf("consumer %q of %s: without acknowledgements, exclusive or without answer: %b", tag, name, bits)
+	}
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	q := s.b.queues[name]
+	if q == nil {
+		return fmt.Errorf("consumer of %s, which is not declared", name)
+	}
+	if err := s.send(ch.number, basicConsumeOk, func(w *writer) { w.short(tag) }); err != nil {
+		return err
+	}
+	q.consumers = append(q.consumers, &consumer{tag: tag, s: s, channel: ch, queue: name})
+	s.b.handOut(q)
+	return nil
+}
+
+// settle takes an acknowledgement or a refusal of what was handed out.
+func (s *session) settle(ch *channel, method uint32, r *reader) error {
+	tag, bit := r.uint64(), r.byte()
+	if bit != 0 {
+		return fmt.Errorf("message %d: several at once, or to be put back", tag)
+	}
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	h, ok := ch.unacked[tag]
+	if !ok {
+		return fmt.Errorf("message %d is not in hand", tag)
+	}
+	delete(ch.unacked, tag)
+	q := s.b.queues[h.queue]
+	if q == nil {
+		return nil
+	}
+	if dead, _ := q.arguments["x-dead-letter-routing-key"].(string); method == basicReject && dead != "" {
+		exchange, _ := q.arguments["x-dead-letter-exchange"].(string)
+		s.b.route(Message{Exchange: exchange, Key: dead, Body: h.Body})
+	}
+	s.b.handOut(q)
+	return nil
+}
+
+// deliver hands a message to a consumer.
+func (s *session) deliver(c *consumer, i *item, tag uint64) error {
+	m := &writer{}
+	m.uint32(basicDeliver)
+	m.short(c.tag)
+	m.uint64(tag)
+	m.raw(0)
+	if i.again {
+		m.Bytes()[m.Len()-1] = 1
+	}
+	m.short(i.Exchange)
+	m.short(i.Key)
+	h := &writer{}
+	h.uint16(60)
+	h.uint16(0)
+	h.uint64(uint64(len(i.Body)))
+	h.uint16(0)
+	f := &writer{}
+	f.frame(methodFrame, c.channel.number, m.Bytes())
+	f.frame(headerFrame, c.channel.number, h.Bytes())
+	for part := range slices.Chunk(i.Body, maxFrame-8) {
+		f.frame(bodyFrame, c.channel.number, part)
+	}
+	return s.write(f.Bytes())
+}
+
+func (s *session) declare(ch *channel, r *reader) error {
 	r.skip(2)
 	name, kind, bits := r.str(), r.str(), r.byte()
-	if bits&^2 != 0 {
-		return fmt.Errorf("exchange %s: passive, auto-deleted, internal or without answer: %b", name, bits)
+	if bits&^3 != 0 {
+		return fmt.Errorf("exchange %s: auto-deleted, internal or without answer: %b", name, bits)
+	}
+	if bits&1 != 0 { // passive: only whether it is there
+		if _, known := s.b.Exchanges()[name]; !known {
+			return s.refuse(ch, 404, fmt.Sprintf("NOT_FOUND - no exchange '%s' in vhost '/'", name), exchangeDeclare)
+		}
+		return s.send(ch.number, exchangeDeclareOk, nil)
 	}
 	want := Exchange{Type: kind, Durable: bits&2 != 0}
 	if s.b.Refuse != nil {
 		if code, text := s.b.Refuse(name); code != 0 {
-			return s.refuse(channel, code, text, exchangeDeclare)
+			return s.refuse(ch, code, text, exchangeDeclare)
 		}
 	}
 	s.b.mu.Lock()
@@ -340,13 +687,13 @@ func (s *session) declare(channel uint16, r *reader) error {
 	}
 	s.b.mu.Unlock()
 	if known && have != want {
-		return s.refuse(channel, 406, fmt.Sprintf("PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '%s' in vhost '/': "+
+		return s.refuse(ch, 406, fmt.Sprintf("PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '%s' in vhost '/': "+
 			"received '%t' but current is '%t'", name, want.Durable, have.Durable), exchangeDeclare)
 	}
-	return s.send(channel, exchangeDeclareOk, nil)
+	return s.send(ch.number, exchangeDeclareOk, nil)
 }
 
-func (s *session) publish(channel uint16, r *reader) error {
+func (s *session) publish(ch *channel, r *reader) error {
 	r.skip(2)
 	m := Message{Exchange: r.str(), Key: r.str()}
 	kind, _, payload, err := s.frame()
@@ -385,12 +732,13 @@ func (s *session) publish(channel uint16, r *reader) error {
 	_, known := s.b.exchanges[m.Exchange]
 	if known {
 		s.b.messages = append(s.b.messages, m)
+		s.b.route(m)
 	}
 	s.b.mu.Unlock()
-	if !s.confirming {
+	if !ch.confirming {
 		return errors.New("a message without confirmation")
 	}
-	s.tag++
+	ch.tag++
 	verdict := Forgotten
 	if known {
 		verdict = Ack
@@ -400,8 +748,8 @@ func (s *session) publish(channel uint16, r *reader) error {
 	}
 	switch verdict {
 	case Nack:
-		return s.send(channel, basicNack, func(w *writer) {
-			w.uint64(s.tag)
+		return s.send(ch.number, basicNack, func(w *writer) {
+			w.uint64(ch.tag)
 			w.raw(0)
 		})
 	case Hangup:
@@ -409,12 +757,12 @@ func (s *session) publish(channel uint16, r *reader) error {
 	case Silence:
 		return nil
 	case TooLarge:
-		return s.refuse(channel, 406, "PRECONDITION_FAILED - message size 9 is larger than configured max size 8", basicPublish)
+		return s.refuse(ch, 406, "PRECONDITION_FAILED - message size 9 is larger than configured max size 8", basicPublish)
 	case Forgotten:
-		return s.refuse(channel, 404, fmt.Sprintf("NOT_FOUND - no exchange '%s' in vhost '/'", m.Exchange), basicPublish)
+		return s.refuse(ch, 404, fmt.Sprintf("NOT_FOUND - no exchange '%s' in vhost '/'", m.Exchange), basicPublish)
 	}
-	return s.send(channel, basicAck, func(w *writer) {
-		w.uint64(s.tag)
+	return s.send(ch.number, basicAck, func(w *writer) {
+		w.uint64(ch.tag)
 		w.raw(0)
 	})
 }
@@ -447,12 +795,15 @@ func (s *session) send(channel uint16, method uint32, arguments func(w *writer))
 		arguments(w)
 	}
 	f := &writer{}
-	f.raw(methodFrame)
-	f.uint16(channel)
-	f.uint32(uint32(w.Len()))
-	f.raw(w.Bytes()...)
-	f.raw(frameEnd)
-	_, err := s.conn.Write(f.Bytes())
+	f.frame(methodFrame, channel, w.Bytes())
+	return s.write(f.Bytes())
+}
+
+// write writes whole frames.
+func (s *session) write(frames []byte) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_, err := s.conn.Write(frames)
 	return err
 }
 
@@ -463,6 +814,14 @@ func (w *writer) raw(b ...byte)   { w.Write(b) }
 func (w *writer) uint16(n uint16) { w.raw(binary.BigEndian.AppendUint16(nil, n)...) }
 func (w *writer) uint32(n uint32) { w.raw(binary.BigEndian.AppendUint32(nil, n)...) }
 func (w *writer) uint64(n uint64) { w.raw(binary.BigEndian.AppendUint64(nil, n)...) }
+
+func (w *writer) frame(kind byte, channel uint16, payload []byte) {
+	w.raw(kind)
+	w.uint16(channel)
+	w.uint32(uint32(len(payload)))
+	w.raw(payload...)
+	w.raw(frameEnd)
+}
 
 func (w *writer) short(s string) {
 	w.raw(byte(len(s)))
@@ -512,3 +871,27 @@ func (r *reader) uint16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
 func (r *reader) uint32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }
 func (r *reader) uint64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
 func (r *reader) str() string    { return string(r.take(int(r.byte()))) }
+
+// table reads the arguments of a queue: texts, numbers and booleans.
+func (r *reader) table() map[string]any {
+	t := &reader{b: r.take(int(r.uint32()))}
+	out := map[string]any{}
+	for len(t.b) > 0 && !t.short {
+		name := t.str()
+		switch t.byte() {
+		case 'S':
+			out[name] = string(t.take(int(t.uint32())))
+		case 'I':
+			out[name] = int64(int32(t.uint32()))
+		case 'l':
+			out[name] = int64(t.uint64())
+		case 't':
+			out[name] = t.byte() != 0
+		default:
+			r.short = true
+			return out
+		}
+	}
+	r.short = r.short || t.short
+	return out
+}
