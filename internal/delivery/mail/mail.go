@@ -63,6 +63,16 @@ func OfLabel(created bool, scope, key, value string) (kind string, ok bool) {
 	return "", false
 }
 
+// Told reports whether an event tells of what a kind of mail is about, so that whoever consumes events can write that mail.
+// Of decisions about a profile the event of the label tells.
+func Told(kind string) bool {
+	switch kind {
+	case OTPEnabled, OTPDisabled, APIKeyCreated, PasskeyCreated, PasskeyDeleted, PasskeyCopied:
+		return false
+	}
+	return true
+}
+
 // A Message is a finished mail but for its sender.
 type Message struct {
 	ID      string    `json:"id"` // of the Message-ID, the same at every attempt to send it

@@ -36,6 +36,11 @@ type Data struct {
 	IP        string // SessionCreated, PasskeyCopied; empty unless it is an address
 	UserAgent string // SessionCreated, PasskeyCopied; templates see the device's name, or nothing
 	Key       string // APIKeyCreated: the key's id; empty unless it is letters and digits
+
+	// Event and User are those of a mail on an event of another service, see Renderer.Event: the event as JSON was decoded,
+	// and what is known of the reader, by name. Templates see single values, cut to one short line.
+	Event map[string]any
+	User  map[string]string
 }
 
 // RendererOptions are what NewRenderer needs.
@@ -88,6 +93,11 @@ func NewRenderer(o RendererOptions) (*Renderer, error) {
 	}
 	// Every block runs once: a field that does not exist shows now.
 	for _, language := range slices.Sorted(maps.Keys(r.languages)) {
+		for _, kind := range eventKinds {
+			if _, err := r.event(kind, language, Data{Email: "a@example.com"}); err != nil {
+				return nil, fmt.Errorf("mail templates: %w", err)
+			}
+		}
 		for _, kind := range kinds {
 			if _, err := r.Render(kind, language, Data{Email: "a@example.com", Token: "t"}); err != nil {
 				return nil, fmt.Errorf("mail templates: %w", err)
@@ -117,7 +127,7 @@ func (r *Renderer) read(source fs.FS) error {
 		language := normal(strings.TrimSuffix(path.Base(file), ".tmpl"))
 		t := r.languages[language]
 		if t == nil {
-			t = template.New(language).Option("missingkey=error")
+			t = template.New(language).Option("missingkey=error").Funcs(functions)
 		}
 		if r.languages[language], err = t.Parse(string(text)); err != nil {
 			return err
@@ -149,6 +159,9 @@ type view struct {
 	// For the layout alone.
 	Language, Subject, Link, Action string
 	Paragraphs                      []string
+
+	event map[string]any
+	user  map[string]string
 }
 
 // Render writes the mail of a kind in a language, "en" or "pt-BR", in any case. Without templates in that language it
@@ -158,31 +171,54 @@ func (r *Renderer) Render(kind, language string, d Data) (Message, error) {
 	if t == nil {
 		return Message{}, fmt.Errorf("mail: no template of %q", kind)
 	}
-	now := r.o.Now().UTC()
-	v := view{
-		Data:  Data{Email: masked(d.Email), IP: address(d.IP), UserAgent: device.Name(d.UserAgent), Key: word(d.Key)},
-		Brand: r.o.Brand, Site: r.base, At: now.Format("2006-01-02 15:04 UTC"), Language: language,
-	}
+	v := r.view(language, d)
 	if p, ok := paths[kind]; ok {
 		if d.Token == "" {
 			return Message{}, fmt.Errorf("mail: %s without a token", kind)
 		}
 		v.Link = r.base + p[0] + "?" + p[1] + "=" + url.QueryEscape(d.Token) + "&lang=" + url.QueryEscape(language)
 	}
-	blocks := make(map[string]string)
-	for _, name := range []string{"subject", "body", "action"} {
-		block := t.Lookup(kind + " " + name)
-		if block == nil { // only "action" may be absent
-			continue
+	return r.write(kind, d.Email, v, t.Lookup(kind+" subject"), t.Lookup(kind+" body"), t.Lookup(kind+" action"))
+}
+
+// view is what the templates see of data.
+func (r *Renderer) view(language string, d Data) view {
+	return view{
+		Data:  Data{Email: masked(d.Email), IP: address(d.IP), UserAgent: device.Name(d.UserAgent), Key: word(d.Key)},
+		Brand: r.o.Brand, Site: r.base, At: r.o.Now().UTC().Format("2006-01-02 15:04 UTC"), Language: language,
+		event: d.Event, user: d.User,
+	}
+}
+
+// write runs the blocks of a mail, of which the subject may be there as v.Subject instead and the action may be missing.
+func (r *Renderer) write(kind, to string, v view, subject, body, action *template.Template) (Message, error) {
+	run := func(block *template.Template) (string, error) {
+		if block == nil {
+			return "", nil
 		}
 		var b strings.Builder
 		if err := block.Execute(&b, v); err != nil {
-			return Message{}, fmt.Errorf("mail: %w", err)
+			return "", fmt.Errorf("mail: %w", err)
 		}
-		blocks[name] = strings.TrimSpace(b.String())
+		return strings.TrimSpace(b.String()), nil
 	}
-	v.Subject, v.Action = oneLine(blocks["subject"], 200), oneLine(blocks["action"], 100)
-	for paragraph := range strings.SplitSeq(strings.ReplaceAll(blocks["body"], "\r\n", "\n"), "\n\n") {
+	if subject != nil {
+		text, err := run(subject)
+		if err != nil {
+			return Message{}, err
+		}
+		v.Subject = text
+	}
+	words, err := run(body)
+	if err != nil {
+		return Message{}, err
+	}
+	label, err := run(action)
+	if err != nil {
+		return Message{}, err
+	}
+	v.Subject, v.Action = oneLine(v.Subject, 200), oneLine(label, 100)
+	for paragraph := range strings.SplitSeq(strings.ReplaceAll(words, "\r\n", "\n"), "\n\n") {
 		if paragraph = strings.TrimSpace(paragraph); paragraph != "" {
 			v.Paragraphs = append(v.Paragraphs, paragraph)
 		}
@@ -200,7 +236,7 @@ func (r *Renderer) Render(kind, language string, d Data) (Message, error) {
 	id := make([]byte, 16)
 	rand.Read(id)
 	return Message{
-		ID: hex.EncodeToString(id), Kind: kind, To: d.Email, Subject: v.Subject, Text: text, HTML: html.String(), Date: now,
+		ID: hex.EncodeToString(id), Kind: kind, To: to, Subject: v.Subject, Text: text, HTML: html.String(), Date: r.o.Now().UTC(),
 	}, nil
 }
 
