@@ -45,7 +45,7 @@ type Trigger struct {
 	Keys  []string
 }
 
-// Options are what New needs. Only Passkeys, Publish, MailDropped, Notices, Country and UnknownBrowser may be nil.
+// Options are what New needs. Only Passkeys, Publish, MailDropped, OthersMail, Notices, Country and UnknownBrowser may be nil.
 type Options struct {
 	Settings
 	DB        *db.DB
@@ -62,6 +62,8 @@ type Options struct {
 	Publish func(ctx context.Context, tx *db.Tx, e Event) error
 	// MailDropped is told the kind of a mail that is not written because the address is not confirmed.
 	MailDropped func(kind string)
+	// OthersMail reports whether another program writes the mails of a kind, on events: then none is written here.
+	OthersMail func(kind string) bool
 	// Notices tells the caches of all replicas about sessions that ended outside a transaction.
 	Notices func(ctx context.Context, notices ...bus.Notice) error
 	// Country is the ISO 3166-1 alpha-2 code of an address, or empty.
@@ -90,6 +92,9 @@ func New(o Options) *Service {
 	}
 	if o.MailDropped == nil {
 		o.MailDropped = func(string) {}
+	}
+	if o.OthersMail == nil {
+		o.OthersMail = func(string) bool { return false }
 	}
 	if o.Notices == nil {
 		o.Notices = func(context.Context, ...bus.Notice) error { return nil }

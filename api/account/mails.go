@@ -18,6 +18,9 @@ type Letters interface {
 // mail queues a letter to the user, in the transaction that causes it. Who has not confirmed their address gets none but
 // the two that strangers can ask for as well: the address may be that of somebody who never heard of us.
 func (u *Unit) mail(ctx context.Context, user *db.User, kind string, data mail.Data) error {
+	if u.s.OthersMail(kind) {
+		return nil
+	}
 	if kind != mail.Confirmation && kind != mail.ResetToken {
 		confirmed, err := u.confirmed(ctx, user)
 		if err != nil {
