@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -28,6 +29,7 @@ import (
 	"barong/internal/crypto/password"
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
+	"barong/internal/delivery/mailer"
 	"barong/internal/delivery/outbox"
 	"barong/internal/delivery/sms"
 	"barong/internal/device"
@@ -126,6 +128,55 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	return letters, publishEvent, nil
 }
 
+// openMailer hears what other services tell, and writes the mails that it is worth.
+func (v *server) openMailer(letters *mail.Renderer, accounts *account.Service) error {
+	c := v.config
+	file, err := openMailerFile(c, letters)
+	if err != nil {
+		return err
+	}
+	for _, warning := range file.Warnings {
+		v.log.Warn("which events are worth a mail", "file", c.MailerFile, "warning", warning)
+	}
+	if len(file.Bindings()) == 0 {
+		return nil
+	}
+	m := mailer.New(mailer.Options{
+		Config: file, Notify: accounts.Notify, Strict: c.Original(), Log: v.log, Now: time.Now,
+		Observe: func(outcome string) { v.metrics.Counter("barong_mailer_messages_total", "outcome", outcome).Inc() },
+	})
+	var hears atomic.Bool
+	consumer, err := events.NewConsumer(events.ConsumerOptions{
+		URL: c.BrokerURL(), Queue: mailer.Queue, Bindings: file.Bindings(), Handle: m.Handle, Dead: m.Dead, Answers: v.db.TryWrite,
+		Connected: hears.Store, Log: v.log,
+	})
+	if err != nil {
+		return config.Bad("BARONG_EVENT_API_RABBITMQ_URL", c.BrokerURL(), err.Error())
+	}
+	v.metrics.Gauge("barong_mailer_connected", func() float64 {
+		if hears.Load() {
+			return 1
+		}
+		return 0
+	})
+	ctx, stop := context.WithCancel(v.base)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		consumer.Run(ctx)
+	}()
+	v.onClose(func() {
+		stop()
+		<-done
+	})
+	v.every(time.Minute, func(ctx context.Context) {
+		if err := v.db.PurgeHeard(ctx, time.Now(), 10_000); err != nil {
+			v.log.Warn("old messages of other services were not forgotten", "error", err)
+		}
+	})
+	return nil
+}
+
 // counters count attempts, for all replicas.
 func (v *server) counters() limit.Limiter {
 	o := limit.Options{Hash: v.box.Index}
@@ -198,9 +249,13 @@ func (v *server) openAPI() error {
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
-		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys, MailDropped: v.mailDropped("unconfirmed"), FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
+		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys, MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
+		FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
 	})
+	if err := v.openMailer(letters, accounts); err != nil {
+		return err
+	}
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
 	if err != nil {
 		return config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())

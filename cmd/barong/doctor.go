@@ -94,6 +94,22 @@ func (d doctorCommand) Run(p *program) error {
 			return fmt.Sprintf("%s: %d signers, %d scopes", c.ManagementFile, len(services.Keychain), len(services.Scopes)), err
 		})
 	}
+	if c.MailerFile != "" && c.Mailer == "on" && c.BrokerURL() != "" {
+		look("mailer", func(context.Context) (string, error) {
+			letters, err := newLetters(c)
+			if err != nil {
+				return "", err
+			}
+			file, err := openMailerFile(c, letters)
+			if err != nil {
+				return "", err
+			}
+			if len(file.Warnings) > 0 {
+				err = warning(strings.Join(file.Warnings, "; "))
+			}
+			return fmt.Sprintf("%s: %d events of other services", c.MailerFile, len(file.Bindings())), err
+		})
+	}
 	look("trusted proxies", func(ctx context.Context) (string, error) { return lookAtProxies(ctx, c) })
 	look("secret key", func(context.Context) (string, error) { return lookAtSecretKey(c) })
 	look("signing keys", func(context.Context) (string, error) { return lookAtKeys(c) })

@@ -41,6 +41,10 @@ var rooms = []struct {
 		"db internal/device internal/email internal/fault internal/crypto/jws internal/limit internal/delivery/outbox internal/patience internal/crypto/secret",
 		"an adapter knows its library, and no rule about accounts",
 	},
+	{
+		"internal/delivery/mailer", "api/account internal/crypto/jws internal/delivery/events internal/delivery/mail internal/delivery/outbox internal/fault internal/yamlfile",
+		"it reads messages, and leaves to account whom a mail may reach",
+	},
 	{"internal/seed", "db internal/crypto/secret internal/yamlfile policy", "it writes the first rows, and nothing else does that"},
 	{"internal/importer", "api/account db internal/* policy", "it writes rows as the API would"},
 	{"api/account", "db internal/* policy session", "rules about accounts know no route and no request"},

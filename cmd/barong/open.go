@@ -19,6 +19,7 @@ import (
 	"barong/internal/crypto/secret"
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
+	"barong/internal/delivery/mailer"
 	"barong/session/redisstore"
 )
 
@@ -39,7 +40,7 @@ var judges = []config.Judge{
 func (p *program) startable() (*config.Config, management.Config, error) {
 	c, err := p.load()
 	services, serr := openServices(c)
-	err = config.Join(err, c.Check(), serr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c))
+	err = config.Join(err, c.Check(), serr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c), checkMailer(c))
 	return c, services, err
 }
 
@@ -78,6 +79,42 @@ func checkTemplates(c *config.Config) error {
 	}
 	_, err := newLetters(c)
 	return err
+}
+
+// checkMailer refuses a mailer.yml that cannot be followed.
+func checkMailer(c *config.Config) error {
+	if c.Refused("BARONG_DOMAIN") || c.Refused("BARONG_MAIL_TEMPLATES") {
+		return nil
+	}
+	letters, err := newLetters(c)
+	if err != nil {
+		return nil // checkTemplates tells of it
+	}
+	_, err = openMailerFile(c, letters)
+	return err
+}
+
+// openMailerFile reads which events of other services are worth a mail: none, where there is no file, no broker to hear them
+// from, or another mailer.
+func openMailerFile(c *config.Config, letters *mail.Renderer) (*mailer.Config, error) {
+	if c.MailerFile == "" || c.Mailer == "off" || c.BrokerURL() == "" {
+		return &mailer.Config{}, nil
+	}
+	text, err := os.ReadFile(c.MailerFile)
+	if err != nil {
+		return nil, config.Bad("BARONG_MAILER_FILE", c.MailerFile, "a file that can be read: "+oneLine(err))
+	}
+	// Where the images of the original and its kits have the templates.
+	folder := filepath.Dir(c.MailerFile)
+	folders := []string{folder, filepath.Join(folder, "templates"), filepath.Join(folder, "mailer", "templates"), filepath.Join(folder, "..", "app", "views", "postmaster")}
+	if c.MailTemplates != "" {
+		folders = append(folders, c.MailTemplates)
+	}
+	file, err := mailer.ParseConfig(text, letters, folders, c.Lookup)
+	if err != nil {
+		return nil, config.Bad("BARONG_MAILER_FILE", c.MailerFile, "keychain, exchanges and events: "+oneLine(err))
+	}
+	return file, nil
 }
 
 // newLetters makes the letters.

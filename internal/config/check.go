@@ -52,6 +52,8 @@ func (c *Config) Check() error {
 		c.StorageProvider)
 	refuse(c.StorageProvider == "alicloud" && c.StorageEndpoint == "" && c.StorageRegion == "",
 		"BARONG_STORAGE_PROVIDER=alicloud needs BARONG_STORAGE_ENDPOINT or BARONG_STORAGE_REGION")
+	refuse(c.Mailer == "off" && c.BrokerURL() == "",
+		"BARONG_MAILER=off needs BARONG_EVENT_API_RABBITMQ_URL: nobody would hear whom to send a confirmation mail")
 	listeners := map[string]string{}
 	for _, l := range []struct{ name, addr string }{
 		{"BARONG_HTTP_ADDR", c.HTTPAddr}, {"BARONG_CHECK_ADDR", c.CheckAddr}, {"BARONG_GRPC_ADDR", c.GRPCAddr}, {"BARONG_OPS_ADDR", c.OpsAddr},

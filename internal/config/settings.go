@@ -250,6 +250,14 @@ type Config struct {
 	DefaultLanguage string `env:"BARONG_DEFAULT_LANGUAGE" default:"en" kind:"language"`
 	// MailTemplates is a folder with templates of your own, for other words or other languages. Empty: the built-in ones.
 	MailTemplates string `env:"BARONG_MAIL_TEMPLATES" kind:"folder?"`
+	// Mailer is who writes the mails on events. on: this program. off: another one, such as the original's mailer, which
+	// hears of them from the message broker; this program then writes only those mails that no event tells of: about second
+	// factors, API keys and passkeys.
+	Mailer string `env:"BARONG_MAILER" default:"on" oneof:"on off"`
+	// MailerFile says which events of other services are worth a mail: keychain, exchanges and events, as in the original's
+	// mailer.yml. It is read where there is a message broker. Entries about this program's own events have no effect: those
+	// mails are written anyway.
+	MailerFile string `env:"BARONG_MAILER_FILE" default:"config/mailer.yml" kind:"file?" needs:"BARONG_MAILER=on"`
 
 	// PhoneVerification is how a phone number is verified. mock writes the message below data/outbox/. none: there are no
 	// phones, and the API does not have their routes.
