@@ -72,6 +72,7 @@ var libraries = []struct{ path, packages, why string }{
 	{"github.com/envoyproxy/go-control-plane", "envoy", "one dialect speaks it"},
 	{"github.com/casbin/casbin", "policy", "a rule has one meaning"},
 	{"github.com/golang-jwt/jwt", "internal/crypto/jws internal/crypto/keys", "what a signature is worth is judged in one place"},
+	{"github.com/chromedp", "internal/test/browsertest", "tests meet a browser as a person does, and know nothing of DevTools"},
 	{"github.com/alecthomas/kong", "cmd/barong", "only the program has a command line"},
 	{"github.com/VictoriaMetrics/metrics", "internal/obs", "parts are given what counts, and do not know how"},
 }

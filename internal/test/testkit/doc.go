@@ -1,4 +1,4 @@
-// Package testkit starts the real servers that tests talk to: Postgres, Valkey, the gateways, an SMTP server and the
+// Package testkit starts the real servers that tests talk to: Postgres, Valkey, the gateways, a browser and the
 // program itself. It owns their folders, ports and processes and ends all of them with the test binary, also when that
 // is killed. It knows nothing of the packages under test, and only tests import it.
 //

@@ -169,6 +169,8 @@ func TestBinKnowsEveryServer(t *testing.T) {
 		{"traefik", []string{"version"}, "3.7.15"},
 		{"valkey-server", []string{"--version"}, "v=9.1.2"},
 		{"postgres", []string{"--version"}, "18.6"},
+		{"node", []string{"--version"}, "v24.19"},
+		{"chromium", []string{"--version"}, "Chromium 153."},
 	} {
 		out, err := exec.Command(testkit.Bin(t, tt.name), tt.args...).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), tt.want) {

@@ -68,7 +68,7 @@ func Tools(t testing.TB) string {
 	return dir
 }
 
-// Bin returns the path of a server's binary: envoy, nginx, caddy, traefik, valkey-server, postgres or initdb.
+// Bin returns the path of a binary: envoy, nginx, caddy, traefik, valkey-server, postgres, initdb, node or chromium.
 func Bin(t testing.TB, name string) string {
 	t.Helper()
 	path, err := bin(name)
