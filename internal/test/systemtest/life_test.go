@@ -100,26 +100,42 @@ func (s *mailServer) await(t *testing.T, to, subject string) letter {
 // startEnvoy starts a real Envoy on the reference configuration, with other ports, before a server and an upstream.
 func startEnvoy(t *testing.T, api, checks, upstream string) (gateway string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(testkit.Root(t), "envoy", "envoy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	gateway = addr(t)
-	for i, port := range []string{"8000", "8080", "8081", "8090"} {
-		text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAll(text, fmt.Appendf(nil, "port%d", i))
-	}
-	for i, to := range []string{gateway, api, checks, upstream} {
-		_, port, err := net.SplitHostPort(to)
+	startGateway(t, "envoy", gateway, api, checks, upstream)
+	return gateway
+}
+
+// startGateway starts a real gateway, envoy or traefik, on its reference configuration, with other ports.
+func startGateway(t *testing.T, name, gateway, api, checks, upstream string) {
+	t.Helper()
+	files := map[string][]string{"envoy": {"envoy.yaml"}, "traefik": {"traefik.yml", "traefik-dynamic.yml"}}[name]
+	args := map[string][]string{
+		"envoy":   {"-c", "envoy.yaml", "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn"},
+		"traefik": {"--configFile=traefik.yml"},
+	}[name]
+	dir := t.TempDir()
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(testkit.Root(t), "envoy", file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		text = bytes.ReplaceAll(text, fmt.Appendf(nil, "port%d", i), []byte(port))
+		for i, port := range []string{"8000", "8080", "8081", "8090"} {
+			text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAll(text, fmt.Appendf(nil, "port%d", i))
+		}
+		for i, to := range []string{gateway, api, checks, upstream} {
+			_, port, err := net.SplitHostPort(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = bytes.ReplaceAll(text, fmt.Appendf(nil, "port%d", i), []byte(port))
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	file := filepath.Join(t.TempDir(), "envoy.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Start(t, "envoy", []string{"-c", file, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn"}, nil, func() error {
+	// Files that a configuration names are looked for in the working directory.
+	line := append([]string{"-c", `cd "$0" && exec "$@"`, dir, testkit.Bin(t, name)}, args...)
+	testkit.Start(t, "/bin/sh", line, []string{"HOME=" + dir}, func() error {
 		res, err := probes.Get("http://" + gateway + "/.ready")
 		if err != nil {
 			return err
@@ -130,7 +146,6 @@ func startEnvoy(t *testing.T, api, checks, upstream string) (gateway string) {
 		}
 		return nil
 	})
-	return gateway
 }
 
 // A whole life of an account, through Envoy on its reference configuration: from the sign-up to the deletion.

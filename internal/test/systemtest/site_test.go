@@ -1,0 +1,164 @@
+package systemtest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"html"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"barong/internal/test/browsertest"
+)
+
+// A site is the program behind a gateway, before a service, as browsers meet it. It listens on localhost: there browsers
+// offer passkeys without TLS.
+type site struct {
+	*server
+	mails   *mailServer
+	origin  string // of the gateway: http://localhost:port
+	port    string
+	checks  string
+	service string
+}
+
+// newSite starts a site behind envoy or traefik. The variables are added to those of the program; {port} in them is the
+// gateway's.
+func newSite(t *testing.T, v *vault, gateway string, env ...string) *site {
+	t.Helper()
+	s := &site{mails: newMailServer(t), checks: addr(t), service: newService(t)}
+	host, port, err := net.SplitHostPort(s.mails.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := addr(t)
+	s.origin, s.port = local(t, public)
+	all := []string{
+		"BARONG_CHECK_ADDR=" + s.checks, "BARONG_SMTP_HOST=" + host, "BARONG_SMTP_PORT=" + port, "BARONG_DOMAIN=" + s.origin,
+	}
+	for _, e := range env {
+		all = append(all, strings.ReplaceAll(e, "{port}", s.port))
+	}
+	s.server = startServer(t, v, all...)
+	startGateway(t, gateway, public, s.api, s.checks, s.service)
+	return s
+}
+
+// another starts one more gateway before the same program, and returns its origin.
+func (s *site) another(t *testing.T, gateway string) (origin string) {
+	t.Helper()
+	public := addr(t)
+	startGateway(t, gateway, public, s.api, s.checks, s.service)
+	origin, _ = local(t, public)
+	return origin
+}
+
+// local is the origin of an address on this machine, as browsers call it.
+func local(t *testing.T, addr string) (origin, port string) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://localhost:" + port, port
+}
+
+// newService starts the service behind a gateway, and returns its address. Its pages say whom the token names.
+func newService(t *testing.T) (addr string) {
+	t.Helper()
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var claims struct{ Email string }
+		if parts := strings.Split(r.Header.Get("Authorization"), "."); len(parts) == 3 {
+			if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
+				_ = json.Unmarshal(b, &claims) // a token that cannot be read names nobody
+			}
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>Orders</title><main><h1>Orders</h1><p>You are <b id="email">%s</b>.</p></main></html>`,
+			html.EscapeString(claims.Email))
+	}))
+	t.Cleanup(service.Close)
+	return service.Listener.Addr().String()
+}
+
+// A holder has an account.
+type holder struct {
+	email, password string
+}
+
+var browsing atomic.Int64
+
+// holder makes an account whose address is confirmed, by calls of the API.
+func (s *site) holder(t *testing.T) *holder {
+	t.Helper()
+	n := browsing.Add(1)
+	p := &holder{email: fmt.Sprintf("person%d@example.com", n), password: s.vault.keep("password", fmt.Sprintf("Wd6-hJk2+%dqTz", n))}
+	s.client().signUp(p.email, p.password).wants(t, "sign-up", 201)
+	token := s.mails.await(t, p.email, "Registration Confirmation").token(t, s.vault)
+	s.client().call("POST", "/identity/users/email/confirm_code", params{"token": token}).wants(t, "confirmation", 201)
+	return p
+}
+
+// A visitor is somebody at a browser of their own, who can also call the API as a script of a page does.
+type visitor struct {
+	*browsertest.Page
+	t    *testing.T
+	s    *site
+	csrf string
+}
+
+// visit opens a browser.
+func (s *site) visit(t *testing.T, o browsertest.Options) *visitor {
+	t.Helper()
+	return &visitor{Page: browsertest.Open(t, o), t: t, s: s}
+}
+
+// at makes a part of the test the one that fails for what the visitor meets, until its end.
+func (c *visitor) at(t *testing.T) {
+	before := c.t
+	c.t = t
+	t.Cleanup(func() { c.t = before })
+	c.For(t)
+}
+
+// opens goes to a path of the site.
+func (c *visitor) opens(path string) {
+	c.t.Helper()
+	c.Go(c.s.origin + path)
+}
+
+// call calls the API by a script of the page that the browser is at.
+func (c *visitor) call(method, path string, body any) reply {
+	c.t.Helper()
+	return c.answer(browsertest.Eval[answer](c.Page, fmt.Sprintf("(%s)(%s)", send, browsertest.JSON([]any{method, path, body, c.csrf}))))
+}
+
+// An answer is a reply as a script tells of it.
+type answer struct {
+	Status int
+	Body   string
+}
+
+// answer keeps the CSRF token that an answer may hold.
+func (c *visitor) answer(a answer) reply {
+	r := reply{status: a.Status, body: a.Body}
+	var user struct {
+		CSRF string `json:"csrf_token"`
+	}
+	if json.Unmarshal([]byte(a.Body), &user) == nil && user.CSRF != "" {
+		c.csrf = c.s.vault.keep("CSRF token", user.CSRF)
+	}
+	return r
+}
+
+// send is a script that calls the API.
+const send = `async ([method, path, body, csrf]) => {
+	const headers = {"X-CSRF-Token": csrf};
+	if (body !== null) headers["Content-Type"] = "application/json";
+	const r = await fetch("/api/v2/barong" + path, {method, headers, body: body === null ? undefined : JSON.stringify(body)});
+	return {status: r.status, body: await r.text()};
+}`
