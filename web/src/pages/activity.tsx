@@ -43,17 +43,17 @@ export function Activities({ query }: PageProps) {
           ) : (
             <>
               <div class="scroll" tabIndex={0} role="region" aria-label={t("activity.title")}>
-                <table>
+                <table class="stack">
                   <thead>
                     <tr><th scope="col">{t("activity.when")}</th><th scope="col">{t("activity.what")}</th><th scope="col">{t("activity.result")}</th><th scope="col">{t("activity.from")}</th></tr>
                   </thead>
                   <tbody>
                     {p.rows.map((a, i) => (
                       <tr key={i}>
-                        <td><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
-                        <td>{hasWords("action." + a.action) ? say("action." + a.action) : a.action}{reason(a)}</td>
-                        <td><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span></td>
-                        <td><span>{a.user_ip}</span> <span class="muted agent">{a.user_agent}</span></td>
+                        <td data-label={t("activity.when")}><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
+                        <td data-label={t("activity.what")}>{hasWords("action." + a.action) ? say("action." + a.action) : a.action}{reason(a)}</td>
+                        <td data-label={t("activity.result")}><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span></td>
+                        <td data-label={t("activity.from")}><span>{a.user_ip}</span> <span class="muted agent">{a.user_agent}</span></td>
                       </tr>
                     ))}
                   </tbody>

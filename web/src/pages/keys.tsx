@@ -49,10 +49,13 @@ export function Keys({ query }: PageProps) {
         <p class="actions"><button type="button" class="primary" onClick={() => (setMade(undefined), setDoing({ what: "make" }))}>{t("keys.make")}</button></p>
       )}
       {me.otp && doing?.what === "make" && (
-        <Make cancel={cancel} made={async (key) => {
-          setMade(key);
-          await done(t("keys.made"));
-        }} />
+        <section aria-labelledby="make">
+          <h2 id="make">{t("keys.make")}</h2>
+          <Make cancel={cancel} made={async (key) => {
+            setMade(key);
+            await done(t("keys.made.done"));
+          }} />
+        </section>
       )}
       <Show of={list}>
         {(p) =>
@@ -124,7 +127,7 @@ const path = () => config.api + "/resource/users/me";
 
 /** A call that is signed by a nonce. */
 const byNonce = (kid: string, secret: string): string =>
-  `N=$(date +%s%3N); curl -H "X-Auth-Apikey: ${kid}" -H "X-Auth-Nonce: $N" -H "X-Auth-Signature: $(printf %s "$N${kid}" | openssl dgst -sha256 -hmac ${secret} -r | cut -d' ' -f1)" ${location.origin}${path()}`;
+  `N=$(date +%s%3N); curl -H "X-Auth-Apikey: ${kid}" -H "X-Auth-Nonce: $N" -H "X-Auth-Signature: $(printf %s "$N"${kid} | openssl dgst -sha256 -hmac ${secret} -r | cut -d' ' -f1)" ${location.origin}${path()}`;
 
 /** A call that is signed whole, by the private key in key.pem. */
 const byKeyPair = (kid: string): string =>

@@ -1,5 +1,4 @@
 /** /accounts/phones: numbers, and the codes that prove them. */
-import { useState } from "preact/hooks";
 import { call } from "../api";
 import { configs } from "../configs";
 import { country, t, time } from "../i18n";
@@ -52,12 +51,19 @@ export function Phones() {
 
 function Verify({ of }: { of: Phone }) {
   const number = "+" + of.number;
-  const [sent, setSent] = useState(false);
   return (
     <section aria-labelledby={"verify" + of.number}>
       <h2 id={"verify" + of.number}>{t("phones.verify", { number })}</h2>
       <p>{t("phones.code.text")}</p>
       <Form action={t("phones.confirm")} label={t("phones.verify", { number })}
+        aside={
+          <Action quiet label={t("phones.again")} hidden={number}
+            run={async () => {
+              tell("");
+              await call("POST", "/resource/phones/send_code", { phone_number: number });
+              tell(t("phones.sent"));
+            }} />
+        }
         send={async (values) => {
           await call("POST", "/resource/phones/verify", { phone_number: number, ...values });
           await loadMe();
@@ -65,15 +71,6 @@ function Verify({ of }: { of: Phone }) {
         }}>
         <Field name="verification_code" label={t("field.verification_code")} required autocomplete="one-time-code" inputMode="numeric" spellcheck={false} />
       </Form>
-      <p class="actions">
-        <Action quiet label={t("phones.again")} hidden={number}
-          run={async () => {
-            setSent(false);
-            await call("POST", "/resource/phones/send_code", { phone_number: number });
-            setSent(true);
-          }} />
-      </p>
-      <p role="status" class={sent ? "notice" : ""}>{sent ? t("phones.sent") : ""}</p>
     </section>
   );
 }

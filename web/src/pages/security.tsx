@@ -6,6 +6,7 @@ import { explain } from "../faults";
 import { language, t, time } from "../i18n";
 import { loadMe, useMe } from "../me";
 import { addPasskey, hasPasskeys } from "../passkey";
+import { providers } from "../providers";
 import type { PageProps } from "../router";
 import { Copy } from "../ui/copy";
 import { Action, Alert, CodeField, Field, Form } from "../ui/form";
@@ -230,7 +231,7 @@ interface Linked {
 
 function Providers() {
   const list = useLoad(async () => {
-    const all = await call<{ id: string; name: string }[]>("GET", "/identity/providers");
+    const all = await providers();
     return { all, linked: all.length > 0 ? await call<Linked[]>("GET", "/resource/providers") : [] };
   });
   // Without providers there is nothing to say; one that was taken off the list stays linked, and is shown with the others.

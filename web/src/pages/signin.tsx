@@ -6,6 +6,7 @@ import { config } from "../config";
 import { t } from "../i18n";
 import { loadMe, type Me } from "../me";
 import { hasPasskeys, offersPasskeys, signInByPasskey } from "../passkey";
+import { providers as known, type Provider } from "../providers";
 import type { PageProps } from "../router";
 import { bounced, goOn } from "../way";
 import { Captcha, useCaptcha } from "../ui/captcha";
@@ -142,16 +143,11 @@ export function SignIn({ query }: PageProps) {
   );
 }
 
-interface Provider {
-  id: string;
-  name: string;
-}
-
 /** The ways in beside the password. */
 function Others({ rd, byPasskey }: { rd: string | null; byPasskey: () => Promise<void> }) {
   const [providers, setProviders] = useState<Provider[]>([]);
   useEffect(() => {
-    call<Provider[]>("GET", "/identity/providers").then(setProviders, () => {}); // the password is still there
+    known().then(setProviders, () => {}); // the password is still there
   }, []);
   const passkeys = config.passkeys && hasPasskeys();
   if (!passkeys && providers.length === 0) return null;

@@ -64,7 +64,7 @@ export function Resend({ email }: { email?: string }) {
   const [sent, setSent] = useState(0);
   return (
     <>
-      <Form action={t("resend.action")} handles={captcha.handles}
+      <Form action={t("resend.action")} plain={email !== undefined} handles={captcha.handles}
         send={async (values) => {
           setSent(0);
           await call("POST", "/identity/users/email/generate_code", { email, ...values, lang: language().tag, ...captcha.response() });

@@ -36,6 +36,8 @@ export interface FormProps {
   /** Names the form where a page has several. */
   label?: string;
   danger?: boolean;
+  /** It is not what the page is mainly for. */
+  plain?: boolean;
   /** Empties the fields after it was sent. */
   clears?: boolean;
   /** Refusals that the page treats itself: returns true for them. */
@@ -47,7 +49,7 @@ export interface FormProps {
  * A form with one button. While it is being sent it says so, and cannot be sent again. What is right is for the API to say,
  * and not for the browser, which knows fewer addresses and says it otherwise.
  */
-export function Form({ action, send, children, aside, label, danger, clears, handles, ...rest }: FormProps) {
+export function Form({ action, send, children, aside, label, danger, plain, clears, handles, ...rest }: FormProps) {
   const [wrong, setWrong] = useState<Fault[]>([]);
   const [busy, setBusy] = useState(false);
   const form = useRef<HTMLFormElement>(null);
@@ -88,7 +90,7 @@ export function Form({ action, send, children, aside, label, danger, clears, han
         <Alert faults={wrong} />
         {children}
         <div class="actions">
-          <button type="submit" class={danger ? "danger" : "primary"} aria-disabled={busy}>
+          <button type="submit" class={danger ? "danger" : plain ? "" : "primary"} aria-disabled={busy}>
             {busy && <Spinner />}
             {action}
           </button>
