@@ -84,6 +84,11 @@ export const address = (path: string, query: Values = {}): string => {
   return config.api + path + (text ? "?" + text : "");
 };
 
+/** Fetches the CSRF token. The check asks for that first, so that a session that has ended would be told of by its lack. */
+async function stillSignedIn(): Promise<void> {
+  if (!(await session()).active) throw new Refusal(401, ["authz.invalid_session"]);
+}
+
 interface Answer {
   status: number;
   headers: { get(name: string): string | null };
@@ -92,12 +97,12 @@ interface Answer {
 
 async function answered(method: string, path: string, params?: Values | FormData): Promise<Answer & { body: unknown }> {
   const guarded = method !== "GET" && !path.startsWith("/identity/");
-  if (guarded && csrf === undefined) await session();
+  if (guarded && csrf === undefined) await stillSignedIn();
   try {
     return read(await send(method, path, params));
   } catch (e) {
     if (!guarded || !(e instanceof Refusal) || !e.has("authz.csrf_token_mismatch", "authz.missing_csrf_token")) throw e;
-    await session(); // another tab has signed in anew
+    await stillSignedIn(); // another tab may have signed in anew
     return read(await send(method, path, params));
   }
 }
@@ -148,6 +153,6 @@ export async function upload(path: string, form: FormData, progress: (done: numb
       x.onerror = () => reject(new Refusal(0, [offline]));
       x.send(form);
     });
-  await session(); // a file of megabytes is not sent twice for a token that has changed
+  await stillSignedIn(); // a file of megabytes is not sent twice for a token that has changed
   read(await once());
 }

@@ -60,6 +60,12 @@ export function explain(code: string): Fault {
   return { code, text: say("code.*") };
 }
 
+/** The fault that the address tells of (?error=CODE): whoever was sent here was refused elsewhere. */
+export function told(query: URLSearchParams): Fault[] {
+  const code = query.get("error") ?? "";
+  return /^[a-z0-9_]+(\.[a-z0-9_]+){0,3}$/.test(code) && code.length <= 80 ? [explain(code)] : [];
+}
+
 /** The rule that a sentence of the original's about a file tells of. */
 const sentence = (code: string): string =>
   code.includes("less than") ? "too_big" : code.includes("greater than") ? "too_small" : "invalid_extension";

@@ -8,15 +8,17 @@ import en from "./lang/en.json";
 export type Key = keyof typeof en;
 
 const store = "barong.language";
-let words: Record<string, string> = { ...en };
+let base: Record<string, string> = { ...en };
+let words: Record<string, string> = base;
+let app: "portal" | "console" = "portal";
 let current: Language = config.languages.find((l) => l.tag === "en")!;
 
 /** The language that is shown. */
 export const language = (): Language => current;
 
-/** Adds the English words of an application beside the portal's own. */
+/** Adds the English words of an application beside the portal's own, before a language is loaded. */
 export function addWords(more: Record<string, string>): void {
-  words = { ...more, ...words };
+  words = base = { ...more, ...base };
 }
 
 /** Reports whether there are words for the key. */
@@ -54,8 +56,12 @@ function wanted(): Language {
 }
 
 /** Puts the language in force that was chosen here, or that the browser asks for. */
-export async function loadLanguage(app: "portal" | "console"): Promise<void> {
-  const chosen = wanted();
+export async function loadLanguage(of: "portal" | "console"): Promise<void> {
+  app = of;
+  await put(wanted());
+}
+
+async function put(chosen: Language): Promise<void> {
   const over: Record<string, string>[] = await Promise.all(
     (app === "console" ? [...chosen.portal, ...chosen.console] : chosen.portal).map(async (url) => {
       const answer = await fetch(url);
@@ -63,21 +69,22 @@ export async function loadLanguage(app: "portal" | "console"): Promise<void> {
     }),
   ).catch(() => []);
   if (over.length > 0 || chosen.tag === "en") {
-    words = Object.assign({ ...words }, ...over);
+    words = Object.assign({ ...base }, ...over);
     current = chosen;
   }
   document.documentElement.lang = current.tag;
   document.documentElement.dir = current.direction;
 }
 
-/** Chooses a language, for here and for later, and shows the page in it. */
-export function chooseLanguage(tag: string): void {
+/** Chooses a language, for here and for later. What shows words is to be drawn again then. */
+export async function chooseLanguage(tag: string): Promise<void> {
   try {
     localStorage.setItem(store, tag);
   } catch {
     // Not kept: the page that is loaded next is in the browser's language.
   }
-  location.reload();
+  const chosen = config.languages.find((l) => l.tag === tag);
+  if (chosen) await put(chosen);
 }
 
 /** A time for people. */

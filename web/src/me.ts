@@ -1,6 +1,6 @@
 /** The account that is signed in, shared by all that shows it. */
 import { useEffect, useState } from "preact/hooks";
-import { call, isSignedOut, session } from "./api";
+import { call, isSignedOut, session, type Refusal } from "./api";
 
 export interface Label { key: string; value: string; scope: "public" | "private" }
 export interface Phone { country: string; number: string; validated_at: string | null }
@@ -44,8 +44,10 @@ export async function loadMe(): Promise<Me | null> {
   return me;
 }
 
-/** Goes to the sign-in page, and from there back to the page that is shown. */
-export function signInAgain(): void {
+/** Goes to the sign-in page, and from there back to the page that is shown. refused is why, where a session has ended. */
+export function signInAgain(refused?: Refusal): void {
   setMe(null);
-  location.assign("/accounts/signin?rd=" + encodeURIComponent(location.pathname + location.search));
+  const query = new URLSearchParams({ rd: location.pathname + location.search });
+  if (refused) query.set("error", refused.codes[0]!);
+  location.assign("/accounts/signin?" + query);
 }

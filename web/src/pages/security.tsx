@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api";
 import { config } from "../config";
-import { explain } from "../faults";
+import { told } from "../faults";
 import { language, t, time } from "../i18n";
 import { loadMe, useMe } from "../me";
 import { addPasskey, hasPasskeys } from "../passkey";
@@ -16,13 +16,12 @@ import { tell } from "../ui/notice";
 import { Proof } from "../ui/proof";
 
 export function Security({ query }: PageProps) {
-  const code = query.get("error");
   useEffect(() => {
     if (location.hash) document.querySelector(location.hash)?.scrollIntoView();
   }, []);
   return (
     <>
-      {code && <Alert faults={[explain(code)]} />}
+      <Alert faults={told(query)} />
       <TwoFactor />
       {config.passkeys && <Passkeys />}
       <Providers />

@@ -1,7 +1,7 @@
 /** /accounts/signin: by password and second factor, by passkey, or by way of another provider. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { address, call, opened, Refusal, session } from "../api";
-import { explain, faults, type Fault } from "../faults";
+import { faults, told, type Fault } from "../faults";
 import { config } from "../config";
 import { t } from "../i18n";
 import { loadMe, type Me } from "../me";
@@ -24,10 +24,8 @@ export function SignIn({ query }: PageProps) {
     query.get("error") === "identity.session.missing_otp" ? "provider" : undefined,
   );
   const [signedIn, setSignedIn] = useState<Me>();
-  const [wrong, setWrong] = useState<Fault[]>(() => {
-    const code = query.get("error");
-    return code && code !== "identity.session.missing_otp" ? [explain(code)] : [];
-  });
+  const [wrong, setWrong] = useState<Fault[]>(() => told(query).filter((f) => f.code !== "identity.session.missing_otp"));
+  const [usable, setUsable] = useState(true); // false: passkeys are of another domain
   const captcha = useCaptcha("session_create");
   const waiting = useRef<AbortController>(undefined);
 
@@ -61,7 +59,9 @@ export function SignIn({ query }: PageProps) {
       try {
         await done(await signInByPasskey<User>(mine.signal, "conditional"));
       } catch (e) {
-        if (!mine.signal.aborted && e instanceof Refusal && e.status > 0) setWrong(faults(e));
+        if (mine.signal.aborted || !(e instanceof Refusal)) return;
+        if (e.status > 0) setWrong(faults(e));
+        if (e.has("portal.passkey_domain")) setUsable(false);
       }
     };
     void wait();
@@ -135,7 +135,7 @@ export function SignIn({ query }: PageProps) {
         <Field name="password" type="password" label={t("field.password")} required autocomplete="current-password" />
         <Captcha of={captcha} />
       </Form>
-      <Others rd={rd} byPasskey={byPasskey} />
+      <Others rd={rd} byPasskey={usable ? byPasskey : undefined} />
       <p class="foot">
         {t("signin.new")} <a href={"/accounts/signup" + (rd ? "?rd=" + encodeURIComponent(rd) : "")}>{t("signup.link")}</a>
       </p>
@@ -144,12 +144,12 @@ export function SignIn({ query }: PageProps) {
 }
 
 /** The ways in beside the password. */
-function Others({ rd, byPasskey }: { rd: string | null; byPasskey: () => Promise<void> }) {
+function Others({ rd, byPasskey }: { rd: string | null; byPasskey: (() => Promise<void>) | undefined }) {
   const [providers, setProviders] = useState<Provider[]>([]);
   useEffect(() => {
     known().then(setProviders, () => {}); // the password is still there
   }, []);
-  const passkeys = config.passkeys && hasPasskeys();
+  const passkeys = byPasskey && config.passkeys && hasPasskeys();
   if (!passkeys && providers.length === 0) return null;
   return (
     <div class="others">

@@ -6,6 +6,7 @@ import { isSignedOut } from "../api";
 import { faults, type Fault } from "../faults";
 import { t } from "../i18n";
 import { signInAgain } from "../me";
+import { tell } from "./notice";
 
 const Wrong = createContext<{ faults: Fault[]; busy: boolean }>({ faults: [], busy: false });
 
@@ -65,11 +66,12 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
     });
     setWrong([]);
     setBusy(true);
+    tell("");
     try {
       await send(values, form.current!);
       if (clears) form.current?.reset();
     } catch (e) {
-      if (isSignedOut(e)) return signInAgain();
+      if (isSignedOut(e)) return signInAgain(e);
       if (!handles?.(e)) setWrong(faults(e));
     } finally {
       sending.current = false;
@@ -83,6 +85,21 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
     const first = form.current?.querySelector<HTMLElement>("[aria-invalid=true]");
     (first ?? form.current?.querySelector<HTMLElement>("[role=alert]"))?.focus();
   }, [wrong]);
+
+  // A form that goes away gives the focus back to what opened it or, where that is gone too, to the heading above.
+  useEffect(() => {
+    const before = document.activeElement;
+    const around = form.current!.closest("section, main");
+    return () =>
+      void setTimeout(() => {
+        if (document.activeElement && document.activeElement !== document.body) return;
+        const heading = around?.querySelector<HTMLElement>("h2, h1");
+        if (before?.isConnected && before !== document.body) return (before as HTMLElement).focus();
+        if (!heading?.isConnected) return;
+        heading.tabIndex = -1;
+        heading.focus({ preventScroll: true });
+      });
+  }, []);
 
   return (
     <form ref={form} onSubmit={submit} aria-label={label} aria-busy={busy} class={rest.class} method="post" noValidate>
@@ -215,7 +232,7 @@ export function Action({ label, run, danger, quiet, hidden }: { label: string; r
     try {
       await run();
     } catch (e) {
-      if (isSignedOut(e)) return signInAgain();
+      if (isSignedOut(e)) return signInAgain(e);
       setWrong(faults(e));
     } finally {
       setBusy(false);

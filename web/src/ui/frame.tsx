@@ -32,6 +32,7 @@ export function Frame({ routes, home, admits, other }: FrameProps) {
   const [shown, show] = useState<Shown>({ is: "waiting" });
   const heading = useRef<HTMLHeadingElement>(null);
   const first = useRef(true);
+  const [, drawAgain] = useState(0);
   const found = match(routes, at.pathname);
 
   useEffect(() => {
@@ -83,7 +84,7 @@ export function Frame({ routes, home, admits, other }: FrameProps) {
         <div class="right">
           <label class="language">
             <span class="hidden">{t("language.choose")}</span>
-            <select name="language" onChange={(e) => chooseLanguage((e.target as HTMLSelectElement).value)}>
+            <select name="language" onChange={(e) => void chooseLanguage((e.target as HTMLSelectElement).value).then(() => drawAgain((n) => n + 1))}>
               {config.languages.map((l) => (
                 <option key={l.tag} value={l.tag} lang={l.tag} selected={l.tag === language().tag}>{l.name}</option>
               ))}

@@ -26,7 +26,7 @@ export function useLoad<T>(read: () => Promise<T>, keys: unknown[] = []): Loaded
       const value = await read();
       if (mine === turn.current) set({ value, wrong: [], busy: false });
     } catch (e) {
-      if (isSignedOut(e)) return signInAgain();
+      if (isSignedOut(e)) return signInAgain(e);
       if (mine === turn.current) set((s) => ({ ...s, wrong: faults(e), busy: false }));
     }
   };

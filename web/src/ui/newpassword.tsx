@@ -29,7 +29,7 @@ export function NewPassword({ name, label }: { name: string; label: string }) {
     <div class="newpassword">
       <Field name={name} type="password" label={label} required autocomplete="new-password" onInput={setText} hint={t("password.rules")} also="password" />
       <div class={"strength" + (strength ? (strength.enough ? " enough" : " weak") : "")}>
-        <meter min={0} max={strength?.of ?? 1} low={(strength?.of ?? 1) / 2} high={(strength?.of ?? 1) * 0.75} optimum={strength?.of ?? 1} value={strength ? Math.max(0, Math.min(strength.bits, strength.of)) : 0} aria-label={t("strength.label")} />
+        <meter min={0} max={strength?.of ?? 1} low={(strength?.of ?? 1) / 2} high={(strength?.of ?? 1) / 2} optimum={strength?.of ?? 1} value={strength ? Math.max(0, Math.min(strength.bits, strength.of)) : 0} aria-label={t("strength.label")} />
         <span role="status">{word ?? ""}</span>
       </div>
     </div>
