@@ -142,14 +142,17 @@ def install() -> None:
 
 def main() -> None:
     os.umask(0o022)  # a server may run as another user
+    stamp, want = TOOLS / "stamp", key()
+    ready = lambda: stamp.exists() and stamp.read_text() == want and (TOOLS / "bin" / "python").exists()
     if TOOLS.is_symlink():
+        if ready():
+            return
         sys.exit(f"make tools: .tools is a link to {os.readlink(TOOLS)}; what is found there and not known would be removed. "
                  "Remove the link, and the tools are installed in a folder of their own")
     TOOLS.mkdir(exist_ok=True)
     with open(TOOLS / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp, want = TOOLS / "stamp", key()
-        if stamp.exists() and stamp.read_text() == want and (TOOLS / "bin" / "python").exists():
+        if ready():
             return
         print("make tools: installing the servers and tools of the tests into .tools/", file=sys.stderr)
         install()
