@@ -326,7 +326,7 @@ func (m *Module) Routes() []rest.Route {
 				code,
 				{Name: "recovery_codes", Type: rest.Boolean, Doc: "Makes recovery codes as well, and answers with them: they are shown this once."},
 			},
-			BadRequest: true, Success: 201, Output: "code|{codes:[string]}", Handle: m.enableOTP,
+			BadRequest: true, Success: 201, Output: "integer|{codes:[string]}", Handle: m.enableOTP,
 			Errors: []fault.Code{"resource.otp.already_enabled", "resource.otp.invalid", fault.TOTP, fault.TooMany},
 		},
 		{
