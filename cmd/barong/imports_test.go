@@ -15,11 +15,12 @@ var rooms = []struct {
 	packages, imports, why string
 }{
 	{"internal/fault internal/header internal/crypto/secret internal/crypto/jws internal/bus internal/device internal/email internal/patience " +
-		"internal/crypto/passkey internal/phone internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
+		"internal/crypto/passkey internal/phone internal/redirect internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
 	{"internal/crypto/keys", "internal/crypto/jws", "it reads keys, and knows nobody who signs with them"},
 	{"web", "", "pages speak to the API from the browser"},
 	{"internal/trusted", "internal/header", "the decision and the configuration both read it"},
 	{"internal/config", "internal/crypto/secret internal/trusted internal/yamlfile", "what a value means is told by the judges that cmd gives it"},
+	{"internal/openid", "internal/crypto/secret internal/email internal/patience internal/yamlfile", "it knows who somebody is elsewhere, and no account"},
 	{"internal/listener", "internal/fault", "it serves whatever handler it is given"},
 	{"internal/bus/redisbus session/redisstore", "internal/bus session", "stores without SQL must work without a database"},
 	{"session/near", "internal/bus session", "a warm check stays in memory: stores are behind the interfaces of session"},
@@ -73,6 +74,9 @@ var libraries = []struct{ path, packages, why string }{
 	{"github.com/casbin/casbin", "policy", "a rule has one meaning"},
 	{"github.com/golang-jwt/jwt", "internal/crypto/jws internal/crypto/keys", "what a signature is worth is judged in one place"},
 	{"github.com/chromedp", "internal/test/browsertest", "tests meet a browser as a person does, and know nothing of DevTools"},
+	{"github.com/coreos/go-oidc", "internal/openid", "what a provider's word is worth is judged in one place"},
+	{"golang.org/x/oauth2", "internal/openid", "the same"},
+	{"github.com/zitadel/oidc", "internal/test/openidtest", "the program is no provider"},
 	{"github.com/alecthomas/kong", "cmd/barong", "only the program has a command line"},
 	{"github.com/VictoriaMetrics/metrics", "internal/obs", "parts are given what counts, and do not know how"},
 }
