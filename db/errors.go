@@ -122,7 +122,9 @@ var liteIndexes = map[string]string{
 	"levels.key, levels.value":                 "levels_key",
 	"apikeys.kid":                              "apikeys_kid",
 	"restrictions.scope, restrictions.category, restrictions.value": "restrictions_value",
-	"mail_tokens.jti":   "mail_tokens_pkey",
-	"whitelinks.digest": "whitelinks_pkey",
-	"sessions.key":      "sessions_pkey",
+	"mail_tokens.jti":                       "mail_tokens_pkey",
+	"whitelinks.digest":                     "whitelinks_pkey",
+	"sessions.key":                          "sessions_pkey",
+	"identities.issuer, identities.subject": "identities_subject",
+	"identities.user_id, identities.issuer": "identities_user_id",
 }
