@@ -228,6 +228,42 @@ func domainsOf(host string) (domains []string) {
 	return domains
 }
 
+// ProviderCookie is the cookie beside the session's that holds a sign-in by a provider while it is under way.
+const ProviderCookie = "provider"
+
+// A Beside is a cookie beside that of the session, for this host alone and for as long as what it holds. Browsers send it
+// when somebody comes back from another site by a link or a redirect.
+type Beside struct {
+	Name   string
+	secure bool
+}
+
+// Beside names a cookie beside that of the session. Over https its name is one that no other host and no page without
+// encryption can set: what it holds was given to this browser.
+func (c *Cookies) Beside(what string, https bool) Beside {
+	name := strings.TrimPrefix(strings.TrimPrefix(c.name, "__Host-"), "__Secure-") + "_" + what
+	if c.isSecure(https) {
+		return Beside{"__Host-" + name, true}
+	}
+	return Beside{name, false}
+}
+
+// Set is the value of the Set-Cookie header that gives the browser a value, which is letters that cookies hold.
+func (b Beside) Set(value string, life time.Duration) string {
+	text := b.Name + "=" + value + "; Path=/; HttpOnly; SameSite=Lax; Max-Age=" + strconv.FormatInt(int64(life/time.Second), 10)
+	if b.secure {
+		text += "; Secure"
+	}
+	return text
+}
+
+// Clear is the value of the Set-Cookie header that makes the browser drop the cookie.
+func (b Beside) Clear() string { return b.Set("", 0) }
+
+func (c *Cookies) isSecure(https bool) bool {
+	return c.secure == SecureAlways || c.secure == SecureAuto && https
+}
+
 func (c *Cookies) value(value, domain string, expires time.Time, maxAge int64, https bool) string {
 	b := make([]byte, 0, 256)
 	b = append(b, c.name...)
@@ -243,7 +279,7 @@ func (c *Cookies) value(value, domain string, expires time.Time, maxAge int64, h
 	b = expires.UTC().AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 GMT")
 	b = append(b, "; Max-Age="...)
 	b = strconv.AppendInt(b, maxAge, 10)
-	if c.secure == SecureAlways || c.secure == SecureAuto && https {
+	if c.isSecure(https) {
 		b = append(b, "; Secure"...)
 	}
 	return string(b)

@@ -18,6 +18,7 @@ import (
 	"barong/internal/crypto/passkey"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	"barong/internal/openid"
 	"barong/session"
 )
 
@@ -25,6 +26,7 @@ import (
 type Settings struct {
 	UIDPrefix       string // two to six letters
 	Domain          string // of the front end, as events and mails name it
+	APIPrefix       string // path under which the API is published, without slashes at its ends
 	AppName         string // issuer shown by authenticator apps
 	DefaultLanguage string // of mails to users who chose none
 
@@ -45,7 +47,8 @@ type Trigger struct {
 	Keys  []string
 }
 
-// Options are what New needs. Only Passkeys, Publish, MailDropped, OthersMail, Notices, Country and UnknownBrowser may be nil.
+// Options are what New needs. Only Passkeys, Providers, Publish, MailDropped, OthersMail, Notices, Country and UnknownBrowser may
+// be nil.
 type Options struct {
 	Settings
 	DB        *db.DB
@@ -56,6 +59,7 @@ type Options struct {
 	Limits    limit.Limiter
 	Letters   Letters
 	Passkeys  *passkey.Party          // nil where there are no passkeys: then nothing about them may be asked
+	Providers *openid.Providers       // whom people may sign in with instead
 	FileURL   func(key string) string // signed address of a stored file, for events
 
 	// Publish takes an event into the outbox, in the transaction that caused it. Without it events are dropped.
@@ -87,6 +91,9 @@ type Service struct {
 
 // New returns a service.
 func New(o Options) *Service {
+	if o.Providers == nil {
+		o.Providers = openid.New(openid.Options{})
+	}
 	if o.Publish == nil {
 		o.Publish = func(context.Context, *db.Tx, Event) error { return nil }
 	}

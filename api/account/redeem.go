@@ -106,6 +106,16 @@ func (u *Unit) resetPassword(ctx context.Context, user *db.User, c Client, token
 	if err := u.SetPassword(ctx, user, digest, nil); err != nil {
 		return err
 	}
+	// Who had an account made in the name of somebody else's address must not stay when its owner comes.
+	confirmed, err := u.confirmed(ctx, user)
+	if err != nil {
+		return err
+	}
+	if !confirmed {
+		if err := u.forgetDevices(ctx, user); err != nil {
+			return err
+		}
+	}
 	// Whoever knew the old password could have made keys that outlive it.
 	if err := u.DeactivateAPIKeys(ctx, user.ID); err != nil {
 		return err

@@ -114,13 +114,24 @@ func (s *Service) NewUser(ctx context.Context, user db.User, password string) (*
 	if user.PasswordDigest, err = s.Passwords.Hash(ctx, password); err != nil {
 		return nil, err
 	}
+	return &user, s.complete(ctx, &user)
+}
+
+// complete gives a new user what it lacks: uid, role member, state pending.
+func (s *Service) complete(ctx context.Context, user *db.User) (err error) {
+	if user.Role == "" {
+		user.Role = "member"
+	}
+	if user.State == "" {
+		user.State = Pending
+	}
 	if user.UID == "" {
 		if user.UID, err = s.NewUID(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	user.SessionEra, err = s.DB.SessionEra(ctx)
-	return &user, err
+	return err
 }
 
 // NewUID draws a uid that nobody has.

@@ -21,6 +21,7 @@ import (
 	"barong/internal/crypto/keys"
 	"barong/internal/fault"
 	"barong/internal/limit"
+	"barong/internal/redirect"
 	"barong/session"
 )
 
@@ -43,6 +44,9 @@ type Options struct {
 	Reload func(ctx context.Context) error
 
 	NoPasskeys bool // there are no passkeys, and no routes for them
+
+	LoginURL  string         // where people sign in; empty for the page of the portal
+	Redirects redirect.Rules // where browsers may go on to from there
 
 	CORS    rest.CORS // pages of other origins that may call
 	Domain  string    // where the front end lives, with or without a scheme
@@ -256,6 +260,7 @@ func (m *Module) Routes() []rest.Route {
 			Errors: codes(limited, []fault.Code{"identity.user.access.invalid_token", "value.taken", "value.invalid"}),
 		},
 	}
+	routes = append(routes, m.providerRoutes()...)
 	if m.NoPasskeys {
 		return routes
 	}
@@ -325,8 +330,7 @@ func (m *Module) answerSession(ctx context.Context, c *rest.Call, user *db.User,
 		return err
 	}
 	sent := m.sent(c)
-	m.expireOthers(c, &sent)
-	c.SetCookie(m.Cookies.Set(id, opened.EndsAt, m.Now(), c.HTTPS))
+	m.handOver(c, &sent, id, opened)
 	return c.Answer(info)
 }
 

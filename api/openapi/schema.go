@@ -26,6 +26,7 @@ var models = map[string]reflect.Type{
 	"Passkey":          reflect.TypeFor[view.Passkey](),
 	"Permission":       reflect.TypeFor[view.Permission](),
 	"Phone":            reflect.TypeFor[view.Phone](),
+	"Provider":         reflect.TypeFor[view.Provider](),
 	"Profile":          reflect.TypeFor[view.Profile](),
 	"Restriction":      reflect.TypeFor[view.Restriction](),
 	"Session":          reflect.TypeFor[view.Session](),

@@ -107,6 +107,7 @@ const (
 	dataStorage = "resource.datastorage"
 	sessions    = "resource.session"
 	passkeys    = "resource.passkey"
+	providers   = "resource.provider"
 )
 
 var (
@@ -408,6 +409,7 @@ func (m *Module) Routes() []rest.Route {
 			Success: 204, Added: true, Handle: m.endSession, Errors: []fault.Code{fault.NotFound},
 		},
 	}
+	routes = append(routes, m.providerRoutes()...)
 	if !m.NoPasskeys {
 		routes = append(routes, m.passkeyRoutes()...)
 	}

@@ -72,6 +72,24 @@ func (c *Call) links(page db.Page, total int64) string {
 	return strings.Join(out, ", ")
 }
 
+// Redirect sends the browser elsewhere, with the route's success status.
+func (c *Call) Redirect(location string) error {
+	c.rc.SetStatusCode(c.status())
+	c.rc.Response.Header.Set(fasthttp.HeaderLocation, location)
+	return nil
+}
+
+// Told is the code of a refusal that its receiver is told otherwise than by an answer that is an error. The log has the
+// cause, as of any other.
+func (c *Call) Told(err error) fault.Code {
+	f := toFault(err)
+	c.server.logRefusal(c.Route, f)
+	if len(f.Codes) == 0 {
+		return fault.InternalError
+	}
+	return f.Codes[0]
+}
+
 // Refuse answers with a status and a body of its own, where callers know another form than that of a fault. Whoever
 // returns it must have changed nothing.
 func (c *Call) Refuse(status int, body any) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -154,6 +155,21 @@ func (c *Call) UserFilter() db.UserFilter {
 
 // Cookies are the Cookie header lines: views, good until the call ends.
 func (c *Call) Cookies() [][]byte { return c.rc.Request.Header.PeekAll(fasthttp.HeaderCookie) }
+
+// Cookie is the value of a cookie, or empty. Of several it is the first.
+func (c *Call) Cookie(name string) string {
+	r := http.Request{Header: http.Header{}}
+	for _, line := range c.Cookies() {
+		r.Header.Add(fasthttp.HeaderCookie, string(line))
+	}
+	if found, err := r.Cookie(name); err == nil {
+		return found.Value
+	}
+	return ""
+}
+
+// Head reports a call by HEAD, which may have no effect.
+func (c *Call) Head() bool { return c.rc.IsHead() }
 
 // Origin is the Origin header, or empty.
 func (c *Call) Origin() string { return string(c.rc.Request.Header.Peek(fasthttp.HeaderOrigin)) }

@@ -236,6 +236,14 @@ func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
 	return c
 }
 
+func (s *Server) logRefusal(r *Route, f *fault.Error) {
+	if f.Status >= 500 {
+		s.Log.Error("call failed", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+	} else {
+		s.Log.Debug("call refused", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+	}
+}
+
 func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	begin := time.Now()
 	limit := callTimeout
@@ -250,11 +258,7 @@ func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	defer c.giveBack()
 	if err := s.guard(ctx, c); err != nil {
 		rc.Response.ResetBody()
-		if f := WriteFault(rc, err); f.Status >= 500 {
-			s.Log.Error("call failed", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
-		} else {
-			s.Log.Debug("call refused", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
-		}
+		s.logRefusal(r, WriteFault(rc, err))
 	}
 	if c.form != nil {
 		if err := c.form.RemoveAll(); err != nil {

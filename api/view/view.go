@@ -394,3 +394,22 @@ func each[Row, View any](rows []Row, show func(*Row) View) []View {
 	}
 	return out
 }
+
+// A Provider is a linked provider of OpenID Connect as its owner sees it. Its id is the one of the configuration.
+type Provider struct {
+	ID         string  `json:"id"`
+	Name       string  `json:"name"`
+	Email      string  `json:"email"` // the address there, as the provider told it last; empty when it told none
+	CreatedAt  string  `json:"created_at"`
+	LastUsedAt *string `json:"last_used_at"`
+}
+
+// NewProvider shows a linked provider, which is called by an id and a name.
+func NewProvider(row *db.Identity, id, name string) Provider {
+	v := Provider{ID: id, Name: name, Email: row.Email, CreatedAt: Sec(row.CreatedAt)}
+	if row.LastUsedAt != nil {
+		used := Sec(*row.LastUsedAt)
+		v.LastUsedAt = &used
+	}
+	return v
+}

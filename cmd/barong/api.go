@@ -36,6 +36,8 @@ import (
 	"barong/internal/limit"
 	"barong/internal/listener"
 	"barong/internal/obs"
+	"barong/internal/openid"
+	"barong/internal/redirect"
 )
 
 // outboxFolder is where mails and messages go when nothing else is configured.
@@ -241,15 +243,24 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
+	providers, warnings, err := openProviders(c)
+	if err != nil {
+		return err
+	}
+	for _, warning := range warnings {
+		v.log.Warn("whom people may sign in with", "file", c.ProvidersFile, "warning", warning)
+	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
-			UIDPrefix: c.UIDPrefix, Domain: c.Domain, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
+			UIDPrefix: c.UIDPrefix, Domain: c.Domain, APIPrefix: c.APIPrefix, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
 			SessionTTL: c.SessionExpireTime, SessionMaxAge: c.SessionMaxAge, MailTokenTTL: c.MailTokenExpireTime,
 			Issuer: c.JWTIssuer, Audience: c.JWTAudience,
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
-		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys, MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
+		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys,
+		Providers:   openid.New(openid.Options{Providers: providers, Sealer: v.box, Memory: counters, Now: time.Now}),
+		MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
 		FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
 	})
@@ -295,6 +306,7 @@ func (v *server) openAPI() error {
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
 			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
 			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: passkeys == nil,
+			LoginURL: c.LoginURL, Redirects: redirect.Rules{Domain: c.CookieDomain},
 			Configs: identity.Configs{
 				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
 				PasswordRegexp: c.PasswordRegexp,

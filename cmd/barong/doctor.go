@@ -23,6 +23,7 @@ import (
 	"barong/internal/crypto/keys"
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
+	"barong/internal/openid"
 	"barong/session/redisstore"
 )
 
@@ -110,6 +111,7 @@ func (d doctorCommand) Run(p *program) error {
 			return fmt.Sprintf("%s: %d events of other services", c.MailerFile, len(file.Bindings())), err
 		})
 	}
+	lookAtProviders(c, look)
 	look("trusted proxies", func(ctx context.Context) (string, error) { return lookAtProxies(ctx, c) })
 	look("secret key", func(context.Context) (string, error) { return lookAtSecretKey(c) })
 	look("signing keys", func(context.Context) (string, error) { return lookAtKeys(c) })
@@ -184,6 +186,23 @@ func lookAtGateway(ctx context.Context, name string) (string, error) {
 		return read.Gateway + ", nothing found that opens it; no check is asked here, so look at its other files too", nil
 	}
 	return read.Gateway + ", nothing found that opens it", nil
+}
+
+// lookAtProviders asks each provider what it says about itself.
+func lookAtProviders(c *config.Config, look func(string, func(context.Context) (string, error))) {
+	list, warnings, err := openProviders(c)
+	if err != nil || len(warnings) > 0 {
+		look("providers", func(context.Context) (string, error) {
+			if err != nil {
+				return "", err
+			}
+			return "", warning(strings.Join(warnings, "; "))
+		})
+	}
+	all := openid.New(openid.Options{Providers: list})
+	for _, one := range list {
+		look("provider "+one.ID, func(ctx context.Context) (string, error) { return one.Issuer, all.Probe(ctx, one.ID) })
+	}
 }
 
 // lookAtProxies asks a running server for peers that forward and are not trusted to.

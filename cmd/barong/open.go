@@ -20,6 +20,7 @@ import (
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
 	"barong/internal/delivery/mailer"
+	"barong/internal/openid"
 	"barong/session/redisstore"
 )
 
@@ -40,7 +41,8 @@ var judges = []config.Judge{
 func (p *program) startable() (*config.Config, management.Config, error) {
 	c, err := p.load()
 	services, serr := openServices(c)
-	err = config.Join(err, c.Check(), serr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c), checkMailer(c))
+	_, _, perr := openProviders(c)
+	err = config.Join(err, c.Check(), serr, perr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c), checkMailer(c))
 	return c, services, err
 }
 
@@ -213,6 +215,22 @@ func openServices(c *config.Config) (management.Config, error) {
 		return management.Config{}, config.Bad("BARONG_MANAGEMENT_API_FILE", c.ManagementFile, "keychain, jwt and scopes: "+oneLine(err))
 	}
 	return services, nil
+}
+
+// openProviders reads whom people may sign in with: nobody, where there is no file.
+func openProviders(c *config.Config) (list []openid.Config, warnings []string, err error) {
+	if c.ProvidersFile == "" {
+		return nil, nil, nil
+	}
+	text, err := os.ReadFile(c.ProvidersFile)
+	if err != nil {
+		return nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a file that can be read: "+oneLine(err))
+	}
+	list, warnings, err = openid.ParseConfig(text, c.Lookup, os.ReadFile)
+	if err != nil {
+		return nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a list of providers: "+oneLine(err))
+	}
+	return list, warnings, nil
 }
 
 // openStore opens the store of files.

@@ -152,6 +152,11 @@ type Config struct {
 	// android:apk-key-hash:…. Empty: BARONG_DOMAIN with its scheme.
 	WebauthnOrigins []string `env:"BARONG_WEBAUTHN_ORIGINS" kind:"pages"`
 
+	// ProvidersFile lists the providers of OpenID Connect that people may sign in with: of each id, name, issuer, client_id,
+	// client_secret or client_secret_file, scopes, sign_up, domains and trust_email; see docs/providers.md. Without it there are
+	// none.
+	ProvidersFile string `group:"Providers" env:"BARONG_PROVIDERS_FILE" default:"config/providers.yml" kind:"file?"`
+
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
 	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
 	// X-Forwarded-For outside of them. Empty trusts nobody.

@@ -72,6 +72,7 @@ var (
 	MailTokenAddress     = Rule{"mail_token.address", 100, 15 * time.Minute} // by address: confirm_code calls that failed
 	WhitelinkAddress     = Rule{"whitelink.address", 30, 15 * time.Minute}   // by address: wrong links
 	CaptchaAddress       = Rule{"captcha.address", 120, 15 * time.Minute}    // by address: challenges, and responses refused
+	ProviderAddress      = Rule{"provider.address", 60, 15 * time.Minute}    // by address: returns from providers in vain
 	PhoneResend          = Rule{"phone.resend", 4, 2 * time.Minute}          // by uid: then a pause
 	PhoneDaily           = Rule{"phone.daily", 20, 24 * time.Hour}           // by uid: messages cost money
 	Mail                 = Rule{"mail.recipient", 10, 10 * time.Minute}      // by mailbox: what is beyond is not sent
@@ -84,7 +85,7 @@ const WrongSMSCodes = 5
 func Rules() []Rule {
 	return []Rule{
 		WrongTOTP, WrongPassword, WrongPasswordAccount, WrongPasswordAddress, SignIn, SignUpAddress, EmailCode, EmailCodeAddress,
-		ResetCode, ResetCodeAddress, MailTokenAddress, WhitelinkAddress, CaptchaAddress, PhoneResend, PhoneDaily, Mail,
+		ResetCode, ResetCodeAddress, MailTokenAddress, WhitelinkAddress, CaptchaAddress, ProviderAddress, PhoneResend, PhoneDaily, Mail,
 	}
 }
 

@@ -192,9 +192,14 @@ func (h *Hasher) work(ctx context.Context, f func() error) error {
 	return f()
 }
 
+// None is the digest of an account that has no password: none fits.
+const None = "*"
+
 // verify compares, and tells how much work that was.
 func (h *Hasher) verify(stored, password string) (ok, rehash bool, spent effort, err error) {
 	switch {
+	case stored == None:
+		return false, false, effort{}, nil
 	case strings.HasPrefix(stored, "$argon2id$"):
 		d, err := parse(stored)
 		if err != nil {

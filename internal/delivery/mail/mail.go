@@ -38,6 +38,8 @@ const (
 	PasskeyCreated   = "passkey.created"
 	PasskeyDeleted   = "passkey.deleted"
 	PasskeyCopied    = "passkey.copied" // a sign-in was refused: the passkey may have been copied
+	ProviderLinked   = "provider.linked"
+	ProviderUnlinked = "provider.unlinked"
 )
 
 // OfLabel tells which mail the new value of a label is worth. Public labels are worth none: their owner writes them.
@@ -67,7 +69,7 @@ func OfLabel(created bool, scope, key, value string) (kind string, ok bool) {
 // Of decisions about a profile the event of the label tells.
 func Told(kind string) bool {
 	switch kind {
-	case OTPEnabled, OTPDisabled, APIKeyCreated, PasskeyCreated, PasskeyDeleted, PasskeyCopied:
+	case OTPEnabled, OTPDisabled, APIKeyCreated, PasskeyCreated, PasskeyDeleted, PasskeyCopied, ProviderLinked, ProviderUnlinked:
 		return false
 	}
 	return true

@@ -36,6 +36,7 @@ type Data struct {
 	IP        string // SessionCreated, PasskeyCopied; empty unless it is an address
 	UserAgent string // SessionCreated, PasskeyCopied; templates see the device's name, or nothing
 	Key       string // APIKeyCreated: the key's id; empty unless it is letters and digits
+	Provider  string // ProviderLinked, ProviderUnlinked: its name, as the operator writes it
 
 	// Event and User are those of a mail on an event of another service, see Renderer.Event: the event as JSON was decoded,
 	// and what is known of the reader, by name. Templates see single values, cut to one short line.
@@ -110,7 +111,7 @@ func NewRenderer(o RendererOptions) (*Renderer, error) {
 var kinds = []string{
 	Confirmation, ResetToken, PasswordReset, PasswordChanged, AccountDeleted, SessionCreated, LabelCreated, LabelUpdated,
 	DocumentVerified, DocumentRejected, ProfileVerified, ProfileRejected, OTPEnabled, OTPDisabled, APIKeyCreated,
-	PasskeyCreated, PasskeyDeleted, PasskeyCopied,
+	PasskeyCreated, PasskeyDeleted, PasskeyCopied, ProviderLinked, ProviderUnlinked,
 }
 
 // read adds the templates of one folder to what is there.
@@ -184,7 +185,9 @@ func (r *Renderer) Render(kind, language string, d Data) (Message, error) {
 // view is what the templates see of data.
 func (r *Renderer) view(language string, d Data) view {
 	return view{
-		Data:  Data{Email: masked(d.Email), IP: address(d.IP), UserAgent: device.Name(d.UserAgent), Key: word(d.Key)},
+		Data: Data{
+			Email: masked(d.Email), IP: address(d.IP), UserAgent: device.Name(d.UserAgent), Key: word(d.Key), Provider: oneLine(d.Provider, 256),
+		},
 		Brand: r.o.Brand, Site: r.base, At: r.o.Now().UTC().Format("2006-01-02 15:04 UTC"), Language: language,
 		event: d.Event, user: d.User,
 	}

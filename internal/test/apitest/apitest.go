@@ -41,6 +41,7 @@ import (
 	"barong/internal/delivery/mail"
 	"barong/internal/limit"
 	"barong/internal/listener"
+	"barong/internal/openid"
 	"barong/internal/test/testkit"
 	"barong/policy"
 	"barong/session"
@@ -98,7 +99,7 @@ func Each(t *testing.T, f func(t *testing.T, e *Env)) {
 // Settings are the defaults of the operating contract. A change in New's options alters them.
 func Settings() account.Settings {
 	return account.Settings{
-		UIDPrefix: "ID", Domain: "barong.test", AppName: "Barong", DefaultLanguage: "en",
+		UIDPrefix: "ID", Domain: "barong.test", APIPrefix: Prefix, AppName: "Barong", DefaultLanguage: "en",
 		SessionTTL: 30 * time.Minute, SessionMaxAge: 24 * time.Hour, MailTokenTTL: time.Hour,
 		Issuer: Issuer, Audience: Audience,
 		ActivationRequirements: map[string]string{"email": "verified"},
@@ -425,6 +426,11 @@ func (e *Env) NewPasskey(t testing.TB, u *db.User, algorithm int) *passkeytest.K
 	row.Name = "Phone"
 	e.Update(t, func(ctx context.Context, tx *db.Tx) error { return tx.InsertPasskey(ctx, row) })
 	return k
+}
+
+// Providers has people sign in with these providers.
+func (e *Env) Providers(list ...openid.Config) {
+	e.Accounts.Providers = openid.New(openid.Options{Providers: list, Sealer: e.Box, Memory: e.Limits, Now: e.Clock.Now})
 }
 
 // Code is the code of a second factor now, or steps of 30 seconds later.
