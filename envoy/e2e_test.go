@@ -26,6 +26,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/pquerna/otp/totp"
 
+	"barong/internal/test/openidtest"
 	"barong/internal/test/testkit"
 )
 
@@ -200,12 +201,13 @@ func publicKey(t *testing.T, addr string) jwt.Keyfunc {
 
 // world is the program and the service that all gateways of a test stand before.
 type world struct {
-	program *testkit.Process
-	service *upstream
-	ports   ports
-	keys    jwt.Keyfunc
-	bot     key
-	last    int64 // nonce
+	program  *testkit.Process
+	service  *upstream
+	provider *openidtest.Provider // that people may sign in with, as "one"
+	ports    ports
+	keys     jwt.Keyfunc
+	bot      key
+	last     int64 // nonce
 }
 
 // nonce is the time in milliseconds, never the same twice.
@@ -217,12 +219,12 @@ func (w *world) nonce() int64 {
 // newWorld starts the program on its embedded default. Whoever comes from the restricted address is refused with 471.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{service: newUpstream(t)}
+	w := &world{service: newUpstream(t), provider: openidtest.Start(t)}
 	w.ports = ports{
 		api: testkit.FreePort(t), checks: testkit.FreePort(t), grpc: testkit.FreePort(t), upstream: w.service.port,
 	}
 	w.program = startProgram(t, "BARONG_HTTP_ADDR="+local(w.ports.api), "BARONG_CHECK_ADDR="+local(w.ports.checks),
-		"BARONG_GRPC_ADDR="+local(w.ports.grpc), "BARONG_LOGIN_URL="+signin)
+		"BARONG_GRPC_ADDR="+local(w.ports.grpc), "BARONG_LOGIN_URL="+signin, "BARONG_PROVIDERS_FILE="+providersFile(t, w.provider))
 	api := local(w.ports.api)
 	w.keys = publicKey(t, api)
 	w.bot = newKey(t, api)
@@ -302,6 +304,7 @@ func TestEndToEnd(t *testing.T) {
 	s := w.openSessions(t)
 	w.dialects(t, s)
 	for _, g := range gateways {
+		t.Run(g.name+" with a provider", func(t *testing.T) { w.throughProvider(t, addrs[g.name]) })
 		t.Run(g.name+" as browsers are", func(t *testing.T) { w.throughGateway(t, addrs[g.name], s) })
 	}
 	t.Run("listeners", func(t *testing.T) {
