@@ -38,7 +38,7 @@ func TestQuickRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "API key, replay local", "gRPC"} {
+	for _, name := range []string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "API key, replay local", "API key, RFC 9421, HMAC", "API key, RFC 9421, Ed25519", "gRPC"} {
 		if row := rowOf(r, name); row == nil || row.Rate.Median <= 0 {
 			t.Errorf("%s: %+v", name, row)
 		}
@@ -127,7 +127,7 @@ PASS`)
 
 // A signed request is one that the gateway's rules accept: a nonce of its own each time, of milliseconds.
 func TestSignerFillsTheRequestIn(t *testing.T) {
-	request, s := botOf(3, "/x")
+	request, s := byNonce(3, "/x")
 	before := string(request)
 	s.sign(request)
 	first := string(request)

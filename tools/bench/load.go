@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -232,8 +234,26 @@ func browserOf(i int) []string {
 	}, forwarded...)
 }
 
-// A signer fills nonce and signature of an API key into a request: both change with every call, and keep their length.
-type signer struct {
+// The ways in which bots sign: a nonce (scheme 1), or the whole request (RFC 9421) with a secret or with a key of their own.
+const (
+	schemeNonce   = ""
+	schemeHMAC    = "hmac-sha256"
+	schemeEd25519 = "ed25519"
+)
+
+// A signer fills into a request what changes with every call, and keeps its length.
+type signer interface{ sign(request []byte) }
+
+// botOf is a request of person i's bot for a target of the check, below prefix, and what signs it.
+func botOf(i int, scheme, prefix, target string) ([]byte, signer) {
+	if scheme == schemeNonce {
+		return byNonce(i, prefix+target)
+	}
+	return byRFC9421(i, scheme, prefix, target)
+}
+
+// A nonceSigner fills in nonce and signature of scheme 1.
+type nonceSigner struct {
 	kid       string
 	secret    []byte
 	last      int64 // nonce
@@ -246,9 +266,8 @@ const (
 	signaturePlace = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 
-// botOf is a request of person i's bot, and what signs it.
-func botOf(i int, target string) ([]byte, *signer) {
-	s := &signer{kid: kidOf(i), secret: []byte(secretOf(i))}
+func byNonce(i int, target string) ([]byte, *nonceSigner) {
+	s := &nonceSigner{kid: kidOf(i), secret: []byte(secretOf(i))}
 	request := wire("GET", target, append([]string{
 		"User-Agent: bot/1.0", "Accept: application/json", "X-Auth-Apikey: " + s.kid, "X-Auth-Nonce: " + noncePlace,
 		"X-Auth-Signature: " + signaturePlace,
@@ -258,7 +277,7 @@ func botOf(i int, target string) ([]byte, *signer) {
 	return request, s
 }
 
-func (s *signer) sign(request []byte) {
+func (s *nonceSigner) sign(request []byte) {
 	s.last = max(s.last+1, time.Now().UnixMilli())
 	nonce := strconv.AppendInt(request[s.nonce:s.nonce], s.last, 10)
 	mac := hmac.New(sha256.New, s.secret)
@@ -268,8 +287,63 @@ func (s *signer) sign(request []byte) {
 	hex.Encode(request[s.signature:], mac.Sum(sum[:0]))
 }
 
+// A wholeSigner fills in the second, the nonce and the signature of RFC 9421.
+type wholeSigner struct {
+	key       func(base []byte) []byte
+	base      []byte // what is signed
+	last      int64  // nonce
+	places    [2]int // of created in the base and in the request
+	nonces    [2]int
+	signature int
+}
+
+const (
+	createdPlace   = "0000000000"
+	wholeNonce     = "00000000000000000000"
+	wholeSignature = "barong=:"
+)
+
+func byRFC9421(i int, scheme, prefix, target string) ([]byte, *wholeSigner) {
+	s := &wholeSigner{}
+	kid, size := kidOf(i), sha256.Size
+	mac := hmac.New(sha256.New, []byte(secretOf(i)))
+	s.key = func(base []byte) []byte {
+		mac.Reset()
+		mac.Write(base)
+		return mac.Sum(nil)
+	}
+	if scheme == schemeEd25519 {
+		own := keyOf(i)
+		kid, size = ownKidOf(i), ed25519.SignatureSize
+		s.key = func(base []byte) []byte { return ed25519.Sign(own, base) }
+	}
+	path, query, _ := strings.Cut(target, "?")
+	input := fmt.Sprintf(`("@method" "@path" "@query");created=%s;keyid=%q;nonce="%s"`, createdPlace, kid, wholeNonce)
+	s.base = fmt.Appendf(nil, "\"@method\": GET\n\"@path\": %s\n\"@query\": ?%s\n\"@signature-params\": %s", path, query, input)
+	request := wire("GET", prefix+target, append([]string{
+		"User-Agent: bot/1.0", "Accept: application/json", "Signature-Input: barong=" + input,
+		"Signature: " + wholeSignature + base64.StdEncoding.EncodeToString(make([]byte, size)) + ":",
+	}, forwarded...)...)
+	for i, text := range [][]byte{s.base, request} {
+		s.places[i] = bytes.Index(text, []byte(createdPlace))
+		s.nonces[i] = bytes.Index(text, []byte(wholeNonce))
+	}
+	s.signature = bytes.Index(request, []byte(wholeSignature)) + len(wholeSignature)
+	return request, s
+}
+
+func (s *wholeSigner) sign(request []byte) {
+	now := time.Now()
+	s.last = max(s.last+1, now.UnixNano()) // of 19 digits
+	for i, text := range [][]byte{s.base, request} {
+		strconv.AppendInt(text[s.places[i]:s.places[i]], now.Unix(), 10)
+		strconv.AppendInt(text[s.nonces[i]+1:s.nonces[i]+1], s.last, 10)
+	}
+	base64.StdEncoding.Encode(request[s.signature:], s.key(s.base))
+}
+
 // signed makes a caller sign each of its requests.
-func signed(c *httpCaller, signers []*signer) {
+func signed(c *httpCaller, signers []signer) {
 	c.prepare = func(request []byte) {
 		signers[(c.next+len(signers)-1)%len(signers)].sign(request)
 	}

@@ -169,7 +169,10 @@ func (b *bench) everything() (failed error) {
 		quick bool // is part of a smoke test
 		run   func() error
 	}{
-		{[]string{"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "gRPC", "API key, replay local", "through Envoy, HTTP", "through Envoy, gRPC", "latency at half load"}, true, b.embedded},
+		{[]string{
+			"cookie", "pass list", "refused: no session", "refused: DROP", "forward-auth", "gRPC", "API key, replay local",
+			"API key, RFC 9421, HMAC", "API key, RFC 9421, Ed25519", "through Envoy, HTTP", "through Envoy, gRPC", "latency at half load",
+		}, true, b.embedded},
 		{[]string{"API key, replay off"}, false, b.withoutReplay},
 		{[]string{"API key, replay shared", "new sessions"}, false, b.shared},
 		{[]string{"cold check"}, false, b.cold},
@@ -246,8 +249,15 @@ func (b *bench) embedded() error {
 			return err
 		}
 	}
-	if b.wanted("API key, replay local") {
-		if err := b.apiKeys(row{Name: "API key, replay local", Target: ">= 0.70"}, gateway, n); err != nil {
+	for _, r := range []struct{ name, scheme, target string }{
+		{"API key, replay local", schemeNonce, ">= 0.70"},
+		{"API key, RFC 9421, HMAC", schemeHMAC, ""},
+		{"API key, RFC 9421, Ed25519", schemeEd25519, ""},
+	} {
+		if !b.wanted(r.name) {
+			continue
+		}
+		if err := b.apiKeys(row{Name: r.name, Target: r.target}, r.scheme, gateway, n); err != nil {
 			return err
 		}
 	}
@@ -283,14 +293,14 @@ func (b *bench) each(s *server, requests [][]byte, status int) error {
 }
 
 // apiKeys measures checks of API keys. Every request is signed as it is sent, whichever server it goes to.
-func (b *bench) apiKeys(r row, gateway *server, people int) error {
+func (b *bench) apiKeys(r row, scheme string, gateway *server, people int) error {
 	make := func(addr string) ([]caller, error) {
 		var list []caller
 		for i := range b.connections {
 			var requests [][]byte
-			var signers []*signer
+			var signers []signer
 			for j := i; j < people; j += b.connections {
-				request, s := botOf(j, checkPrefix+allowedPath)
+				request, s := botOf(j, scheme, checkPrefix, allowedPath)
 				requests, signers = append(requests, request), append(signers, s)
 			}
 			c, err := newHTTPCaller(addr, 200, requests...)
@@ -303,7 +313,7 @@ func (b *bench) apiKeys(r row, gateway *server, people int) error {
 		}
 		return list, nil
 	}
-	request, s := botOf(0, checkPrefix+allowedPath)
+	request, s := botOf(0, scheme, checkPrefix, allowedPath)
 	s.sign(request)
 	a, err := ask(gateway.addr, request)
 	if err != nil {
@@ -415,7 +425,7 @@ func (b *bench) withoutReplay() error {
 	if err != nil {
 		return err
 	}
-	return b.apiKeys(row{Name: "API key, replay off"}, gateway, people)
+	return b.apiKeys(row{Name: "API key, replay off"}, schemeNonce, gateway, people)
 }
 
 // shared measures a gateway whose sessions and nonces are in Valkey.
@@ -436,7 +446,7 @@ func (b *bench) shared() error {
 		return err
 	}
 	if b.wanted("API key, replay shared") {
-		if err := b.apiKeys(row{Name: "API key, replay shared"}, gateway, people); err != nil {
+		if err := b.apiKeys(row{Name: "API key, replay shared"}, schemeNonce, gateway, people); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,12 @@ const (
 
 func kidOf(i int) string    { return fmt.Sprintf("%016x", i+1) }
 func secretOf(i int) string { return fmt.Sprintf("%032x", i+1) }
+func ownKidOf(i int) string { return fmt.Sprintf("e%015x", i+1) }
+
+// keyOf is the key pair of person i's bot.
+func keyOf(i int) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed([]byte(secretOf(i)))
+}
 
 // fill makes the folder of a gateway: a database with people, each with an API key and a session, and some rules. With a
 // Redis URL the sessions are there.
@@ -71,6 +78,11 @@ func fill(ctx context.Context, dir, redisURL string, people, sessions int) error
 				return err
 			}
 			k := &db.APIKey{UserID: u.ID, KID: kidOf(i), Algorithm: "HS256", State: "active", Secret: secretOf(i)}
+			if err := tx.InsertAPIKey(ctx, k); err != nil {
+				return err
+			}
+			public := keyOf(i).Public().(ed25519.PublicKey)
+			k = &db.APIKey{UserID: u.ID, KID: ownKidOf(i), Algorithm: "Ed25519", State: "active", PublicKey: public}
 			if err := tx.InsertAPIKey(ctx, k); err != nil {
 				return err
 			}
