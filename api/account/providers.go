@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,8 +22,8 @@ import (
 // errFlow refuses a return from a provider that does not belong to what this browser, or this account, has begun.
 var errFlow = fault.New("identity.provider.invalid_flow")
 
-// providerFault is what callers are told of an error of package openid; any other stays as it is.
-func providerFault(err error) error {
+// providerFault is what callers are told of an error of package openid about a provider; any other stays as it is.
+func providerFault(id string, err error) error {
 	for _, known := range []struct {
 		err  error
 		code fault.Code
@@ -34,7 +35,7 @@ func providerFault(err error) error {
 		{openid.ErrToken, "identity.provider.invalid_token"},
 	} {
 		if errors.Is(err, known.err) {
-			return fault.New(known.code).Because(err)
+			return fault.New(known.code).Because(fmt.Errorf("%s: %w", id, err))
 		}
 	}
 	return err
@@ -57,10 +58,7 @@ func (s *Service) BeginProvider(
 	}
 	f.Callback = origin + "/" + s.APIPrefix + "/identity/providers/" + id + "/callback"
 	location, sealed, err = s.Providers.Begin(ctx, id, f)
-	if errors.Is(err, openid.ErrUnavailable) {
-		s.Log.WarnContext(ctx, "a provider does not answer", "provider", id, "error", err)
-	}
-	return location, sealed, providerFault(err)
+	return location, sealed, providerFault(id, err)
 }
 
 // EndProvider judges what a browser brings back from a provider: who it is there, and the flow that it had begun, which comes
@@ -78,13 +76,10 @@ func (s *Service) EndProvider(
 			s.Log.WarnContext(ctx, "take back a return from a provider", "error", err)
 		}
 	}
-	switch {
-	case errors.Is(err, openid.ErrToken):
+	if errors.Is(err, openid.ErrToken) {
 		s.Log.WarnContext(ctx, "the word of a provider was refused", "provider", id, "ip", c.address(), "error", err)
-	case errors.Is(err, openid.ErrUnavailable):
-		s.Log.WarnContext(ctx, "a provider does not answer", "provider", id, "error", err)
 	}
-	return who, flow, providerFault(err)
+	return who, flow, providerFault(id, err)
 }
 
 // A Visitor is somebody who comes from a provider.
