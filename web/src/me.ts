@@ -44,6 +44,18 @@ export async function loadMe(): Promise<Me | null> {
   return me;
 }
 
+/** Keeps a language with the account, whose mails are then in it. What else the account's data holds stays. */
+export async function keepLanguage(tag: string): Promise<void> {
+  let data: unknown;
+  try {
+    data = JSON.parse(me?.data ?? "{}");
+  } catch {
+    return;
+  }
+  if (!me || typeof data !== "object" || data === null || Array.isArray(data)) return;
+  setMe(await call<Me>("PUT", "/resource/users/me", { data: JSON.stringify({ ...data, language: tag }) }));
+}
+
 /** Goes to the sign-in page, and from there back to the page that is shown. refused is why, where a session has ended. */
 export function signInAgain(refused?: Refusal): void {
   setMe(null);

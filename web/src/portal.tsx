@@ -25,7 +25,7 @@ const routes: Route[] = [
   { path: "/accounts/keys", title: () => t("keys.title"), nav: true, load: async () => (await account()).Keys },
   { path: "/accounts/activity", title: () => t("activity.title"), nav: true, load: async () => (await account()).Activities },
   { path: "/accounts/delete", title: () => t("delete.title"), load: async () => (await account()).Delete },
-  { path: "/accounts/signout", title: () => t("signout.title"), load: async () => (await account()).SignOut },
+  { path: "/accounts/signout", title: () => t("signout.title"), open: true, load: async () => (await account()).SignOut },
 ];
 const shown = routes.filter((r) => config.phones || r.path !== "/accounts/phones");
 

@@ -1,9 +1,10 @@
 /** /accounts/delete and /accounts/signout. */
 import { call, closed, Refusal } from "../api";
 import { t } from "../i18n";
-import { setMe, useMe } from "../me";
+import { loadMe, setMe, useMe } from "../me";
 import { go, type PageProps } from "../router";
 import { Check, CodeField, Field, Form } from "../ui/form";
+import { Show, useLoad } from "../ui/load";
 import { tellNext } from "../ui/notice";
 
 /** Says goodbye at the sign-in page. */
@@ -38,23 +39,33 @@ export function Delete() {
 }
 
 export function SignOut({ query }: PageProps) {
-  const me = useMe();
-  if (!me) return null;
+  const rd = query.get("rd");
+  const account = useLoad(async () => {
+    const me = await loadMe();
+    if (!me) go("/accounts/signin" + (rd ? "?rd=" + encodeURIComponent(rd) : ""), true); // done already
+    return me;
+  });
   return (
-    <>
-      <p>{t("signout.text", { email: me.email })}</p>
-      <Form action={t("signout.action")} aside={<a href="/accounts/">{t("cancel")}</a>}
-        send={async (values) => {
-          if (values["everywhere"]) await call("DELETE", "/resource/sessions");
-          try {
-            await call("DELETE", "/identity/sessions");
-          } catch (e) {
-            if (!(e instanceof Refusal) || !e.has("identity.session.not_found")) throw e; // it has ended meanwhile
-          }
-          leave(t("signout.done"), query.get("rd"));
-        }}>
-        <Check name="everywhere" label={t("signout.everywhere")} hint={t("signout.everywhere.hint")} />
-      </Form>
-    </>
+    <Show of={account}>
+      {(me) =>
+        me && (
+          <>
+            <p>{t("signout.text", { email: me.email })}</p>
+            <Form action={t("signout.action")} aside={<a href="/accounts/">{t("cancel")}</a>}
+              send={async (values) => {
+                if (values["everywhere"]) await call("DELETE", "/resource/sessions");
+                try {
+                  await call("DELETE", "/identity/sessions");
+                } catch (e) {
+                  if (!(e instanceof Refusal) || !e.has("identity.session.not_found")) throw e; // it has ended meanwhile
+                }
+                leave(t("signout.done"), rd);
+              }}>
+              <Check name="everywhere" label={t("signout.everywhere")} hint={t("signout.everywhere.hint")} />
+            </Form>
+          </>
+        )
+      }
+    </Show>
   );
 }

@@ -8,10 +8,11 @@ import { t } from "../i18n";
 import { signInAgain } from "../me";
 import { tell } from "./notice";
 
-const Wrong = createContext<{ faults: Fault[]; busy: boolean }>({ faults: [], busy: false });
+/** What was refused of the form around a field, and by which ids the alert says so. */
+const Wrong = createContext<{ faults: Fault[]; id: string }>({ faults: [], id: "" });
 
 /** Tells what was refused, and why. */
-export function Alert({ faults, focus = false }: { faults: Fault[]; focus?: boolean }) {
+export function Alert({ faults, focus = false, id }: { faults: Fault[]; focus?: boolean; id?: string }) {
   const box = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (focus) box.current?.focus();
@@ -19,8 +20,8 @@ export function Alert({ faults, focus = false }: { faults: Fault[]; focus?: bool
   if (faults.length === 0) return null;
   return (
     <div class="alert" role="alert" tabIndex={-1} ref={box} data-code={faults.map((f) => f.code).join(" ")}>
-      {faults.map((f) => (
-        <p key={f.code} data-code={f.code}>{f.text}</p>
+      {faults.map((f, i) => (
+        <p key={f.code} id={id && `${id}-${i}`} data-code={f.code}>{f.text}</p>
       ))}
     </div>
   );
@@ -54,6 +55,7 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
   const [wrong, setWrong] = useState<Fault[]>([]);
   const [busy, setBusy] = useState(false);
   const form = useRef<HTMLFormElement>(null);
+  const id = useId();
   const sending = useRef(false);
 
   const submit = async (e: Event) => {
@@ -103,8 +105,8 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
 
   return (
     <form ref={form} onSubmit={submit} aria-label={label} aria-busy={busy} class={rest.class} method="post" noValidate>
-      <Wrong.Provider value={{ faults: wrong, busy }}>
-        <Alert faults={wrong} />
+      <Wrong.Provider value={{ faults: wrong, id }}>
+        <Alert faults={wrong} id={id} />
         {children}
         <div class="actions">
           <button type="submit" class={danger ? "danger" : plain ? "" : "primary"} aria-disabled={busy}>
@@ -150,7 +152,8 @@ export interface FieldProps {
 /** A field with its label, its hint, and what is wrong with it. */
 export function Field({ name, label, type = "text", hint, value, options, rows, onInput, autofocus, also, ...rest }: FieldProps) {
   const id = useId();
-  const wrong = useContext(Wrong).faults.some((f) => f.field === name || (also !== undefined && f.field === also));
+  const around = useContext(Wrong);
+  const told = around.faults.flatMap((f, i) => (f.field === name || (also !== undefined && f.field === also) ? [`${around.id}-${i}`] : []));
   const [shown, setShown] = useState(false);
   const field = useRef<HTMLElement>(null);
   useEffect(() => {
@@ -160,8 +163,8 @@ export function Field({ name, label, type = "text", hint, value, options, rows, 
   const common = {
     id,
     name,
-    "aria-invalid": wrong || undefined,
-    "aria-describedby": hint ? id + "-hint" : undefined,
+    "aria-invalid": told.length > 0 || undefined,
+    "aria-describedby": [...told, ...(hint ? [id + "-hint"] : [])].join(" ") || undefined,
     autoComplete: autocomplete,
     onInput: onInput && ((e: Event) => onInput((e.target as HTMLInputElement).value)),
     ...attributes,
@@ -181,7 +184,7 @@ export function Field({ name, label, type = "text", hint, value, options, rows, 
     input = (
       <span class="password">
         <input {...common} ref={field as never} type={(shown ? "text" : "password") as "password"} autoCapitalize="none" spellcheck={false} defaultValue={value ?? ""} />
-        <button type="button" class="quiet" aria-pressed={shown} aria-controls={id} onClick={() => setShown(!shown)}>
+        <button type="button" class="quiet" aria-controls={id} onClick={() => setShown(!shown)}>
           {t(shown ? "password.hide" : "password.show")}
           <span class="hidden"> {label}</span>
         </button>

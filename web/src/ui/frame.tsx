@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { config } from "../config";
 import { chooseLanguage, language, t } from "../i18n";
 import { faults, type Fault } from "../faults";
-import { loadMe, signInAgain, useMe, type Me } from "../me";
+import { keepLanguage, loadMe, signInAgain, useMe, type Me } from "../me";
 import { match, useAddress, type PageProps, type Route } from "../router";
 import { Alert } from "./form";
 import { Waiting } from "./load";
@@ -71,6 +71,12 @@ export function Frame({ routes, home, admits, other }: FrameProps) {
     if (shown.is === "page") turnPage();
   }, [shown.is === "page" && shown.path]);
 
+  const choose = async (tag: string) => {
+    await chooseLanguage(tag);
+    drawAgain((n) => n + 1);
+    if (me) await keepLanguage(tag).catch(() => {}); // the pages are in it all the same
+  };
+
   const inside = me && !(shown.is === "page" && shown.route.open);
   const links = routes.filter((r) => r.nav);
   const elsewhere = me && other?.(me);
@@ -84,7 +90,7 @@ export function Frame({ routes, home, admits, other }: FrameProps) {
         <div class="right">
           <label class="language">
             <span class="hidden">{t("language.choose")}</span>
-            <select name="language" onChange={(e) => void chooseLanguage((e.target as HTMLSelectElement).value).then(() => drawAgain((n) => n + 1))}>
+            <select name="language" onChange={(e) => void choose((e.target as HTMLSelectElement).value)}>
               {config.languages.map((l) => (
                 <option key={l.tag} value={l.tag} lang={l.tag} selected={l.tag === language().tag}>{l.name}</option>
               ))}

@@ -32,5 +32,5 @@ export function Notice() {
     listeners.add(l);
     return () => void listeners.delete(l);
   }, []);
-  return <div class={told ? "notice" : ""} role="status">{told}</div>;
+  return <div class={told ? "notice told" : ""} role="status">{told}</div>;
 }
