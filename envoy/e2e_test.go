@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -121,8 +122,9 @@ func refused(t *testing.T, what string, r reply, status int, code string) {
 
 // A key signs calls of the API, each with a nonce of its own.
 type key struct {
-	KID    string `json:"kid"`
-	Secret string `json:"secret"`
+	KID     string             `json:"kid"`
+	Secret  string             `json:"secret"`
+	private ed25519.PrivateKey // instead of a secret
 }
 
 func (k key) headers(nonce int64) []string {
@@ -134,11 +136,11 @@ func (k key) headers(nonce int64) []string {
 	}
 }
 
-// newKey signs somebody up at the program itself, switches the second factor on, and makes an API key.
-func newKey(t *testing.T, addr string) key {
+// newKey signs somebody up at the program itself, switches the second factor on, and makes an API key of an algorithm.
+func newKey(t *testing.T, addr, email, algorithm string) key {
 	t.Helper()
 	c := newClient(t, addr, here)
-	c.open(t, "/api/v2/barong/identity/users", "bot@example.com", adminPassword)
+	c.open(t, "/api/v2/barong/identity/users", email, adminPassword)
 	r := c.call(t, "POST", "/api/v2/barong/resource/otp/generate_qrcode", nil, c.csrf)
 	var qr struct {
 		Data struct {
@@ -165,10 +167,17 @@ func newKey(t *testing.T, addr string) key {
 	if r := c.call(t, "POST", "/api/v2/barong/resource/otp/enable", map[string]string{"code": code(now)}, c.csrf); r.Status != 201 {
 		t.Fatalf("second factor: got %+v", r)
 	}
-	r = c.call(t, "POST", "/api/v2/barong/resource/api_keys",
-		map[string]string{"algorithm": "HS256", "totp_code": code(now.Add(30 * time.Second))}, c.csrf)
 	var k key
-	if err := json.Unmarshal([]byte(r.Body), &k); r.Status != 201 || err != nil || k.Secret == "" {
+	parameters := map[string]string{"algorithm": algorithm, "totp_code": code(now.Add(30 * time.Second))}
+	if algorithm == "Ed25519" {
+		var public ed25519.PublicKey
+		if public, k.private, err = ed25519.GenerateKey(nil); err != nil {
+			t.Fatal(err)
+		}
+		parameters["public_key"] = base64.StdEncoding.EncodeToString(public)
+	}
+	r = c.call(t, "POST", "/api/v2/barong/resource/api_keys", parameters, c.csrf)
+	if err := json.Unmarshal([]byte(r.Body), &k); r.Status != 201 || err != nil || (k.Secret == "") != (k.private != nil) {
 		t.Fatalf("API key: got %+v", r)
 	}
 	return k
@@ -206,7 +215,7 @@ type world struct {
 	provider *openidtest.Provider // that people may sign in with, as "one"
 	ports    ports
 	keys     jwt.Keyfunc
-	bot      key
+	bot, own key   // with a secret, and with a key pair of its owner's
 	last     int64 // nonce
 }
 
@@ -227,7 +236,8 @@ func newWorld(t *testing.T) *world {
 		"BARONG_GRPC_ADDR="+local(w.ports.grpc), "BARONG_LOGIN_URL="+signin, "BARONG_PROVIDERS_FILE="+providersFile(t, w.provider))
 	api := local(w.ports.api)
 	w.keys = publicKey(t, api)
-	w.bot = newKey(t, api)
+	w.bot = newKey(t, api, "bot@example.com", "HS256")
+	w.own = newKey(t, api, "own@example.com", "Ed25519")
 	admin := newClient(t, api, here)
 	admin.open(t, "/api/v2/barong/identity/sessions", adminEmail, adminPassword)
 	if r := admin.call(t, "POST", "/api/v2/barong/admin/restrictions",
@@ -249,13 +259,19 @@ func startProgram(t *testing.T, env ...string) *testkit.Process {
 // arrived checks that a call reached the service, once and with a token that verifies, and returns the token's claims.
 func (w *world) arrived(t *testing.T, what string, r reply) jwt.MapClaims {
 	t.Helper()
-	claims := jwt.MapClaims{}
 	seen := w.service.take()
 	if r.Status != 200 || len(seen) != 1 {
 		t.Errorf("%s: got %+v, the service %+v", what, r, seen)
-		return claims
+		return jwt.MapClaims{}
 	}
-	token := strings.TrimPrefix(seen[0].Header["authorization"], "Bearer ")
+	return w.claims(t, what, seen[0])
+}
+
+// claims checks the token that the service got with a call, and returns what it says.
+func (w *world) claims(t *testing.T, what string, d delivery) jwt.MapClaims {
+	t.Helper()
+	claims := jwt.MapClaims{}
+	token := strings.TrimPrefix(d.Header["authorization"], "Bearer ")
 	if _, err := jwt.ParseWithClaims(token, claims, w.keys, jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer("barong"),
 		jwt.WithAudience("peatio"), jwt.WithSubject("session"), jwt.WithExpirationRequired()); err != nil {
 		t.Errorf("%s: the service's token %q: %v", what, token, err)
@@ -301,6 +317,7 @@ func TestEndToEnd(t *testing.T) {
 	for _, g := range gateways {
 		t.Run(g.name, func(t *testing.T) { w.walk(t, addrs[g.name]) })
 	}
+	t.Run("samples", func(t *testing.T) { w.samples(t, addrs["envoy over HTTP"]) })
 	s := w.openSessions(t)
 	w.dialects(t, s)
 	for _, g := range gateways {
@@ -420,9 +437,16 @@ func (k key) sign(nonce int64, components ...string) []string {
 		fmt.Fprintf(&names, " %q", components[i])
 	}
 	input := fmt.Sprintf("(%s);created=%d;keyid=%q;nonce=\"nonce-%d\"", strings.TrimSpace(names.String()), time.Now().Unix(), k.KID, nonce)
-	mac := hmac.New(sha256.New, []byte(k.Secret))
-	mac.Write([]byte(base.String() + `"@signature-params": ` + input))
-	return []string{"Signature-Input: barong=" + input, "Signature: barong=:" + base64.StdEncoding.EncodeToString(mac.Sum(nil)) + ":"}
+	base.WriteString(`"@signature-params": ` + input)
+	var signature []byte
+	if k.private != nil {
+		signature = ed25519.Sign(k.private, []byte(base.String()))
+	} else {
+		mac := hmac.New(sha256.New, []byte(k.Secret))
+		mac.Write([]byte(base.String()))
+		signature = mac.Sum(nil)
+	}
+	return []string{"Signature-Input: barong=" + input, "Signature: barong=:" + base64.StdEncoding.EncodeToString(signature) + ":"}
 }
 
 // signedWhole sends requests that are signed whole. Traefik does not tell whether there is a body,
@@ -443,6 +467,14 @@ func (w *world) signedWhole(t *testing.T, c *client) {
 	refused(t, "not parsed", c.send(t, "GET", target, nil, "Signature-Input: x"), 422, "authz.malformed_signature")
 	post := w.bot.sign(w.nonce(), "@method", "POST", "@target-uri", c.base+target, "content-digest", digest)
 	w.arrived(t, "a body and its digest", c.send(t, "POST", target, strings.NewReader("{}"), append(post, "Content-Digest: "+digest)...))
+	own := w.own.sign(w.nonce(), "@method", "POST", "@path", account, "@query", "?page=2&a=%20b", "content-digest", digest)
+	own = append(own, "Content-Digest: "+digest)
+	if w.arrived(t, "a key pair of one's own", c.send(t, "POST", target, strings.NewReader("{}"), own...))["email"] != "own@example.com" {
+		t.Error("a key pair of one's own: another token")
+	}
+	refused(t, "a key pair of one's own, again", c.send(t, "POST", target, strings.NewReader("{}"), own...), 401, "authz.signature_blacklisted")
+	refused(t, "a key pair of one's own, for another path", c.send(t, "GET", account+"/x", nil,
+		w.own.sign(w.nonce(), "@method", "GET", "@path", account, "@query", "?")...), 401, "authz.invalid_signature")
 	for what, body := range map[string]io.Reader{"a body": strings.NewReader("{}"), "a body in chunks": io.MultiReader(strings.NewReader("{}"))} {
 		refused(t, what+" and no digest", c.send(t, "POST", target, body,
 			w.bot.sign(w.nonce(), "@method", "POST", "@target-uri", c.base+target)...), 401, "authz.invalid_signature")

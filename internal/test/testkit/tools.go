@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -234,4 +235,31 @@ func Eventually(t testing.TB, d time.Duration, f func() bool) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// Sample is a program that stands in a page of the documentation: the code block that is fenced with its language and this
+// name.
+func Sample(t testing.TB, page, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(Root(t), page))
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	var code strings.Builder
+	inside, found := false, 0
+	for line := range strings.Lines(string(text)) {
+		switch fence, ok := strings.CutPrefix(line, "```"); {
+		case ok && inside:
+			inside = false
+		case ok && strings.HasSuffix(fence, " "+name+"\n"):
+			inside = true
+			found++
+		case inside:
+			code.WriteString(line)
+		}
+	}
+	if found != 1 || inside {
+		t.Fatalf("testkit: %s has %d code blocks %s", page, found, name)
+	}
+	return code.String()
 }
