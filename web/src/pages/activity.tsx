@@ -51,7 +51,7 @@ export function Activities({ query }: PageProps) {
                     {p.rows.map((a, i) => (
                       <tr key={i}>
                         <td data-label={t("activity.when")}><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
-                        <td data-label={t("activity.what")}>{hasWords("action." + a.action) ? say("action." + a.action) : a.action}{reason(a)}</td>
+                        <td data-label={t("activity.what")}>{action(a)}{reason(a)}</td>
                         <td data-label={t("activity.result")}><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span></td>
                         <td data-label={t("activity.from")}><span>{a.user_ip}</span> <span class="muted agent">{a.user_agent}</span></td>
                       </tr>
@@ -68,10 +68,14 @@ export function Activities({ query }: PageProps) {
   );
 }
 
+const word = (key: string): string | undefined => (hasWords(key) ? say(key) : undefined);
+
+const action = (a: Activity): string => word(`action.${a.topic}.${a.action}`) ?? word("action." + a.action) ?? a.action;
+
 function reason(a: Activity) {
   try {
     const said = (JSON.parse(a.data ?? "null") as { reason?: string } | null)?.reason;
-    return said ? <span class="muted"> {said}</span> : null;
+    return said ? <span class="muted reason">{word("reason." + said) ?? said}</span> : null;
   } catch {
     return null;
   }
