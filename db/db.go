@@ -46,7 +46,7 @@ type Sealer interface {
 
 // Options are what Open needs. Now defaults to time.Now.
 type Options struct {
-	URL    string // see CheckURL
+	URL    string // see ValidateURL
 	Sealer Sealer
 	Now    func() time.Time
 }

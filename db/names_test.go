@@ -69,7 +69,7 @@ func TestIndexNames(t *testing.T) {
 		if got := found(t, d, db.UserFilter{FirstName: ref("ann")}); len(got) != 0 {
 			t.Errorf("in lower case, with an index of the older kind: %q", got)
 		}
-		if err := d.CheckSeals(t.Context()); err != nil {
+		if err := d.VerifySeals(t.Context()); err != nil {
 			t.Errorf("an index of the older kind is taken for one of another key: %v", err)
 		}
 		for _, want := range []int{3, 0} {
@@ -82,7 +82,7 @@ func TestIndexNames(t *testing.T) {
 				}
 			}
 		}
-		if err := d.CheckSeals(t.Context()); err != nil {
+		if err := d.VerifySeals(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})

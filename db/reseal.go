@@ -241,9 +241,9 @@ func (tx *Tx) resealRow(ctx context.Context, box Resealer, t sealedTable, r *sea
 	return nil
 }
 
-// CheckSeals opens the newest row of every table with sealed columns and compares its indexes. The error says that the
+// VerifySeals opens the newest row of every table with sealed columns and compares its indexes. The error says that the
 // Sealer lacks a key, or that its index key has changed and Reseal must run before anything is looked up.
-func (d *DB) CheckSeals(ctx context.Context) error {
+func (d *DB) VerifySeals(ctx context.Context) error {
 	var errs []error
 	for _, t := range sealedTables {
 		q := d.idb.NewSelect().Table(t.name).Column(t.key).OrderExpr("? DESC", bun.Ident(t.key)).Limit(1)
@@ -252,13 +252,13 @@ func (d *DB) CheckSeals(ctx context.Context) error {
 			return fmt.Errorf("check sealed columns: %s: %w", t.name, err)
 		}
 		for i := range rows {
-			errs = append(errs, d.checkRow(t, &rows[i]))
+			errs = append(errs, d.verifyRow(t, &rows[i]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (d *DB) checkRow(t sealedTable, r *sealedRow) error {
+func (d *DB) verifyRow(t sealedTable, r *sealedRow) error {
 	for i, c := range t.columns {
 		if !r.values[i].Valid {
 			continue

@@ -100,8 +100,8 @@ func readable(t *testing.T, d *db.DB, user int64) {
 	if err != nil || len(docs) != 2 || *docs[0].DocNumber != "Daa" || docs[1].DocNumber != nil {
 		t.Errorf("documents: %+v, %v", docs, err)
 	}
-	if err := d.CheckSeals(ctx); err != nil {
-		t.Errorf("CheckSeals: %v", err)
+	if err := d.VerifySeals(ctx); err != nil {
+		t.Errorf("VerifySeals: %v", err)
 	}
 }
 
@@ -140,8 +140,8 @@ func TestReseal(t *testing.T) {
 
 			// Without the old key everything still opens, but the indexes are those of another key.
 			alone := reopen(t, url, fresh)
-			if err := alone.CheckSeals(t.Context()); err == nil || !strings.Contains(err.Error(), "secrets rotate") {
-				t.Errorf("CheckSeals with another index key: %v", err)
+			if err := alone.VerifySeals(t.Context()); err == nil || !strings.Contains(err.Error(), "secrets rotate") {
+				t.Errorf("VerifySeals with another index key: %v", err)
 			}
 			done, err = alone.Reseal(t.Context())
 			if _, sealed, indexed, failed = counts(done); err != nil || sealed != 0 || indexed != 3*users || failed != 0 {
@@ -165,8 +165,8 @@ func TestResealLeavesWhatItCannotOpen(t *testing.T) {
 	}
 	user := fill(t, d, 2)
 	other := reopen(t, url, known)
-	if err := other.CheckSeals(t.Context()); err == nil {
-		t.Error("CheckSeals is content without the key")
+	if err := other.VerifySeals(t.Context()); err == nil {
+		t.Error("VerifySeals is content without the key")
 	}
 	done, err := other.Reseal(t.Context())
 	rows, sealed, indexed, failed := counts(done)

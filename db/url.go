@@ -19,8 +19,8 @@ const (
 	postgresForms = "postgres://user:password@host/database"
 )
 
-// CheckURL says what is wrong with the URL of a database. It opens nothing, and the error has nothing of a password.
-func CheckURL(raw string) error {
+// ValidateURL says what is wrong with the URL of a database. It opens nothing, and the error has nothing of a password.
+func ValidateURL(raw string) error {
 	if strings.HasPrefix(raw, "sqlite:") {
 		_, err := SQLitePath(raw)
 		return err

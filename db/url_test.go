@@ -31,7 +31,7 @@ func TestSQLiteURLs(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", url, path, err, want)
 			continue
 		}
-		if err := db.CheckURL(url); err != nil {
+		if err := db.ValidateURL(url); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
 		d, err := db.Open(t.Context(), db.Options{URL: url})
@@ -68,7 +68,7 @@ func TestSQLiteURLs(t *testing.T) {
 		"sqlite://a%zz.db":                   "%25",
 		"sqlite://a%00.db":                   "zero byte",
 	} {
-		err := db.CheckURL(url)
+		err := db.ValidateURL(url)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %s", url, err, want)
 		}
@@ -96,7 +96,7 @@ func TestPostgresURLs(t *testing.T) {
 		"postgres://h/d", "postgresql://u:p@h:5432/d?sslmode=disable", "postgres://u:p%40ss%2Fword@h/d", "postgres://u:p@ss@h/d",
 		"postgres://u:p@h1:5432,h2:5432/d", "postgres:///d?host=/tmp", "postgres://[::1]:5432/d",
 	} {
-		if err := db.CheckURL(url); err != nil {
+		if err := db.ValidateURL(url); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
@@ -105,7 +105,7 @@ func TestPostgresURLs(t *testing.T) {
 		"postgres://u:hunter%@h/d", "postgres://u:hunter hunter@h/d", "postgres://u:hunter@h:port/d", "postgres://u:hunter@h/d?sslmode=hunter",
 		"postgres://u:hunter@h/d?sslrootcert=/absent&password=hunter", "postgres:u:hunter@h/d", "mysql://u:hunter@h/d", "hunter",
 	} {
-		err := db.CheckURL(url)
+		err := db.ValidateURL(url)
 		if err == nil {
 			t.Errorf("%s is accepted", url)
 			continue

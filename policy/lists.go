@@ -142,7 +142,7 @@ func entries(n *yaml.Node, list string) ([]string, error) {
 		if e.Kind != yaml.ScalarNode || e.Tag != "!!str" {
 			return nil, fmt.Errorf("line %d: an entry of %s is no text", e.Line, list)
 		}
-		if err := checkEntry(e.Value); err != nil {
+		if err := validateEntry(e.Value); err != nil {
 			return nil, fmt.Errorf("line %d: %s entry %q: %w", e.Line, list, e.Value, err)
 		}
 		out = append(out, e.Value)
@@ -153,9 +153,9 @@ func entries(n *yaml.Node, list string) ([]string, error) {
 // refusedBytes never occur in a canonical path: it is decoded, and a path that decodes to one of these is ambiguous.
 const refusedBytes = `\;#%`
 
-// checkEntry refuses what could never match a canonical path, and the empty entry, which would match every one.
-func checkEntry(entry string) error {
-	if err := checkText("it", entry); err != nil {
+// validateEntry refuses what could never match a canonical path, and the empty entry, which would match every one.
+func validateEntry(entry string) error {
+	if err := validateText("it", entry); err != nil {
 		return err
 	}
 	switch {

@@ -217,11 +217,11 @@ func (p *Permission) check() error {
 		if strings.TrimSpace(field.value) == "" {
 			return fmt.Errorf("%s is blank", field.name)
 		}
-		if err := checkText(field.name, field.value); err != nil {
+		if err := validateText(field.name, field.value); err != nil {
 			return err
 		}
 	}
-	if err := checkText("topic", p.Topic); err != nil {
+	if err := validateText("topic", p.Topic); err != nil {
 		return err
 	}
 	if p.Verb != "ALL" && methodIndex(p.Verb) < 0 {

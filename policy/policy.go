@@ -68,7 +68,7 @@ func Compile(src Source) (*Snapshot, error) {
 	if prefix == "" {
 		prefix = DefaultPrefix
 	}
-	if err := checkEntry(prefix); err != nil {
+	if err := validateEntry(prefix); err != nil {
 		return nil, fmt.Errorf("path prefix %q: %w", prefix, err)
 	}
 	s := &Snapshot{
@@ -180,13 +180,13 @@ func (s *Snapshot) Passed(method, path string) (rule string, ok bool) {
 
 func (s *Snapshot) compileLists() error {
 	for i, entry := range s.lists.Block {
-		if err := checkEntry(entry); err != nil {
+		if err := validateEntry(entry); err != nil {
 			return fmt.Errorf("block entry %q: %w", entry, err)
 		}
 		s.block.add(entry, drop, int32(i))
 	}
 	for i, entry := range s.lists.Pass {
-		if err := checkEntry(entry); err != nil {
+		if err := validateEntry(entry); err != nil {
 			return fmt.Errorf("pass entry %q: %w", entry, err)
 		}
 		s.pass.add(entry, accept, int32(i))
@@ -238,7 +238,7 @@ type Locator interface {
 // maxText bounds roles, paths and topics, in bytes. They come from operators; the bound keeps a damaged table out.
 const maxText = 4096
 
-func checkText(what, s string) error {
+func validateText(what, s string) error {
 	switch {
 	case len(s) > maxText:
 		return fmt.Errorf("%s is longer than %d bytes", what, maxText)

@@ -35,13 +35,13 @@ func (s *Service) DropFiles(ctx context.Context, files Files, rows ...*db.Docume
 // maxDocNumber is the longest document number, in characters.
 const maxDocNumber = 128
 
-// CheckDocument lists what is wrong with what a document says of itself; types are those it may have.
-func CheckDocument(types []string, docType, number string, metadata *string) []fault.Code {
+// ValidateDocument lists what is wrong with what a document says of itself; types are those it may have.
+func ValidateDocument(types []string, docType, number string, metadata *string) []fault.Code {
 	var out []fault.Code
 	if !slices.Contains(types, docType) {
 		out = append(out, "doc_type.inclusion")
 	}
-	out = append(out, CheckMetadata(metadata)...)
+	out = append(out, ValidateMetadata(metadata)...)
 	if utf8.RuneCountInString(number) > maxDocNumber {
 		out = append(out, "doc_number.too_long")
 	}

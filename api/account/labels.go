@@ -20,8 +20,8 @@ const (
 // NormalLabel is the form in which label keys and values are stored: lower case, trimmed, inner white space as one space.
 func NormalLabel(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
-// CheckLabel lists the rules that a label breaks after normalisation, in the order of the original: scope, key, value.
-func CheckLabel(key, value, scope string) []fault.Code {
+// ValidateLabel lists the rules that a label breaks after normalisation, in the order of the original: scope, key, value.
+func ValidateLabel(key, value, scope string) []fault.Code {
 	var codes []fault.Code
 	if scope == "" {
 		codes = append(codes, "scope.blank")
@@ -29,11 +29,11 @@ func CheckLabel(key, value, scope string) []fault.Code {
 	if scope != Private && scope != Public {
 		codes = append(codes, "scope.inclusion")
 	}
-	codes = append(codes, checkWord("key", NormalLabel(key))...)
-	return append(codes, checkWord("value", NormalLabel(value))...)
+	codes = append(codes, validateWord("key", NormalLabel(key))...)
+	return append(codes, validateWord("value", NormalLabel(value))...)
 }
 
-func checkWord(attribute fault.Code, word string) []fault.Code {
+func validateWord(attribute fault.Code, word string) []fault.Code {
 	var codes []fault.Code
 	n := utf8.RuneCountInString(word)
 	if n == 0 {
@@ -57,7 +57,7 @@ func checkWord(attribute fault.Code, word string) []fault.Code {
 // maxDescription is the longest description of a label, in characters: the column of the original.
 const maxDescription = 255
 
-func checkDescription(d *string) []fault.Code {
+func validateDescription(d *string) []fault.Code {
 	if d != nil && utf8.RuneCountInString(*d) > maxDescription {
 		return []fault.Code{"description.too_long"}
 	}
@@ -75,7 +75,7 @@ func (u *Unit) CreateLabel(
 	l := &db.Label{
 		UserID: user.ID, Key: NormalLabel(key), Value: NormalLabel(value), Scope: scope, Description: description,
 	}
-	codes := CheckLabel(key, value, scope)
+	codes := ValidateLabel(key, value, scope)
 	if _, err := u.Label(ctx, user.ID, l.Key, l.Scope); err == nil {
 		at := slices.IndexFunc(codes, func(c fault.Code) bool { return strings.HasPrefix(string(c), "value.") })
 		if at < 0 {
@@ -85,7 +85,7 @@ func (u *Unit) CreateLabel(
 	} else if !errors.Is(err, db.ErrNotFound) {
 		return nil, err
 	}
-	if codes = append(codes, checkDescription(description)...); len(codes) > 0 {
+	if codes = append(codes, validateDescription(description)...); len(codes) > 0 {
 		return nil, fault.Invalid(codes...)
 	}
 	if err := u.InsertLabel(ctx, l); err != nil {
@@ -106,7 +106,7 @@ func (u *Unit) UpdateLabel(
 	if err != nil {
 		return nil, err
 	}
-	if codes := append(checkWord("value", NormalLabel(value)), checkDescription(description)...); len(codes) > 0 {
+	if codes := append(validateWord("value", NormalLabel(value)), validateDescription(description)...); len(codes) > 0 {
 		return nil, fault.Invalid(codes...)
 	}
 	after := *before

@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestCheckLabel(t *testing.T) {
+func TestValidateLabel(t *testing.T) {
 	long := strings.Repeat("k", 256)
 	for _, c := range []struct {
 		key, value, scope string
@@ -36,8 +36,8 @@ func TestCheckLabel(t *testing.T) {
 		{"ключ", "one", "public", []fault.Code{"key.invalid"}},
 		{" ", "one", "public", []fault.Code{"key.blank", "key.too_short", "key.invalid"}},
 	} {
-		same(t, fmt.Sprintf("CheckLabel(%.20q, %.20q, %q)", c.key, c.value, c.scope),
-			account.CheckLabel(c.key, c.value, c.scope), c.want)
+		same(t, fmt.Sprintf("ValidateLabel(%.20q, %.20q, %q)", c.key, c.value, c.scope),
+			account.ValidateLabel(c.key, c.value, c.scope), c.want)
 	}
 }
 

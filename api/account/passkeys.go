@@ -139,22 +139,22 @@ type Proof struct {
 // ErrPasskey says that a sign-in by passkey is refused. Each module has its own code for it.
 var ErrPasskey = errors.New("account: no such passkey")
 
-// CheckPasskey judges the end of a sign-in that BeginGet of Passkeys has begun. The error is ErrPasskey for whatever is
+// VerifyPasskey judges the end of a sign-in that BeginGet of Passkeys has begun. The error is ErrPasskey for whatever is
 // wrong; the proof then names the user, if the credential is anybody's. Wrong ones count as wrong passwords do, for the
 // client's address: none of an account's counters, which anybody could use up who has seen an id of its passkeys.
-func (s *Service) CheckPasskey(ctx context.Context, c Client, flow, text string) (*Proof, error) {
+func (s *Service) VerifyPasskey(ctx context.Context, c Client, flow, text string) (*Proof, error) {
 	try := &Tries{s: s, address: network(c.IP, 32, 64)}
 	if err := s.limited(limit.WrongPasswordAddress.Take(ctx, s.Limits, try.address)); err != nil {
 		return new(Proof), err
 	}
-	p, err := s.checkPasskey(ctx, c, flow, text)
+	p, err := s.verifyPasskey(ctx, c, flow, text)
 	if !errors.Is(err, ErrPasskey) {
 		try.giveBack(ctx, limit.WrongPasswordAddress, try.address)
 	}
 	return p, err
 }
 
-func (s *Service) checkPasskey(ctx context.Context, c Client, flow, text string) (*Proof, error) {
+func (s *Service) verifyPasskey(ctx context.Context, c Client, flow, text string) (*Proof, error) {
 	p := new(Proof)
 	var err error
 	p.use, err = s.Passkeys.Get(ctx, flow, text, func(ctx context.Context, id string) (string, *passkey.Credential, error) {

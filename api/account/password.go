@@ -34,10 +34,10 @@ func (s *Service) HashPassword(ctx context.Context, password string) (string, er
 	return s.Passwords.Hash(ctx, password)
 }
 
-// CheckPassword reports whether the password is the user's. A nil user, for an address that nobody has, takes as long
+// VerifyPassword reports whether the password is the user's. A nil user, for an address that nobody has, takes as long
 // and is never right. A digest of an older kind is replaced by a new one of the same password, which is no change of the
 // account: it ends no session and makes no event.
-func (s *Service) CheckPassword(ctx context.Context, user *db.User, password string) (bool, error) {
+func (s *Service) VerifyPassword(ctx context.Context, user *db.User, password string) (bool, error) {
 	if user == nil {
 		return false, s.Passwords.VerifyNothing(ctx, password)
 	}

@@ -17,10 +17,10 @@ import (
 // maxMetadata is the longest profile or document metadata, in bytes: the column of the original.
 const maxMetadata = 65535
 
-// checkProfile brings a profile into its normal form (runs of white space collapsed in names, city and postcode, one kind
+// validateProfile brings a profile into its normal form (runs of white space collapsed in names, city and postcode, one kind
 // of apostrophe in those and the address, a blank date none) and lists the rules it breaks, in the order of the original.
 // Blank fields break none.
-func checkProfile(p *db.Profile, now time.Time) []fault.Code {
+func validateProfile(p *db.Profile, now time.Time) []fault.Code {
 	for _, f := range []**string{&p.FirstName, &p.LastName, &p.City, &p.Address, &p.Postcode} {
 		if *f == nil {
 			continue
@@ -35,16 +35,16 @@ func checkProfile(p *db.Profile, now time.Time) []fault.Code {
 		p.DOB = nil
 	}
 	var codes []fault.Code
-	codes = append(codes, checkText("first_name", p.FirstName, 1, nameRunes)...)
-	codes = append(codes, checkText("last_name", p.LastName, 1, nameRunes)...)
-	codes = append(codes, checkDOB(p.DOB, now)...)
-	codes = append(codes, checkText("city", p.City, 1, "-–.~'"+joinerRunes)...)
+	codes = append(codes, validateText("first_name", p.FirstName, 1, nameRunes)...)
+	codes = append(codes, validateText("last_name", p.LastName, 1, nameRunes)...)
+	codes = append(codes, validateDOB(p.DOB, now)...)
+	codes = append(codes, validateText("city", p.City, 1, "-–.~'"+joinerRunes)...)
 	if filled(p.Country) && !policy.IsCountry(*p.Country) {
 		codes = append(codes, "country.must have alpha2 or alpha3 format")
 	}
-	codes = append(codes, checkText("postcode", p.Postcode, 2, "-")...)
-	codes = append(codes, checkText("address", p.Address, 1, "-–,.~;/:#\"\\&'()"+joinerRunes)...)
-	return append(codes, CheckMetadata(p.Metadata)...)
+	codes = append(codes, validateText("postcode", p.Postcode, 2, "-")...)
+	codes = append(codes, validateText("address", p.Address, 1, "-–,.~;/:#\"\\&'()"+joinerRunes)...)
+	return append(codes, ValidateMetadata(p.Metadata)...)
 }
 
 // joinerRunes are the zero-width joiner and non-joiner, which words of some scripts are not written without.
@@ -77,8 +77,8 @@ func joiners(text string) string {
 	return b.String()
 }
 
-// CheckMetadata lists what is wrong with the JSON text of a profile or document.
-func CheckMetadata(text *string) []fault.Code {
+// ValidateMetadata lists what is wrong with the JSON text of a profile or document.
+func ValidateMetadata(text *string) []fault.Code {
 	if text == nil {
 		return nil
 	}
@@ -94,8 +94,8 @@ func CheckMetadata(text *string) []fault.Code {
 
 func filled(s *string) bool { return s != nil && strings.TrimSpace(*s) != "" }
 
-// checkDOB refuses what is no date. The original took birthdays of the future; nobody has one.
-func checkDOB(text *string, now time.Time) []fault.Code {
+// validateDOB refuses what is no date. The original took birthdays of the future; nobody has one.
+func validateDOB(text *string, now time.Time) []fault.Code {
 	if text == nil {
 		return nil
 	}
@@ -106,9 +106,9 @@ func checkDOB(text *string, now time.Time) []fault.Code {
 	return nil
 }
 
-// checkText checks length and characters of a field: letters, marks and digits of any script, underscores, white space,
+// validateText checks length and characters of a field: letters, marks and digits of any script, underscores, white space,
 // and others.
-func checkText(attribute fault.Code, text *string, shortest int, others string) []fault.Code {
+func validateText(attribute fault.Code, text *string, shortest int, others string) []fault.Code {
 	if !filled(text) {
 		return nil
 	}
@@ -131,7 +131,7 @@ func checkText(attribute fault.Code, text *string, shortest int, others string) 
 // CreateProfile stores a new profile. The error is a 422 of the rules it breaks, with state.exists appended when the user
 // has a drafted or submitted profile already and this would be another; state.exists alone is a 409.
 func (u *Unit) CreateProfile(ctx context.Context, user *db.User, p *db.Profile) error {
-	codes := checkProfile(p, u.Now())
+	codes := validateProfile(p, u.Now())
 	if err := u.Lock(ctx, user); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (u *Unit) CreateProfileAs(ctx context.Context, user *db.User, person db.Pro
 // UpdateProfile stores a changed profile of which before is the stored row, read after Lock. The error is a 422 of
 // the rules it breaks. When nothing changes, nothing happens.
 func (u *Unit) UpdateProfile(ctx context.Context, user *db.User, before, p *db.Profile) error {
-	if codes := checkProfile(p, u.Now()); len(codes) > 0 {
+	if codes := validateProfile(p, u.Now()); len(codes) > 0 {
 		return fault.Invalid(codes...)
 	}
 	if err := u.Lock(ctx, user); err != nil {

@@ -85,7 +85,7 @@ func (s *Service) NewUser(ctx context.Context, user db.User, password string) (*
 	var codes []fault.Code
 	secret := s.Policy.Codes(password)
 	tooLong := len(secret) > 0 && secret[0] == "password.too_long"
-	data := checkData(user.Data)
+	data := validateData(user.Data)
 	if tooLong {
 		codes = append(codes, secret...)
 	}
@@ -100,7 +100,7 @@ func (s *Service) NewUser(ctx context.Context, user db.User, password string) (*
 		codes = append(codes, "role.doesnt_exist")
 	}
 	codes = append(codes, data...)
-	email, err := s.checkEmail(ctx, user.Email)
+	email, err := s.validateEmail(ctx, user.Email)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (s *Service) NewUID(ctx context.Context) (string, error) {
 	return s.DB.NewUID(ctx, s.UIDPrefix, func(b []byte) { rand.Read(b) })
 }
 
-func (s *Service) checkEmail(ctx context.Context, email string) ([]fault.Code, error) {
+func (s *Service) validateEmail(ctx context.Context, email string) ([]fault.Code, error) {
 	var codes []fault.Code
 	if !ValidEmail(email) {
 		codes = append(codes, "email.invalid")

@@ -571,9 +571,9 @@ func TestPasswords(t *testing.T) {
 		must(t, err)
 		check := func(u *db.User, password string, want bool) {
 			t.Helper()
-			got, err := b.CheckPassword(t.Context(), u, password)
+			got, err := b.VerifyPassword(t.Context(), u, password)
 			if err != nil || got != want {
-				t.Errorf("CheckPassword(%q): %v, %v", password, got, err)
+				t.Errorf("VerifyPassword(%q): %v, %v", password, got, err)
 			}
 		}
 		check(u, goodPassword, true)

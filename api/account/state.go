@@ -198,7 +198,7 @@ func (u *Unit) SetRole(ctx context.Context, user *db.User, role string) error {
 }
 
 // SetOTP switches the second factor on or off and ends the user's sessions but keep, which may be nil. On needs a code
-// of the pending secret to have been accepted (see CheckTOTP), else it is ErrWrongCode, and puts the label otp:enabled.
+// of the pending secret to have been accepted (see VerifyTOTP), else it is ErrWrongCode, and puts the label otp:enabled.
 // Off deactivates the API keys, and forgets secret, recovery codes and label.
 func (u *Unit) SetOTP(ctx context.Context, user *db.User, on bool, keep *session.Session) error {
 	if err := u.Lock(ctx, user); err != nil {
@@ -249,7 +249,7 @@ func (u *Unit) SetPassword(ctx context.Context, user *db.User, digest string, ke
 
 // SetData replaces the client's JSON text. The error is a 422 of data.too_long, data.invalid_format or both.
 func (u *Unit) SetData(ctx context.Context, user *db.User, data string) error {
-	if codes := checkData(&data); len(codes) > 0 {
+	if codes := validateData(&data); len(codes) > 0 {
 		return fault.Invalid(codes...)
 	}
 	if err := u.Lock(ctx, user); err != nil {
@@ -266,7 +266,7 @@ func (u *Unit) SetData(ctx context.Context, user *db.User, data string) error {
 // maxData is the longest users.data, in characters.
 const maxData = 1024
 
-func checkData(data *string) []fault.Code {
+func validateData(data *string) []fault.Code {
 	if data == nil {
 		return nil
 	}

@@ -95,19 +95,19 @@ func (u *Unit) provenTOTP(ctx context.Context, user *db.User) error {
 	return err
 }
 
-// CheckTOTP uses up a code of the user's second factor, pending or on. The error is ErrWrongCode; totp.error for a code
+// VerifyTOTP uses up a code of the user's second factor, pending or on. The error is ErrWrongCode; totp.error for a code
 // that was used already, in parallel or before (RFC 6238, section 5.2); or request.rate_limited after too many wrong ones.
 // A text that cannot be a code is wrong and no guess: it is not counted.
-func (s *Service) CheckTOTP(ctx context.Context, user *db.User, code string) error {
-	return s.checkCode(ctx, user, code, false)
+func (s *Service) VerifyTOTP(ctx context.Context, user *db.User, code string) error {
+	return s.verifyCode(ctx, user, code, false)
 }
 
-// CheckSignInCode is CheckTOTP that takes a recovery code as well, which it uses up.
-func (s *Service) CheckSignInCode(ctx context.Context, user *db.User, code string) error {
-	return s.checkCode(ctx, user, code, true)
+// VerifySignInCode is VerifyTOTP that takes a recovery code as well, which it uses up.
+func (s *Service) VerifySignInCode(ctx context.Context, user *db.User, code string) error {
+	return s.verifyCode(ctx, user, code, true)
 }
 
-func (s *Service) checkCode(ctx context.Context, user *db.User, code string, recovery bool) error {
+func (s *Service) verifyCode(ctx context.Context, user *db.User, code string, recovery bool) error {
 	use := s.useTOTP
 	switch {
 	case consistsOf(code, totpDigits.Length(), "0123456789"):

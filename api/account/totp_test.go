@@ -75,7 +75,7 @@ func TestSecondFactorLife(t *testing.T) {
 		if err := b.try(on); !errors.Is(err, account.ErrWrongCode) {
 			t.Errorf("switched on without a secret: %v", err)
 		}
-		if err := b.CheckTOTP(t.Context(), u, "123456"); !errors.Is(err, account.ErrWrongCode) {
+		if err := b.VerifyTOTP(t.Context(), u, "123456"); !errors.Is(err, account.ErrWrongCode) {
 			t.Errorf("a code without a secret: %v", err)
 		}
 		s := b.totp(u)
@@ -83,24 +83,24 @@ func TestSecondFactorLife(t *testing.T) {
 			t.Errorf("switched on without a code: %v", err)
 		}
 		setup := b.code(s, 0)
-		must(t, b.CheckTOTP(t.Context(), u, setup))
+		must(t, b.VerifyTOTP(t.Context(), u, setup))
 		mine, other := b.open(u), b.open(u)
 		same(t, "on", told(b.do(func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, true, mine) })),
 			[]string{`model.user.updated {"otp":false}`, "model.label.created"})
 		if !b.live(mine) || b.live(other) {
 			t.Errorf("sessions after switching on: mine %v, other %v", b.live(mine), b.live(other))
 		}
-		same(t, "the code that set it up signs in", codes(b.CheckSignInCode(t.Context(), u, setup)), []fault.Code{fault.TOTP})
+		same(t, "the code that set it up signs in", codes(b.VerifySignInCode(t.Context(), u, setup)), []fault.Code{fault.TOTP})
 		replaced, err := b.NewTOTP(u)
 		must(t, err)
 		same(t, "another secret while on", codes(b.try(func(ctx context.Context, w *account.Unit) error {
 			return w.StoreTOTP(ctx, u, replaced)
 		})), []fault.Code{"resource.otp.already_enabled"})
 		b.advance(30 * time.Second)
-		must(t, b.CheckSignInCode(t.Context(), u, b.code(s, 30*time.Second)))
-		same(t, "a step before the last used", codes(b.CheckTOTP(t.Context(), u, b.code(s, 0))), []fault.Code{fault.TOTP})
+		must(t, b.VerifySignInCode(t.Context(), u, b.code(s, 30*time.Second)))
+		same(t, "a step before the last used", codes(b.VerifyTOTP(t.Context(), u, b.code(s, 0))), []fault.Code{fault.TOTP})
 		for _, wrong := range []time.Duration{-60 * time.Second, 60 * time.Second} {
-			if err := b.CheckTOTP(t.Context(), u, b.code(s, wrong)); !errors.Is(err, account.ErrWrongCode) {
+			if err := b.VerifyTOTP(t.Context(), u, b.code(s, wrong)); !errors.Is(err, account.ErrWrongCode) {
 				t.Errorf("a code %v away: %v", wrong, err)
 			}
 		}
@@ -131,7 +131,7 @@ func TestCodeWorksOnce(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 5 {
 				wg.Go(func() {
-					err := b.CheckTOTP(t.Context(), u, code)
+					err := b.VerifyTOTP(t.Context(), u, code)
 					mu.Lock()
 					defer mu.Unlock()
 					switch {
@@ -159,35 +159,35 @@ func TestWrongCodesLock(t *testing.T) {
 		// What cannot be a code is no guess.
 		for range 3 {
 			for _, text := range []string{"", "x", "00000", "0000000", "00000x", "０００００", "0000 00", "abcdefghijklmnop", "abcd-efgh-ijkl-mnop"} {
-				if err := b.CheckTOTP(t.Context(), u, text); !errors.Is(err, account.ErrWrongCode) {
+				if err := b.VerifyTOTP(t.Context(), u, text); !errors.Is(err, account.ErrWrongCode) {
 					t.Fatalf("%q: got %v", text, err)
 				}
 			}
 			for _, text := range []string{"abcdefghijklmno1", "abcdefghijklmno", "abcdefghijklmnopq"} {
-				if err := b.CheckSignInCode(t.Context(), u, text); !errors.Is(err, account.ErrWrongCode) {
+				if err := b.VerifySignInCode(t.Context(), u, text); !errors.Is(err, account.ErrWrongCode) {
 					t.Fatalf("%q: got %v", text, err)
 				}
 			}
 		}
 		for range 3 {
-			if err := b.CheckTOTP(t.Context(), u, "000000"); !errors.Is(err, account.ErrWrongCode) {
+			if err := b.VerifyTOTP(t.Context(), u, "000000"); !errors.Is(err, account.ErrWrongCode) {
 				t.Fatalf("got %v", err)
 			}
 		}
-		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+		must(t, b.VerifyTOTP(t.Context(), u, b.code(s, 0)))
 		for range 5 {
-			if err := b.CheckTOTP(t.Context(), u, "000000"); !errors.Is(err, account.ErrWrongCode) {
+			if err := b.VerifyTOTP(t.Context(), u, "000000"); !errors.Is(err, account.ErrWrongCode) {
 				t.Fatalf("got %v", err)
 			}
 		}
 		b.advance(30 * time.Second)
-		err := b.CheckTOTP(t.Context(), u, b.code(s, 0))
+		err := b.VerifyTOTP(t.Context(), u, b.code(s, 0))
 		same(t, "the right code after five wrong ones", codes(err), []fault.Code{fault.TooMany})
 		if f := fault.As(err); f.Status != 429 || f.RetryAfter <= 0 {
 			t.Errorf("status %d, retry after %v", f.Status, f.RetryAfter)
 		}
 		b.advance(15 * time.Minute)
-		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+		must(t, b.VerifyTOTP(t.Context(), u, b.code(s, 0)))
 	})
 }
 
@@ -219,13 +219,13 @@ func TestRecoveryCodes(t *testing.T) {
 				t.Errorf("%s: got %v", what, err)
 			}
 		}
-		must(t, b.CheckSignInCode(t.Context(), u, list[0]))
-		wrong("used", b.CheckSignInCode(t.Context(), u, list[0]))
-		must(t, b.CheckSignInCode(t.Context(), u, strings.ToUpper(list[1])))
-		wrong("of an older list", b.CheckSignInCode(t.Context(), u, old[2]))
-		wrong("of somebody else", b.CheckSignInCode(t.Context(), other, list[2]))
-		wrong("where only the second factor counts", b.CheckTOTP(t.Context(), u, list[2]))
-		must(t, b.CheckSignInCode(t.Context(), u, list[2]))
+		must(t, b.VerifySignInCode(t.Context(), u, list[0]))
+		wrong("used", b.VerifySignInCode(t.Context(), u, list[0]))
+		must(t, b.VerifySignInCode(t.Context(), u, strings.ToUpper(list[1])))
+		wrong("of an older list", b.VerifySignInCode(t.Context(), u, old[2]))
+		wrong("of somebody else", b.VerifySignInCode(t.Context(), other, list[2]))
+		wrong("where only the second factor counts", b.VerifyTOTP(t.Context(), u, list[2]))
+		must(t, b.VerifySignInCode(t.Context(), u, list[2]))
 	})
 }
 
@@ -253,7 +253,7 @@ func TestCodeProvesItsOwnSecretAlone(t *testing.T) {
 			}
 			return clock()
 		})
-		must(t, b.CheckTOTP(t.Context(), u, b.code(s, 0)))
+		must(t, b.VerifyTOTP(t.Context(), u, b.code(s, 0)))
 		b.Now = clock
 		must(t, <-replaced)
 		err := b.try(func(ctx context.Context, w *account.Unit) error { return w.SetOTP(ctx, u, true, nil) })

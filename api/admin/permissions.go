@@ -70,12 +70,12 @@ func (m *Module) checkPermission(ctx context.Context, c *rest.Call) error {
 	if !policy.Method(verb) {
 		return staff.ErrVerb
 	}
-	var answer *rules.Check
+	var answer *rules.Explanation
 	var err error
 	if in.UID != nil {
-		answer, err = m.Rules.CheckUser(ctx, *in.UID, verb, in.Path)
+		answer, err = m.Rules.ExplainUser(ctx, *in.UID, verb, in.Path)
 	} else {
-		answer, err = m.Rules.Check(in.Role, verb, in.Path)
+		answer, err = m.Rules.Explain(in.Role, verb, in.Path)
 	}
 	switch {
 	case errors.Is(err, rules.ErrPath):

@@ -284,9 +284,9 @@ func (m *Module) Routes() []rest.Route {
 	}...)
 }
 
-// checkCaptcha is the captcha's verdict on an operation, if one guards it. A client whose responses are refused too often
+// verifyCaptcha is the captcha's verdict on an operation, if one guards it. A client whose responses are refused too often
 // is not looked at for a while: the verdict is a call of somebody else's service.
-func (m *Module) checkCaptcha(ctx context.Context, c *rest.Call, operation string) error {
+func (m *Module) verifyCaptcha(ctx context.Context, c *rest.Call, operation string) error {
 	if !m.guarded[operation] || m.Captcha.Kind() == captcha.None {
 		return nil
 	}

@@ -21,7 +21,7 @@ func (m *Module) beginPasskey(_ context.Context, c *rest.Call) error {
 // signInByPasskey answers POST /identity/sessions/passkey.
 func (m *Module) signInByPasskey(ctx context.Context, c *rest.Call) error {
 	client := m.client(c)
-	proof, err := m.Accounts.CheckPasskey(ctx, client, c.String("flow"), c.String("credential"))
+	proof, err := m.Accounts.VerifyPasskey(ctx, client, c.String("flow"), c.String("credential"))
 	if err != nil {
 		return m.refusePasskey(ctx, c, proof, err)
 	}

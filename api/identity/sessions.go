@@ -15,7 +15,7 @@ import (
 // signIn answers POST /identity/sessions. The password comes first: until it is right, the answer is the same for
 // every address, whether it has an account, and in what state.
 func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
-	if err := m.checkCaptcha(ctx, c, sessionCreate); err != nil {
+	if err := m.verifyCaptcha(ctx, c, sessionCreate); err != nil {
 		return err
 	}
 	user, err := m.provePassword(ctx, c)
@@ -52,7 +52,7 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, err
 		tries.Undecided(ctx)
 		return nil, err
 	}
-	right, err := m.Accounts.CheckPassword(ctx, user, c.String("password"))
+	right, err := m.Accounts.VerifyPassword(ctx, user, c.String("password"))
 	if err != nil {
 		tries.Undecided(ctx)
 		return nil, err
@@ -95,7 +95,7 @@ func (m *Module) proveSecondFactor(ctx context.Context, c *rest.Call, user *db.U
 	if strings.TrimSpace(code) == "" {
 		return fault.New("identity.session.missing_otp")
 	}
-	err := m.Accounts.CheckSignInCode(ctx, user, code)
+	err := m.Accounts.VerifySignInCode(ctx, user, code)
 	if !errors.Is(err, account.ErrWrongCode) {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // signUp answers POST /identity/users.
 func (m *Module) signUp(ctx context.Context, c *rest.Call) error {
-	if err := m.checkCaptcha(ctx, c, userCreate); err != nil {
+	if err := m.verifyCaptcha(ctx, c, userCreate); err != nil {
 		return err
 	}
 	if err := m.Accounts.AllowAddress(ctx, limit.SignUpAddress, c.Client); err != nil {
@@ -70,7 +70,7 @@ func (m *Module) mail(
 	ctx context.Context, c *rest.Call, operation string, limits mailLimits,
 	send func(context.Context, *account.Unit, *db.User) error,
 ) error {
-	if err := m.checkCaptcha(ctx, c, operation); err != nil {
+	if err := m.verifyCaptcha(ctx, c, operation); err != nil {
 		return err
 	}
 	if err := m.Accounts.AllowAddress(ctx, limits.address, c.Client); err != nil {

@@ -116,7 +116,7 @@ func ParseConfig(data []byte, legacy bool, getenv func(string) (string, bool)) (
 	c := Config{Keychain: jws.Keychain{}, Scopes: map[string]Scope{}}
 	var f configFile
 	if top != nil {
-		if err := c.checkKeys(top); err != nil {
+		if err := c.validateKeys(top); err != nil {
 			return none, err
 		}
 		empty(top)
@@ -172,8 +172,8 @@ func ParseConfig(data []byte, legacy bool, getenv func(string) (string, bool)) (
 	return c, nil
 }
 
-// checkKeys refuses keys that look like known ones, and warns of others.
-func (c *Config) checkKeys(top *yaml.Node) error {
+// validateKeys refuses keys that look like known ones, and warns of others.
+func (c *Config) validateKeys(top *yaml.Node) error {
 	return each(top, func(key string, value *yaml.Node) error {
 		var below []string
 		switch key {
@@ -182,19 +182,19 @@ func (c *Config) checkKeys(top *yaml.Node) error {
 		case "scopes":
 			below = fileKeys.scope
 		case "jwt":
-			return c.checkNames(value, "jwt.", fileKeys.claims)
+			return c.validateNames(value, "jwt.", fileKeys.claims)
 		default:
-			return c.checkName(key, "", fileKeys.top)
+			return c.validateName(key, "", fileKeys.top)
 		}
-		return each(value, func(id string, entry *yaml.Node) error { return c.checkNames(entry, key+"."+id+".", below) })
+		return each(value, func(id string, entry *yaml.Node) error { return c.validateNames(entry, key+"."+id+".", below) })
 	})
 }
 
-func (c *Config) checkNames(n *yaml.Node, where string, known []string) error {
-	return each(n, func(key string, _ *yaml.Node) error { return c.checkName(key, where, known) })
+func (c *Config) validateNames(n *yaml.Node, where string, known []string) error {
+	return each(n, func(key string, _ *yaml.Node) error { return c.validateName(key, where, known) })
 }
 
-func (c *Config) checkName(key, where string, known []string) error {
+func (c *Config) validateName(key, where string, known []string) error {
 	if slices.Contains(known, key) {
 		return nil
 	}

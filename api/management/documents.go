@@ -40,7 +40,7 @@ func (m *Module) storeDocument(ctx context.Context, c *rest.Call) error {
 		return fault.Plain(422, "upload is invalid")
 	}
 	name := blob.Name(c.String("filename") + "." + strings.TrimPrefix(c.String("file_ext"), "."))
-	if codes := m.checkDocument(c, name, content); codes != nil {
+	if codes := m.validateDocument(c, name, content); codes != nil {
 		return fault.Plain(422, enumerated(sentences(codes)))
 	}
 	ids, err := m.DB.NewDocumentIDs(ctx, 1)
@@ -82,10 +82,10 @@ func (m *Module) storeDocument(ctx context.Context, c *rest.Call) error {
 	return c.Done()
 }
 
-// checkDocument lists the rules that a document breaks, in the order of the original.
-func (m *Module) checkDocument(c *rest.Call, name string, content []byte) []fault.Code {
+// validateDocument lists the rules that a document breaks, in the order of the original.
+func (m *Module) validateDocument(c *rest.Call, name string, content []byte) []fault.Code {
 	_, codes := m.Files.Inspect(name, int64(len(content)), content[:min(len(content), blob.HeadSize)])
-	codes = append(codes, account.CheckDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...)
+	codes = append(codes, account.ValidateDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...)
 	switch expire := c.String("doc_expire"); {
 	case !m.ExpireRequired:
 	case expire == "":

@@ -34,7 +34,7 @@ func (m *Module) signApproved(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return fault.Plain(422, fmt.Sprintf("JWT is invalid by the reason %q", err.Error()))
 	}
-	if err := m.Accounts.CheckTOTP(ctx, user, c.String("otp_code")); err != nil {
+	if err := m.Accounts.VerifyTOTP(ctx, user, c.String("otp_code")); err != nil {
 		return wrongCode(err)
 	}
 	if err := message.Sign(KeyID, m.Signer()); err != nil {

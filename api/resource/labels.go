@@ -84,7 +84,7 @@ const maxLabels = 100
 func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
 	key, value := c.String("key"), c.String("value")
 	if m.reserved(key) {
-		return fault.Invalid(codes([]fault.Code{"key.exclusion"}, account.CheckLabel(key, value, account.Public))...)
+		return fault.Invalid(codes([]fault.Code{"key.exclusion"}, account.ValidateLabel(key, value, account.Public))...)
 	}
 	var l *db.Label
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {

@@ -39,7 +39,7 @@ func (m *Module) refuseOTP(ctx context.Context, c *rest.Call, action, reason str
 
 // useCode uses up a code of the caller's second factor; a wrong one is recorded.
 func (m *Module) useCode(ctx context.Context, c *rest.Call, action string) error {
-	err := m.Accounts.CheckTOTP(ctx, c.User, c.String("code"))
+	err := m.Accounts.VerifyTOTP(ctx, c.User, c.String("code"))
 	if errors.Is(err, account.ErrWrongCode) {
 		return m.refuseOTP(ctx, c, action, wrongCode, fault.New("resource.otp.invalid"))
 	}

@@ -137,7 +137,7 @@ func TestOTP(t *testing.T) {
 		}
 		post("verify", apitest.Form("code", codes[0].(string))).Want(t, 422, "resource.otp.invalid") // they sign in, and nothing else
 		row("verify 2FA code", wrong)
-		if err := e.Accounts.CheckSignInCode(t.Context(), e.Fresh(t, u), strings.ReplaceAll(codes[0].(string), "-", "")); err != nil {
+		if err := e.Accounts.VerifySignInCode(t.Context(), e.Fresh(t, u), strings.ReplaceAll(codes[0].(string), "-", "")); err != nil {
 			t.Errorf("sign in with a recovery code: %v", err)
 		}
 
@@ -188,7 +188,7 @@ func TestOTPEnabledWithRecoveryCodes(t *testing.T) {
 		if len(codes) != 10 {
 			t.Fatalf("codes %q", codes)
 		}
-		if err := e.Accounts.CheckSignInCode(t.Context(), e.Fresh(t, u), strings.ReplaceAll(codes[9].(string), "-", "")); err != nil {
+		if err := e.Accounts.VerifySignInCode(t.Context(), e.Fresh(t, u), strings.ReplaceAll(codes[9].(string), "-", "")); err != nil {
 			t.Errorf("sign in with a recovery code: %v", err)
 		}
 
@@ -208,7 +208,7 @@ func TestOTPUsedOnce(t *testing.T) {
 	b := start(t, e)
 	u := b.member(t)
 	code := e.Code(t, secretOf(t, b.Post(t, "/resource/otp/generate_qrcode", apitest.As(u))), 0)
-	if err := e.Accounts.CheckTOTP(t.Context(), u, code); err != nil {
+	if err := e.Accounts.VerifyTOTP(t.Context(), u, code); err != nil {
 		t.Fatal(err)
 	}
 	b.Post(t, "/resource/otp/enable", apitest.As(u), apitest.Form("code", code)).Want(t, 422, "totp.error")

@@ -272,7 +272,7 @@ func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool
 	case m.RateLimits && p.CodeAttempts > limit.WrongSMSCodes:
 		return false, fault.RateLimited(p.CodeExpiresAt.Sub(now))
 	case !m.SMS.OwnCodes():
-		return m.SMS.Check(ctx, number, c.String("verification_code"))
+		return m.SMS.Verify(ctx, number, c.String("verification_code"))
 	}
 	return sms.Matches(m.Codes, digest(p), number, c.String("verification_code")), nil
 }

@@ -147,7 +147,7 @@ func (m *Module) upload(ctx context.Context, c *rest.Call) error {
 	} else if wrong, err = m.inspect(uploads); err != nil {
 		return err
 	}
-	if wrong = append(wrong, account.CheckDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...); len(wrong) > 0 {
+	if wrong = append(wrong, account.ValidateDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...); len(wrong) > 0 {
 		return fault.Invalid(wrong...)
 	}
 	rows, err := m.storeFiles(ctx, c, uploads, expire)

@@ -64,7 +64,7 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call, password strin
 	if err := tries.Begin(ctx); err != nil {
 		return err
 	}
-	right, err := m.Accounts.CheckPassword(ctx, c.User, password)
+	right, err := m.Accounts.VerifyPassword(ctx, c.User, password)
 	if err != nil {
 		tries.Undecided(ctx)
 		return err
@@ -77,7 +77,7 @@ func (m *Module) provePassword(ctx context.Context, c *rest.Call, password strin
 
 // proveCode uses up a code of the caller's second factor.
 func (m *Module) proveCode(ctx context.Context, c *rest.Call, code string, wrong *fault.Error) error {
-	err := m.Accounts.CheckTOTP(ctx, c.User, code)
+	err := m.Accounts.VerifyTOTP(ctx, c.User, code)
 	if errors.Is(err, account.ErrWrongCode) {
 		return wrong.Because(err)
 	}
@@ -219,7 +219,7 @@ func (m *Module) endSessions(ctx context.Context, c *rest.Call) error {
 // store answers POST /resource/data_storage.
 func (m *Module) store(ctx context.Context, c *rest.Call) error {
 	d := &db.DataStorage{UserID: c.User.ID, Title: c.String("title"), Data: c.String("data")}
-	wrong := m.checkStorage(d)
+	wrong := m.validateStorage(d)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 		if err := u.Lock(ctx, c.User); err != nil {
 			return err
@@ -251,7 +251,7 @@ func (m *Module) store(ctx context.Context, c *rest.Call) error {
 func (m *Module) recorded(ctx context.Context, c *rest.Call, u *account.Unit, title string) error {
 	const value = "recorded"
 	key := account.NormalLabel(title)
-	if len(account.CheckLabel(key, value, account.Private)) > 0 {
+	if len(account.ValidateLabel(key, value, account.Private)) > 0 {
 		return nil
 	}
 	if _, err := u.Label(ctx, c.User.ID, key, account.Private); !errors.Is(err, db.ErrNotFound) {
@@ -274,7 +274,7 @@ func (f storageFaults) with(taken bool) []fault.Code {
 	return codes(f.data, []fault.Code{"title.taken"}, f.title)
 }
 
-func (m *Module) checkStorage(d *db.DataStorage) (f storageFaults) {
+func (m *Module) validateStorage(d *db.DataStorage) (f storageFaults) {
 	if len([]rune(d.Data)) > 5120 {
 		f.data = append(f.data, "data.too_long")
 	}

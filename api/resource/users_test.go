@@ -96,7 +96,7 @@ func TestDeleteMe(t *testing.T) {
 		b.wantUser(t, u, 1, "active", true)
 
 		used := e.Code(t, secret, 0)
-		if err := e.Accounts.CheckTOTP(t.Context(), u, used); err != nil {
+		if err := e.Accounts.VerifyTOTP(t.Context(), u, used); err != nil {
 			t.Fatal(err)
 		}
 		del("password", apitest.Password, "otp_code", used).Want(t, 422, "totp.error")
@@ -231,7 +231,7 @@ func TestChangePassword(t *testing.T) {
 		if !b.alive(t, cookie) || b.alive(t, elsewhere) {
 			t.Error("the other session is to end, and this one to stay")
 		}
-		ok, err := e.Accounts.CheckPassword(t.Context(), e.Fresh(t, u), fresh)
+		ok, err := e.Accounts.VerifyPassword(t.Context(), e.Fresh(t, u), fresh)
 		if err != nil || !ok {
 			t.Errorf("the new password: %v, %v", ok, err)
 		}

@@ -120,11 +120,11 @@ func (u *unit) fillPermission(ctx context.Context, p *db.Permission, change *rul
 	case above(p.Role, u.by):
 		return errAbove
 	case change.Role != nil:
-		if err := u.checkRole(ctx, p.Role); err != nil {
+		if err := u.validateRole(ctx, p.Role); err != nil {
 			return err
 		}
 	}
-	wrong := slices.Concat(checkText("role", change.Role), checkText("path", change.Path), checkText("topic", change.Topic))
+	wrong := slices.Concat(validateText("role", change.Role), validateText("path", change.Path), validateText("topic", change.Topic))
 	if len(wrong) > 0 {
 		return fault.Invalid(wrong...)
 	}
@@ -137,9 +137,9 @@ func set(to, from *string) {
 	}
 }
 
-// checkRole refuses a role that no rule names yet, which the original did to everybody, so that no role could ever be
+// validateRole refuses a role that no rule names yet, which the original did to everybody, so that no role could ever be
 // added. A superadmin adds one by its first rule; for others an unknown role is a slip, or an attempt at something.
-func (u *unit) checkRole(ctx context.Context, role string) error {
+func (u *unit) validateRole(ctx context.Context, role string) error {
 	if u.by.Role == policy.Superadmin {
 		return nil
 	}
@@ -150,9 +150,9 @@ func (u *unit) checkRole(ctx context.Context, role string) error {
 	return err
 }
 
-// checkText lists what is wrong with a text of a rule. The policy refuses control characters too, and with them all
+// validateText lists what is wrong with a text of a rule. The policy refuses control characters too, and with them all
 // rules, so none may ever be stored.
-func checkText(attribute fault.Code, text *string) []fault.Code {
+func validateText(attribute fault.Code, text *string) []fault.Code {
 	if text == nil {
 		return nil
 	}
@@ -170,7 +170,7 @@ func checkText(attribute fault.Code, text *string) []fault.Code {
 // the codes of the real one, as far as it can be told without making it.
 func (d *Desk) PreviewPermissions(ctx context.Context, changes []rules.Change) ([]rules.Turn, error) {
 	for i := range changes {
-		if err := checkChange(&changes[i]); err != nil {
+		if err := validateChange(&changes[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -185,7 +185,7 @@ func (d *Desk) PreviewPermissions(ctx context.Context, changes []rules.Change) (
 	return turns, err
 }
 
-func checkChange(change *rules.Change) error {
+func validateChange(change *rules.Change) error {
 	switch {
 	case !slices.Contains([]string{rules.Create, rules.Update, rules.Delete}, change.Op):
 		return fault.Invalid("op.inclusion")

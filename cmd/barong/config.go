@@ -22,7 +22,7 @@ func (configCommand) Help() string {
 func (configCommand) Run(p *program) error {
 	c, err := p.config()
 	if err != nil {
-		return config.Join(err, c.Check())
+		return config.Join(err, c.Validate())
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, v := range c.Values() {

@@ -76,7 +76,7 @@ func (d doctorCommand) Run(p *program) error {
 	for _, text := range c.Warnings() {
 		line("configuration", "", warning(text))
 	}
-	if err := c.Check(); err != nil {
+	if err := c.Validate(); err != nil {
 		for _, problem := range err.(*config.Error).Problems {
 			line("configuration", "", errors.New(problem))
 		}
@@ -375,7 +375,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 	})
 	if current && !noSecretKey(c) {
 		look("sealed columns", func(ctx context.Context) (string, error) {
-			return "the newest rows open, and their indexes fit", d.CheckSeals(ctx)
+			return "the newest rows open, and their indexes fit", d.VerifySeals(ctx)
 		})
 	}
 	if current {

@@ -26,11 +26,11 @@ import (
 
 // judges are those who know what a value must be.
 var judges = []config.Judge{
-	{Name: "BARONG_DATABASE_URL", Judge: db.CheckURL},
-	{Name: "BARONG_REDIS_URL", Judge: redisstore.CheckURL},
-	{Name: "BARONG_EVENT_API_RABBITMQ_URL", Judge: events.CheckURL},
-	{Name: "BARONG_STORAGE_ENDPOINT", Judge: blob.CheckEndpoint},
-	{Name: "BARONG_DOMAIN", Judge: mail.CheckDomain},
+	{Name: "BARONG_DATABASE_URL", Judge: db.ValidateURL},
+	{Name: "BARONG_REDIS_URL", Judge: redisstore.ValidateURL},
+	{Name: "BARONG_EVENT_API_RABBITMQ_URL", Judge: events.ValidateURL},
+	{Name: "BARONG_STORAGE_ENDPOINT", Judge: blob.ValidateEndpoint},
+	{Name: "BARONG_DOMAIN", Judge: mail.ValidateDomain},
 	{Name: "BARONG_PASSWORD_REGEXP", Judge: func(pattern string) error {
 		_, err := password.New(password.Options{Regexp: pattern})
 		return err
@@ -42,12 +42,12 @@ func (p *program) startable() (*config.Config, management.Config, error) {
 	c, err := p.load()
 	services, serr := openServices(c)
 	_, _, perr := openProviders(c)
-	err = config.Join(err, c.Check(), serr, perr, checkRuleFiles(c), checkKeyFiles(c), checkTemplates(c), checkMailer(c))
+	err = config.Join(err, c.Validate(), serr, perr, validateRuleFiles(c), validateKeyFiles(c), validateTemplates(c), validateMailer(c))
 	return c, services, err
 }
 
-// checkKeyFiles refuses signing keys that cannot be used and, in production, files of keys that others may read.
-func checkKeyFiles(c *config.Config) error {
+// validateKeyFiles refuses signing keys that cannot be used and, in production, files of keys that others may read.
+func validateKeyFiles(c *config.Config) error {
 	var errs []error
 	if !c.GeneratedKeys() && !c.Refused("BARONG_JWT_PRIVATE_KEY_PATH") && !c.Refused("BARONG_JWT_ALGORITHM") {
 		_, _, err := openKeys(c)
@@ -74,8 +74,8 @@ func checkKeyFiles(c *config.Config) error {
 	return config.Join(errs...)
 }
 
-// checkTemplates refuses templates of mails that make no sense.
-func checkTemplates(c *config.Config) error {
+// validateTemplates refuses templates of mails that make no sense.
+func validateTemplates(c *config.Config) error {
 	if c.MailTemplates == "" || c.Refused("BARONG_DOMAIN") {
 		return nil
 	}
@@ -83,14 +83,14 @@ func checkTemplates(c *config.Config) error {
 	return err
 }
 
-// checkMailer refuses a mailer.yml that cannot be followed.
-func checkMailer(c *config.Config) error {
+// validateMailer refuses a mailer.yml that cannot be followed.
+func validateMailer(c *config.Config) error {
 	if c.Refused("BARONG_DOMAIN") || c.Refused("BARONG_MAIL_TEMPLATES") {
 		return nil
 	}
 	letters, err := newLetters(c)
 	if err != nil {
-		return nil // checkTemplates tells of it
+		return nil // validateTemplates tells of it
 	}
 	_, err = openMailerFile(c, letters)
 	return err

@@ -45,11 +45,11 @@ func (k policyCheck) Run(p *program) error {
 		return err
 	}
 	defer closeRules()
-	var c *rules.Check
+	var c *rules.Explanation
 	if k.UID != "" {
-		c, err = r.CheckUser(p.ctx, k.UID, k.Method, k.Path)
+		c, err = r.ExplainUser(p.ctx, k.UID, k.Method, k.Path)
 	} else {
-		c, err = r.Check(k.Role, k.Method, k.Path)
+		c, err = r.Explain(k.Role, k.Method, k.Path)
 	}
 	if errors.Is(err, rules.ErrPath) {
 		fmt.Fprintf(p.stdout, "the path can be read in two ways: every check refuses it with authz.ambiguous_path\nDENIED\n")
@@ -219,7 +219,7 @@ func loadRules(ctx context.Context, c *config.Config, d *db.DB) (*rules.Rules, e
 	if err != nil {
 		return nil, err
 	}
-	if err := checkRuleFiles(c); err != nil {
+	if err := validateRuleFiles(c); err != nil {
 		return nil, err
 	}
 	r, err := rules.New(ruleOptions(c, d, places))
@@ -229,8 +229,8 @@ func loadRules(ctx context.Context, c *config.Config, d *db.DB) (*rules.Rules, e
 	return r, r.Reload(ctx)
 }
 
-// checkRuleFiles tells a file that makes no sense from the rules in the database, so that the variable is named.
-func checkRuleFiles(c *config.Config) error {
+// validateRuleFiles tells a file that makes no sense from the rules in the database, so that the variable is named.
+func validateRuleFiles(c *config.Config) error {
 	var errs []error
 	if c.AuthzRulesFile != "" {
 		text, err := os.ReadFile(c.AuthzRulesFile)

@@ -85,7 +85,7 @@ func (v *server) openDatabase(migrate bool) error {
 		}
 	}
 	v.ops.Part("database", true, takesWrites(v.db.Ping, v.db.TryWrite))
-	if err := v.checkSeals(); err != nil {
+	if err := v.verifySeals(); err != nil {
 		return err
 	}
 	v.background(v.normalizeEmails)
@@ -135,10 +135,10 @@ func takesWrites(answers, write func(context.Context) error) func(context.Contex
 	}
 }
 
-// checkSeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right
+// verifySeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right
 // key could not read. Anything else that is wrong with a sealed row is that row's, and only told.
-func (v *server) checkSeals() error {
-	switch err := v.db.CheckSeals(v.ctx); {
+func (v *server) verifySeals() error {
+	switch err := v.db.VerifySeals(v.ctx); {
 	case errors.Is(err, secret.ErrNoKey):
 		return fmt.Errorf("BARONG_SECRET_KEY: it is not, or does not have, the key that the database's rows are sealed under: %w", err)
 	case v.ctx.Err() != nil:

@@ -107,11 +107,11 @@ func refusedStarts(t *testing.T) []string {
 		only  []string       // functions to look at; nil: all
 		not   []string       // texts that no start is refused with
 	}{
-		{"../../internal/config/check.go", map[string]int{"refuse": 1}, nil, nil},
+		{"../../internal/config/validate.go", map[string]int{"refuse": 1}, nil, nil},
 		{"../../internal/config/load.go", map[string]int{"problem": 1}, nil, []string{"%s"}},
-		{"../../db/url.go", map[string]int{"New": 0, "Errorf": 0}, []string{"CheckURL", "SQLitePath", "postgresConfig"}, nil},
+		{"../../db/url.go", map[string]int{"New": 0, "Errorf": 0}, []string{"ValidateURL", "SQLitePath", "postgresConfig"}, nil},
 		{"open.go", map[string]int{"New": 0, "Errorf": 0, "Sprintf": 0, "Bad": 0}, nil, nil},
-		{"policy.go", map[string]int{"Bad": 0}, []string{"checkRuleFiles", "openPlaces"}, nil},
+		{"policy.go", map[string]int{"Bad": 0}, []string{"validateRuleFiles", "openPlaces"}, nil},
 		{"seed.go", map[string]int{"Bad": 0, "Errorf": 0}, []string{"writePasswords", "seedError"}, []string{"%s: %w", "line %d: %w"}},
 		{"stores.go", map[string]int{"New": 0, "Errorf": 0, "Bad": 0}, nil, nil},
 		{"gateway.go", map[string]int{"New": 0, "Errorf": 0, "Bad": 0}, nil, []string{

@@ -448,8 +448,8 @@ func humanSize(n int64) string {
 	return text + " " + unit
 }
 
-// CheckEndpoint says what is wrong with the address of a store. The error has nothing of it.
-func CheckEndpoint(address string) error {
+// ValidateEndpoint says what is wrong with the address of a store. The error has nothing of it.
+func ValidateEndpoint(address string) error {
 	_, err := endpoint(address)
 	return err
 }

@@ -1,5 +1,5 @@
 // Package config owns the configuration: Config declares every setting once, Load lays flags, environment, file and
-// defaults over each other and remembers where each value came from, Check refuses combinations that are unsafe, and
+// defaults over each other and remembers where each value came from, Validate refuses combinations that are unsafe, and
 // Reference writes docs/configuration.md.
 //
 // It depends on the standard library, a YAML parser, and packages secret and yamlfile. It opens no connection and starts nothing.

@@ -64,7 +64,7 @@ func TestNothingConfigured(t *testing.T) {
 	if len(c.Warnings()) > 0 {
 		t.Errorf("warnings: %q", c.Warnings())
 	}
-	if err := c.Check(); err != nil {
+	if err := c.Validate(); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
 	}
 	for _, f := range []struct {
@@ -505,7 +505,7 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 				list = append(list, k+"="+v)
 			}
 		}
-		return mustLoad(t, list...).Check()
+		return mustLoad(t, list...).Validate()
 	}
 	if err := check(nil); err != nil {
 		t.Fatalf("a good configuration is refused: %v", err)
@@ -541,7 +541,7 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	all := mustLoad(t, "BARONG_ENV=production", "BARONG_COOKIE_SECURE=false").Check()
+	all := mustLoad(t, "BARONG_ENV=production", "BARONG_COOKIE_SECURE=false").Validate()
 	var bad *config.Error
 	if !errors.As(all, &bad) || len(bad.Problems) != 6 {
 		t.Errorf("%v, want six problems together", all)
@@ -568,7 +568,7 @@ func TestUnsafeCombinationsAreRefusedEverywhere(t *testing.T) {
 		"BARONG_STORAGE_PROVIDER=aws":                   {"BARONG_STORAGE_PROVIDER=AWS"},
 		"BARONG_HTTP_ADDR and BARONG_OPS_ADDR are both": {"BARONG_HTTP_ADDR=127.0.0.1:9090"},
 	} {
-		if err := mustLoad(t, env...).Check(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := mustLoad(t, env...).Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %s", env, err, want)
 		}
 	}
@@ -582,7 +582,7 @@ func TestUnsafeCombinationsAreRefusedEverywhere(t *testing.T) {
 		// What an environment file of the original leaves empty because nothing uses it.
 		{"BARONG_TWILIO_PHONE_NUMBER=", "BARONG_STORAGE_BUCKET_NAME="},
 	} {
-		if err := mustLoad(t, env...).Check(); err != nil {
+		if err := mustLoad(t, env...).Validate(); err != nil {
 			t.Errorf("%v: %v", env, err)
 		}
 	}

@@ -202,7 +202,7 @@ func TestNothingOfAPasswordShows(t *testing.T) {
 			if err != nil {
 				shown += "\n" + err.Error()
 			}
-			if err := c.Check(); err != nil {
+			if err := c.Validate(); err != nil {
 				shown += "\n" + err.Error()
 			}
 			if strings.Contains(shown, "hunter") {
@@ -224,8 +224,8 @@ func TestEverythingIsToldAtOnce(t *testing.T) {
 		"DATABASE_ADAPTER=mysql2", "BARONG_COOKIE_SECURE=false",
 	}, config.Judge{Name: "BARONG_REDIS_URL", Judge: func(string) error { return errors.New("no\nsuch option") }})
 	var bad, refused *config.Error
-	if !errors.As(err, &bad) || !errors.As(c.Check(), &refused) {
-		t.Fatalf("%v, %v", err, c.Check())
+	if !errors.As(err, &bad) || !errors.As(c.Validate(), &refused) {
+		t.Fatalf("%v, %v", err, c.Validate())
 	}
 	got := strings.Join(slices.Concat(bad.Problems, refused.Problems), "\n")
 	for _, want := range []string{
@@ -309,7 +309,7 @@ func TestEnvironmentOfOpenDAX(t *testing.T) {
 		t.Errorf("on MySQL: %v", err)
 	}
 	c := mustLoad(t, append(slices.Clone(openDAX), "BARONG_DATABASE_URL=postgres://u@db/barong")...)
-	if err := c.Check(); err != nil {
+	if err := c.Validate(); err != nil {
 		t.Errorf("on Postgres: %v", err)
 	}
 	if c.StorageEndpoint != "" || c.HTTPAddr != "127.0.0.1:8001" {

@@ -111,7 +111,7 @@ type Judge struct {
 
 // Load reads the configuration. flags holds what was given on the command line by Setting.Flag; environ is as
 // os.Environ returns it. The error is an *Error with a line for every bad value; what could be read is returned beside it,
-// so that Check can tell what else is wrong.
+// so that Validate can tell what else is wrong.
 func Load(flags map[string]string, environ []string, judges ...Judge) (*Config, error) {
 	c := &Config{env: map[string]string{}, files: map[string]string{}, bad: map[string]bool{}}
 	l := loader{c: c, flags: flags, env: c.env, judges: judges, trimmed: map[string]bool{}}

@@ -160,25 +160,25 @@ func (r *Rules) SuperadminCanAct(permissions []policy.Permission) bool {
 	return err == nil && s.SuperadminCanAct()
 }
 
-// A Check explains what would be answered to the request of a role, or of a user.
-type Check struct {
-	UID     string       `json:"uid,omitempty"`   // of the user
-	State   string       `json:"state,omitempty"` // of the user: whose account is not open is refused
-	Role    string       `json:"role"`
-	Verb    string       `json:"verb"`
-	Path    string       `json:"path"`            // canonical
-	Allowed bool         `json:"allowed"`         // what a gateway would be told: the lists stand before the permissions
-	Block   string       `json:"block,omitempty"` // entry of the block list that refuses whatever the permissions say
-	Pass    string       `json:"pass,omitempty"`  // entry of the pass list that lets anybody through
-	Permit  bool         `json:"permitted"`       // what the permissions say
-	Audit   bool         `json:"audit"`           // an allowed request is recorded
-	Topic   string       `json:"topic,omitempty"` // under which topic; empty for that of the path
-	Matches []CheckMatch `json:"matches"`         // the permissions that match, in stored order
-	Version int64        `json:"version"`         // of the rules
+// An Explanation says what would be answered to the request of a role, or of a user.
+type Explanation struct {
+	UID     string  `json:"uid,omitempty"`   // of the user
+	State   string  `json:"state,omitempty"` // of the user: whose account is not open is refused
+	Role    string  `json:"role"`
+	Verb    string  `json:"verb"`
+	Path    string  `json:"path"`            // canonical
+	Allowed bool    `json:"allowed"`         // what a gateway would be told: the lists stand before the permissions
+	Block   string  `json:"block,omitempty"` // entry of the block list that refuses whatever the permissions say
+	Pass    string  `json:"pass,omitempty"`  // entry of the pass list that lets anybody through
+	Permit  bool    `json:"permitted"`       // what the permissions say
+	Audit   bool    `json:"audit"`           // an allowed request is recorded
+	Topic   string  `json:"topic,omitempty"` // under which topic; empty for that of the path
+	Matches []Match `json:"matches"`         // the permissions that match, in stored order
+	Version int64   `json:"version"`         // of the rules
 }
 
-// A CheckMatch is a permission that matches, and what it does.
-type CheckMatch struct {
+// A Match is a permission that matches, and what it does.
+type Match struct {
 	ID      int64  `json:"id"`
 	Action  string `json:"action"`
 	Role    string `json:"role"`
@@ -192,20 +192,20 @@ type CheckMatch struct {
 // ErrPath says that a path is one that every check refuses, because two readers might see two paths in it.
 var ErrPath = fmt.Errorf("rules: the path is ambiguous")
 
-// Check explains a request by the policy in force. path is what a client would ask for, with or without leading slash;
-// restrictions, which look at where a client comes from, are left out. The error is ErrPath.
-func (r *Rules) Check(role, verb, path string) (*Check, error) {
+// Explain says what the policy in force answers to a request. path is what a client would ask for, with or without leading
+// slash. Restrictions, which judge where a client comes from, are left out. The error is ErrPath.
+func (r *Rules) Explain(role, verb, path string) (*Explanation, error) {
 	return Explain(r.Snapshot(), role, verb, path)
 }
 
-// CheckUser is Check for a user: by their role, and by the state of their account, which the check of a gateway looks at
-// wherever it asks who is calling. The error is ErrPath, or db.ErrNotFound.
-func (r *Rules) CheckUser(ctx context.Context, uid, verb, path string) (*Check, error) {
+// ExplainUser is Explain for a user: by their role, and by the state of their account, which a check looks at wherever it
+// asks who is calling. The error is ErrPath, or db.ErrNotFound.
+func (r *Rules) ExplainUser(ctx context.Context, uid, verb, path string) (*Explanation, error) {
 	user, err := r.o.DB.UserByUID(ctx, uid)
 	if err != nil {
 		return nil, err
 	}
-	c, err := r.Check(user.Role, verb, path)
+	c, err := r.Explain(user.Role, verb, path)
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +214,8 @@ func (r *Rules) CheckUser(ctx context.Context, uid, verb, path string) (*Check, 
 	return c, nil
 }
 
-// Explain is Rules.Check for any policy.
-func Explain(s *policy.Snapshot, role, verb, path string) (*Check, error) {
+// Explain is Rules.Explain for any policy.
+func Explain(s *policy.Snapshot, role, verb, path string) (*Explanation, error) {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
@@ -223,7 +223,7 @@ func Explain(s *policy.Snapshot, role, verb, path string) (*Check, error) {
 	if !ok {
 		return nil, ErrPath
 	}
-	c := &Check{Role: role, Verb: strings.ToUpper(verb), Path: canonical, Matches: []CheckMatch{}, Version: s.Version()}
+	c := &Explanation{Role: role, Verb: strings.ToUpper(verb), Path: canonical, Matches: []Match{}, Version: s.Version()}
 	blocked, passed := false, false
 	c.Block, blocked = s.Blocked(canonical)
 	c.Pass, passed = s.Passed(c.Verb, canonical)
@@ -231,7 +231,7 @@ func Explain(s *policy.Snapshot, role, verb, path string) (*Check, error) {
 	c.Permit, c.Audit, c.Topic = v.Allow, v.Audit, v.Topic
 	c.Allowed = policy.Method(c.Verb) && !blocked && (passed || v.Allow)
 	for _, m := range s.Explain(role, c.Verb, canonical) {
-		c.Matches = append(c.Matches, CheckMatch{
+		c.Matches = append(c.Matches, Match{
 			ID: m.Rule.ID, Action: m.Rule.Action, Role: m.Rule.Role, Verb: m.Rule.Verb, Path: m.Rule.Path, Topic: m.Rule.Topic,
 			Does: m.Deed.String(), Decides: m.Decides,
 		})

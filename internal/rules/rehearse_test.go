@@ -261,7 +261,7 @@ func TestStopStoresTheSamples(t *testing.T) {
 	}
 }
 
-func TestCheck(t *testing.T) {
+func TestExplain(t *testing.T) {
 	w := start(t, sqlite(t), nil)
 	w.permit(t, "m GET api/v2 ACCEPT")
 	w.permit(t, "m GET api/v2/admin AUDIT")
@@ -279,7 +279,7 @@ func TestCheck(t *testing.T) {
 		{"POST", "api/v2/barong/identity/sessions", true, false, "", "pass api/v2/barong/identity"},
 		{"POST", "a", false, false, "", ""},
 	} {
-		c, err := w.Check("m", tc.verb, tc.path)
+		c, err := w.Explain("m", tc.verb, tc.path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,11 +302,11 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"a//b", "a/../b", "a%2fb", "a;b"} {
-		if _, err := w.Check("m", "GET", path); !errors.Is(err, ErrPath) {
+		if _, err := w.Explain("m", "GET", path); !errors.Is(err, ErrPath) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
-	if _, err := w.CheckUser(t.Context(), "ID0000000000", "GET", "a"); !errors.Is(err, db.ErrNotFound) {
+	if _, err := w.ExplainUser(t.Context(), "ID0000000000", "GET", "a"); !errors.Is(err, db.ErrNotFound) {
 		t.Errorf("of nobody: %v", err)
 	}
 	if c, err := Explain(nil, "m", "GET", "a"); err != nil || c.Allowed {

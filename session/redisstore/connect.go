@@ -49,8 +49,8 @@ func ConnectWithin(rawURL string, wait time.Duration) (redis.UniversalClient, er
 	return client, nil
 }
 
-// CheckURL says what is wrong with a Redis URL. It connects to nothing, and the error has nothing of the URL.
-func CheckURL(rawURL string) error {
+// ValidateURL says what is wrong with a Redis URL. It connects to nothing, and the error has nothing of the URL.
+func ValidateURL(rawURL string) error {
 	if _, err := parse(rawURL, DefaultWait); err != nil {
 		return fmt.Errorf("%w; %s", err, allowed)
 	}

@@ -35,8 +35,8 @@ var methods = map[string]jwt.SigningMethod{
 
 const algorithms = "RS256, RS384, RS512, ES256, ES384, ES512, EdDSA"
 
-// CheckRSA refuses RSA keys that are too short to be safe, or so long that one verification may cost too much.
-func CheckRSA(k *rsa.PublicKey) error {
+// ValidateRSA refuses RSA keys that are too short to be safe, or so long that one verification may cost too much.
+func ValidateRSA(k *rsa.PublicKey) error {
 	const least, most = 2048, 8192
 	if bits := k.N.BitLen(); bits < least || bits > most {
 		return fmt.Errorf("RSA key of %d bits: %d to %d are needed", bits, least, most)
@@ -83,7 +83,7 @@ func (k Key) check() error {
 	fits := false
 	switch p := k.Public.(type) {
 	case *rsa.PublicKey:
-		if err := CheckRSA(p); err != nil {
+		if err := ValidateRSA(p); err != nil {
 			return err
 		}
 		fits = strings.HasPrefix(k.Algorithm, "RS")

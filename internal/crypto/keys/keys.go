@@ -263,7 +263,7 @@ func newKey(private crypto.Signer, public crypto.PublicKey) (*key, error) {
 	var thumbprint string // the required members in lexical order, without white space: RFC 7638, section 3.2
 	switch p := public.(type) {
 	case *rsa.PublicKey:
-		if err := jws.CheckRSA(p); err != nil {
+		if err := jws.ValidateRSA(p); err != nil {
 			return nil, err
 		}
 		k.algorithm, k.method = RS256, jwt.SigningMethodRS256

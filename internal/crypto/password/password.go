@@ -89,14 +89,6 @@ func (p *Policy) Codes(password string) []fault.Code {
 	return codes
 }
 
-// Check is Codes as a fault, 422; nil when nothing is wrong.
-func (p *Policy) Check(password string) error {
-	if codes := p.Codes(password); len(codes) > 0 {
-		return fault.Invalid(codes...)
-	}
-	return nil
-}
-
 func (p *Policy) matches(password string) bool {
 	if p.form == nil {
 		return true

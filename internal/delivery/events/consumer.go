@@ -69,7 +69,7 @@ type Consumer struct{ o ConsumerOptions }
 
 // NewConsumer makes a consumer, and connects to nothing yet. The error, which does not repeat the URL, is about the URL.
 func NewConsumer(o ConsumerOptions) (*Consumer, error) {
-	if err := CheckURL(o.URL.Reveal()); err != nil {
+	if err := ValidateURL(o.URL.Reveal()); err != nil {
 		return nil, err
 	}
 	if o.Log == nil {

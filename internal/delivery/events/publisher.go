@@ -50,8 +50,8 @@ type Publisher struct {
 	link *link      // nil without a connection
 }
 
-// CheckURL says what is wrong with the URL of a broker. It connects to nothing, and the error has nothing of the URL.
-func CheckURL(raw string) error {
+// ValidateURL says what is wrong with the URL of a broker. It connects to nothing, and the error has nothing of the URL.
+func ValidateURL(raw string) error {
 	u, err := url.Parse(raw)
 	if _, uerr := amqp.ParseURI(raw); err != nil || uerr != nil || strings.Contains(u.EscapedPath()+"?"+u.RawQuery+u.Fragment, "@") {
 		// Not the error itself: it may quote a piece of the password.
@@ -63,7 +63,7 @@ func CheckURL(raw string) error {
 
 // New makes a publisher, and connects to nothing yet. The error, which does not repeat the URL, is about the URL.
 func New(o Options) (*Publisher, error) {
-	if err := CheckURL(o.URL.Reveal()); err != nil {
+	if err := ValidateURL(o.URL.Reveal()); err != nil {
 		return nil, err
 	}
 	if o.Log == nil {

@@ -272,8 +272,8 @@ func oneLine(s string, n int) string {
 	return s
 }
 
-// CheckDomain says why links cannot lead to a domain. The error has nothing of it.
-func CheckDomain(domain string) error {
+// ValidateDomain says why links cannot lead to a domain. The error has nothing of it.
+func ValidateDomain(domain string) error {
 	_, err := baseURL(domain)
 	return err
 }

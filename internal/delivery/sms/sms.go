@@ -30,13 +30,13 @@ const (
 
 // A Provider sends codes. Numbers are international digits without a plus. Safe for concurrent use.
 type Provider interface {
-	// OwnCodes reports whether the caller makes the codes and checks them; otherwise Check does.
+	// OwnCodes reports whether the caller makes the codes and verifies them; otherwise Verify does.
 	OwnCodes() bool
 	// Send sends a code, or with OwnCodes false asks the provider to send one of its own, by "sms" or "call". A provider
 	// that knows no calls sends a text all the same.
 	Send(ctx context.Context, number, channel, code string) error
-	// Check asks the provider whether this is the code it has sent. It works with OwnCodes false alone.
-	Check(ctx context.Context, number, code string) (bool, error)
+	// Verify asks the provider whether this is the code it has sent. It works with OwnCodes false alone.
+	Verify(ctx context.Context, number, code string) (bool, error)
 }
 
 // Options are what New needs.
@@ -115,9 +115,9 @@ func (m *mock) Send(_ context.Context, number, _, code string) error {
 	return nil
 }
 
-var errOwnCodes = errors.New("sms: this provider does not check codes")
+var errOwnCodes = errors.New("sms: this provider does not verify codes")
 
-func (m *mock) Check(context.Context, string, string) (bool, error) { return false, errOwnCodes }
+func (m *mock) Verify(context.Context, string, string) (bool, error) { return false, errOwnCodes }
 
 // codeLength is the number of digits of a code.
 const codeLength = 6

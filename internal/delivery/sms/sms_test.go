@@ -118,7 +118,7 @@ func TestTwilioSMS(t *testing.T) {
 		c.form.Get("Body") != "Your code: 012345 (012345)" {
 		t.Errorf("%+v", c)
 	}
-	if _, err := p.Check(t.Context(), "14155552671", "012345"); err == nil {
+	if _, err := p.Verify(t.Context(), "14155552671", "012345"); err == nil {
 		t.Error("it checks codes")
 	}
 }
@@ -139,7 +139,7 @@ func TestTwilioVerify(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	for code, want := range map[string]bool{"424242": true, "000000": false} {
-		if ok, err := p.Check(t.Context(), "14155552671", code); ok != want || err != nil {
+		if ok, err := p.Verify(t.Context(), "14155552671", code); ok != want || err != nil {
 			t.Errorf("%s: %v, %v", code, ok, err)
 		}
 	}
@@ -149,12 +149,12 @@ func TestTwilioVerify(t *testing.T) {
 	// What Twilio no longer knows, or will not check any more, is a wrong code.
 	for _, code := range []int{20404, 60202} {
 		s.fail["+14155552671"] = code
-		if ok, err := p.Check(t.Context(), "14155552671", "424242"); ok || err != nil {
+		if ok, err := p.Verify(t.Context(), "14155552671", "424242"); ok || err != nil {
 			t.Errorf("%d: %v, %v", code, ok, err)
 		}
 	}
 	s.fail["+14155552671"] = 20003
-	if ok, err := p.Check(t.Context(), "14155552671", "424242"); ok || fault.As(err).Codes[0] != unexpected {
+	if ok, err := p.Verify(t.Context(), "14155552671", "424242"); ok || fault.As(err).Codes[0] != unexpected {
 		t.Errorf("%v, %v", ok, err)
 	}
 
@@ -253,7 +253,7 @@ func TestMock(t *testing.T) {
 	if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if _, err := p.Check(t.Context(), "447418084106", "000042"); err == nil {
+	if _, err := p.Verify(t.Context(), "447418084106", "000042"); err == nil {
 		t.Error("it checks codes")
 	}
 	if err := os.WriteFile(dir+"2", nil, 0o600); err != nil {

@@ -134,7 +134,7 @@ func (t *twilioSMS) Send(ctx context.Context, number, _, code string) error {
 	return nil
 }
 
-func (t *twilioSMS) Check(context.Context, string, string) (bool, error) { return false, errOwnCodes }
+func (t *twilioSMS) Verify(context.Context, string, string) (bool, error) { return false, errOwnCodes }
 
 // twilioVerify leaves the codes to Twilio Verify.
 type twilioVerify struct{ twilio }
@@ -152,7 +152,7 @@ func (t *twilioVerify) Send(ctx context.Context, number, channel, _ string) erro
 	return nil
 }
 
-func (t *twilioVerify) Check(ctx context.Context, number, code string) (bool, error) {
+func (t *twilioVerify) Verify(ctx context.Context, number, code string) (bool, error) {
 	defer patience.Outside(ctx)()
 	params := &verify.CreateVerificationCheckParams{To: ptr("+" + number), Code: ptr(code)}
 	check, err := verify.NewApiService(t.client(ctx)).CreateVerificationCheck(t.ServiceSID, params)

@@ -44,14 +44,14 @@ func TestGapsAreWhatNoTestShowed(t *testing.T) {
 func TestEnv(t *testing.T) {
 	Each(t, func(t *testing.T, e *Env) {
 		u := e.NewUser(t, nil)
-		if ok, err := e.Accounts.CheckPassword(t.Context(), u, Password); err != nil || !ok {
+		if ok, err := e.Accounts.VerifyPassword(t.Context(), u, Password); err != nil || !ok {
 			t.Errorf("password: %v, %v", ok, err)
 		}
 		secret := e.Enable2FA(t, u)
-		if err := e.Accounts.CheckTOTP(t.Context(), u, e.WrongCode(t, secret)); err == nil {
+		if err := e.Accounts.VerifyTOTP(t.Context(), u, e.WrongCode(t, secret)); err == nil {
 			t.Error("a wrong code is right")
 		}
-		if err := e.Accounts.CheckTOTP(t.Context(), u, e.Code(t, secret, 0)); err != nil {
+		if err := e.Accounts.VerifyTOTP(t.Context(), u, e.Code(t, secret, 0)); err != nil {
 			t.Errorf("code: %v", err)
 		}
 		for range 2 {

@@ -13,8 +13,8 @@ import (
 // defaultPasswords are those that examples and the original's documents use.
 var defaultPasswords = []string{"changeme", "admin", "password", "secret", "barong", "guest", "postgres", "0lDHd9ufs9t@"}
 
-// Check refuses combinations that "barong serve" must not start with. The error is an *Error that lists all of them.
-func (c *Config) Check() error {
+// Validate refuses combinations that "barong serve" must not start with. The error is an *Error that lists all of them.
+func (c *Config) Validate() error {
 	var problems []string
 	refuse := func(when bool, format string, args ...any) {
 		if !when {
