@@ -39,7 +39,7 @@ var rooms = []struct {
 	{"internal/obs", "authz internal/fault", "metrics are told, they ask nobody"},
 	{
 		"internal/blob internal/captcha internal/delivery/events internal/delivery/mail internal/crypto/password internal/delivery/sms",
-		"db internal/device internal/email internal/fault internal/crypto/jws internal/limit internal/delivery/outbox internal/patience internal/crypto/secret",
+		"db internal/device internal/email internal/fault internal/crypto/jws internal/limit internal/delivery/outbox internal/patience internal/crypto/secret internal/trusted",
 		"an adapter knows its library, and no rule about accounts",
 	},
 	{

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +22,7 @@ import (
 
 	"barong/internal/fault"
 	"barong/internal/patience"
+	"barong/internal/trusted"
 )
 
 // Kinds of captcha.
@@ -101,7 +101,7 @@ func New(o Options) (*Captcha, error) {
 			continue
 		}
 		u, err := url.Parse(address)
-		if err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
+		if err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !trusted.Loopback(u.Hostname()))) {
 			return nil, errors.New("captcha: the address to verify at is no https address")
 		}
 		*a.to = u
@@ -116,11 +116,6 @@ func New(o Options) (*Captcha, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Kind is the kind in use.

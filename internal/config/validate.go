@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"barong/internal/crypto/secret"
+	"barong/internal/trusted"
 )
 
 // defaultPasswords are those that examples and the original's documents use.
@@ -158,7 +159,7 @@ func (l *loader) warnOfSettings() {
 		if _, domain, _ := strings.Cut(c.AdminEmail, "@"); slices.Contains(othersDomains, strings.ToLower(domain)) && c.SeedsFile == "" {
 			l.warn("ADMIN_EMAIL=%s is somebody else's: whoever has that mailbox can reset the first superadmin's password", c.AdminEmail)
 		}
-		if c.SMTPTLS == "off" && c.SMTPUser != "" && !loopback(c.SMTPHost+":") {
+		if c.SMTPTLS == "off" && c.SMTPUser != "" && !trusted.Loopback(c.SMTPHost) {
 			l.warn("BARONG_SMTP_TLS=off sends BARONG_SMTP_PASSWORD and all mail in clear")
 		}
 		if slices.Contains(defaultPasswords, password(c.DatabaseURL.Reveal())) {
@@ -170,17 +171,18 @@ func (l *loader) warnOfSettings() {
 		if c.RateLimits == "off" {
 			l.warn("BARONG_RATE_LIMITS=off lets anybody guess passwords and codes without end")
 		}
-		if !loopback(c.OpsAddr) {
+		if !onThisMachine(c.OpsAddr) {
 			l.warn("BARONG_OPS_ADDR=%s is open to other machines: metrics and profiles are for operators alone", c.OpsAddr)
 		}
 	}
 }
 
-func loopback(listen string) bool {
-	for _, prefix := range []string{"127.", "localhost:", "[::1]:", "unix:"} {
-		if strings.HasPrefix(listen, prefix) {
-			return true
-		}
+// onThisMachine reports whether other machines cannot reach a listener: it is on a loopback address or a unix socket, or
+// there is none.
+func onThisMachine(listen string) bool {
+	if listen == "" || strings.HasPrefix(listen, "unix:") {
+		return true
 	}
-	return listen == ""
+	host, _, err := net.SplitHostPort(listen)
+	return err == nil && trusted.Loopback(host)
 }

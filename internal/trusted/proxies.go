@@ -46,6 +46,12 @@ var namedNetworks = map[string][]string{
 	},
 }
 
+// Loopback reports whether a host is this machine by its own word: localhost, or a loopback address.
+func Loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+}
+
 // Parse reads a list, parted by commas, of networks in CIDR notation, addresses, and the words loopback, private and
 // cloudflare. A peer on a unix socket has no address; it is on this machine, so whoever trusts 127.0.0.1 trusts it too.
 func Parse(list string) (Proxies, error) {

@@ -164,3 +164,14 @@ func FuzzClient(f *testing.F) {
 		}
 	})
 }
+
+func TestLoopback(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true,
+		"": false, "0.0.0.0": false, "::": false, "localhost.example.com": false, "127.0.0.1.example.com": false, "10.0.0.1": false, "127.1": false,
+	} {
+		if got := Loopback(host); got != want {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+}

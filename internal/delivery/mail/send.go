@@ -16,6 +16,7 @@ import (
 
 	"barong/internal/delivery/outbox"
 	"barong/internal/email"
+	"barong/internal/trusted"
 
 	gomail "github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
@@ -175,7 +176,7 @@ func (s *server) client() (*gomail.Client, func(), error) {
 	if s.o.User != "" {
 		opts = append(opts, gomail.WithUsername(s.o.User), gomail.WithPassword(s.o.Password))
 		switch {
-		case loopback(s.o.Host) || s.o.Security == Off:
+		case trusted.Loopback(s.o.Host) || s.o.Security == Off:
 			opts = append(opts, gomail.WithOpportunisticSMTPAuth(gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthSCRAMSHA1,
 				gomail.SMTPAuthCramMD5, gomail.SMTPAuthPlainNoEnc, gomail.SMTPAuthLoginNoEnc))
 		case fromTheStart: // the library does not see that a connection which it has not dialled is encrypted
@@ -187,11 +188,6 @@ func (s *server) client() (*gomail.Client, func(), error) {
 	}
 	c, err := gomail.NewClient(s.o.Host, opts...)
 	return c, hangUp, err
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (s *server) Send(ctx context.Context, m Message) error {
