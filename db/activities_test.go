@@ -7,15 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"barong/db"
-	"barong/internal/crypto/secret"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 
 	"pgregory.net/rapid"
 )
@@ -23,27 +21,7 @@ import (
 // bothEngines runs a test on a fresh, migrated database of each engine.
 func bothEngines(t *testing.T, run func(t *testing.T, d *db.DB)) {
 	t.Helper()
-	for _, engine := range []string{"sqlite", "postgres"} {
-		t.Run(engine, func(t *testing.T) {
-			url := "sqlite://" + filepath.Join(t.TempDir(), "test.db")
-			if engine == "postgres" {
-				url = testkit.Postgres(t)
-			}
-			box, err := secret.New(secret.NewKey())
-			if err != nil {
-				t.Fatal(err)
-			}
-			d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { d.Close() })
-			if _, err := d.MigrateUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			run(t, d)
-		})
-	}
+	dbtest.Each(t, run)
 }
 
 func update(t testing.TB, d *db.DB, f func(ctx context.Context, tx *db.Tx) error) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +11,7 @@ import (
 
 	"barong/db"
 	"barong/internal/crypto/secret"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 
 	"pgregory.net/rapid"
 )
@@ -26,7 +25,7 @@ type directory struct {
 }
 
 // people are drawn from few values, so that filters meet somebody.
-func newDirectory(t *testing.T, url string) *directory {
+func newDirectory(t *testing.T, engine string) *directory {
 	t.Helper()
 	check := func(err error) {
 		t.Helper()
@@ -37,11 +36,7 @@ func newDirectory(t *testing.T, url string) *directory {
 	box, err := secret.New(secret.NewKey())
 	check(err)
 	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box, Now: func() time.Time { return clock }})
-	check(err)
-	t.Cleanup(func() { d.Close() })
-	_, err = d.MigrateUp(t.Context())
-	check(err)
+	d := dbtest.Open(t, engine, db.Options{Sealer: box, Now: func() time.Time { return clock }})
 	dir := &directory{db: d}
 	pick := func(i int, words ...string) string { return words[i%len(words)] }
 	for i := range 60 {
@@ -171,14 +166,12 @@ func drawFilter(r *rapid.T, d *directory) db.UserFilter {
 
 func directories(t *testing.T, test func(t *testing.T, d *directory)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		test(t, newDirectory(t, "sqlite://"+filepath.Join(t.TempDir(), "barong.db")))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		test(t, newDirectory(t, testkit.Postgres(t)))
-	})
+	for _, engine := range dbtest.Engines {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			test(t, newDirectory(t, engine))
+		})
+	}
 }
 
 // TestFindUsers holds the lists for staff to a walk over all rows.

@@ -2,7 +2,6 @@ package db_test
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +9,7 @@ import (
 
 	"barong/db"
 	"barong/internal/crypto/secret"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 )
 
 // reopen opens the database of that URL with a key list.
@@ -113,17 +112,11 @@ func counts(done []db.Resealed) (rows, sealed, indexed, failed int) {
 }
 
 func TestReseal(t *testing.T) {
-	for _, engine := range []string{"sqlite", "postgres"} {
+	for _, engine := range dbtest.Engines {
 		t.Run(engine, func(t *testing.T) {
-			url := "sqlite://" + filepath.Join(t.TempDir(), "barong.db")
-			if engine == "postgres" {
-				url = testkit.Postgres(t)
-			}
+			url := dbtest.URL(t, engine)
 			old, fresh := secret.NewKey(), secret.NewKey()
 			before := reopen(t, url, old)
-			if _, err := before.MigrateUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
 			const users = 130 // more than one batch
 			user := fill(t, before, users)
 
@@ -157,12 +150,9 @@ func TestReseal(t *testing.T) {
 }
 
 func TestResealLeavesWhatItCannotOpen(t *testing.T) {
-	url := "sqlite://" + filepath.Join(t.TempDir(), "barong.db")
+	url := dbtest.URL(t, "sqlite")
 	lost, known := secret.NewKey(), secret.NewKey()
 	d := reopen(t, url, lost)
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	user := fill(t, d, 2)
 	other := reopen(t, url, known)
 	if err := other.VerifySeals(t.Context()); err == nil {
@@ -179,17 +169,11 @@ func TestResealLeavesWhatItCannotOpen(t *testing.T) {
 // TestResealGoesOnPastTwins has one phone number twice, verified twice, under two index keys: the second cannot be
 // indexed anew, all others can.
 func TestResealGoesOnPastTwins(t *testing.T) {
-	for _, engine := range []string{"sqlite", "postgres"} {
+	for _, engine := range dbtest.Engines {
 		t.Run(engine, func(t *testing.T) {
-			url := "sqlite://" + filepath.Join(t.TempDir(), "barong.db")
-			if engine == "postgres" {
-				url = testkit.Postgres(t)
-			}
+			url := dbtest.URL(t, engine)
 			old, fresh := secret.NewKey(), secret.NewKey()
 			d := reopen(t, url, old)
-			if _, err := d.MigrateUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
 			user := fill(t, d, 5)
 			both := reopen(t, url, old, fresh) // opens everything, indexes with fresh
 			err := both.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +21,7 @@ import (
 	"barong/internal/delivery/mail"
 	"barong/internal/fault"
 	"barong/internal/limit"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 	"barong/session"
 	"barong/session/sqlstore"
 )
@@ -46,32 +45,22 @@ var browser = account.Client{IP: netip.MustParseAddr("192.0.2.7"), UserAgent: "M
 // engines runs a test on SQLite and on Postgres.
 func engines(t *testing.T, test func(t *testing.T, b *bench)) {
 	t.Helper()
-	for _, engine := range []struct {
-		name string
-		url  func(t *testing.T) string
-	}{
-		{"sqlite", func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "barong.db") }},
-		{"postgres", func(t *testing.T) string { return testkit.Postgres(t) }},
-	} {
-		t.Run(engine.name, func(t *testing.T) {
+	for _, engine := range dbtest.Engines {
+		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			test(t, newBench(t, engine.url(t)))
+			test(t, newBench(t, engine))
 		})
 	}
 }
 
 var signing = sync.OnceValues(func() (*keys.Set, error) { return keys.New(keys.ES256) })
 
-func newBench(t *testing.T, url string) *bench {
+func newBench(t *testing.T, engine string) *bench {
 	t.Helper()
 	b := &bench{t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	box, err := secret.New(secret.NewKey())
 	must(t, err)
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box, Now: b.clock})
-	must(t, err)
-	t.Cleanup(func() { d.Close() })
-	_, err = d.MigrateUp(t.Context())
-	must(t, err)
+	d := dbtest.Open(t, engine, db.Options{Sealer: box, Now: b.clock})
 	set, err := signing()
 	must(t, err)
 	policy, err := password.New(password.Options{MinEntropy: 14, UseDictionary: true, Regexp: passwordPattern})

@@ -20,6 +20,7 @@ import (
 	"barong/db"
 	"barong/internal/fault"
 	"barong/internal/test/apitest"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 	"barong/policy"
 )
@@ -244,14 +245,7 @@ func TestFailures(t *testing.T) {
 // TestOutage holds that a database that is gone reads as an outage and not as a defect.
 func TestOutage(t *testing.T) {
 	server := testkit.PostgresServer(t)
-	d, err := db.Open(t.Context(), db.Options{URL: server.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	d := dbtest.At(t, db.Options{URL: server.URL})
 	e, s := start(t, func(o *rest.Options) { o.Users = d })
 	u := e.NewUser(t, nil)
 	s.Get(t, "/resource/me", apitest.As(u)).Want(t, 404, "record.not_found")

@@ -4,14 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"barong/api/view"
 	"barong/db"
 	"barong/internal/crypto/secret"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 )
 
 const at = `"2026-03-01T12:00:00Z"`
@@ -35,16 +34,12 @@ func is(t *testing.T, what string, got any, want string) {
 }
 
 // people fills a database with a referrer and n users who have one of everything.
-func people(t *testing.T, url string, n int) (*db.DB, []db.User) {
+func people(t *testing.T, engine string, n int) (*db.DB, []db.User) {
 	t.Helper()
 	box, err := secret.New(secret.NewKey())
 	must(t, err)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 700, time.UTC)
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box, Now: func() time.Time { return now }})
-	must(t, err)
-	t.Cleanup(func() { d.Close() })
-	_, err = d.MigrateUp(t.Context())
-	must(t, err)
+	d := dbtest.Open(t, engine, db.Options{Sealer: box, Now: func() time.Time { return now }})
 	must(t, d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 		root := db.User{UID: "IDROOT", Email: "root@example.com", PasswordDigest: "x", Role: "superadmin", State: "active"}
 		if err := tx.InsertUser(ctx, &root); err != nil {
@@ -101,16 +96,14 @@ const (
 )
 
 func TestUsers(t *testing.T) {
-	for _, engine := range []struct{ name, url string }{
-		{"sqlite", "sqlite://" + filepath.Join(t.TempDir(), "barong.db")}, {"postgres", testkit.Postgres(t)},
-	} {
-		d, users := people(t, engine.url, 1)
+	for _, engine := range dbtest.Engines {
+		d, users := people(t, engine, 1)
 		u := &users[0]
 		for _, legacy := range []bool{false, true} {
 			b := builder(d, legacy)
 			shown := fmt.Sprintf(profile, map[bool]string{false: `{"a":{"b":[1]}}`, true: `"{\"a\": {\"b\":[1]}}"`}[legacy])
 			upload := map[bool]string{false: `"https://files.example/1/x.png"`, true: `{"url":"https://files.example/1/x.png"}`}[legacy]
-			what := fmt.Sprintf("%s, legacy %v: ", engine.name, legacy)
+			what := fmt.Sprintf("%s, legacy %v: ", engine, legacy)
 
 			full, err := b.FullInfo(t.Context(), u, "")
 			must(t, err)
@@ -208,7 +201,7 @@ func TestRules(t *testing.T) {
 }
 
 func TestActivities(t *testing.T) {
-	d, users := people(t, "sqlite://"+filepath.Join(t.TempDir(), "barong.db"), 1)
+	d, users := people(t, "sqlite", 1)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	row := db.Activity{
 		ID: 7, UserID: users[0].ID, Category: "user", UserIP: "192.0.2.7", UserAgent: "x", Topic: "session", Action: "login",
@@ -284,7 +277,7 @@ func (c *counting) DataStorages(ctx context.Context, ids ...int64) ([]db.DataSto
 
 // TestQueriesDoNotGrow: a page of many users costs as many queries as a page of one.
 func TestQueriesDoNotGrow(t *testing.T) {
-	d, users := people(t, "sqlite://"+filepath.Join(t.TempDir(), "barong.db"), 20)
+	d, users := people(t, "sqlite", 20)
 	var rows []db.Activity
 	for i := range users {
 		rows = append(rows, db.Activity{UserID: users[i].ID, TargetUID: &users[i].UID})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,31 +14,13 @@ import (
 
 	"barong/authz"
 	"barong/db"
-	"barong/internal/crypto/secret"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 )
 
 func open(t *testing.T, url string) *db.DB {
 	t.Helper()
-	box, err := secret.New(secret.NewKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func bothEngines(t *testing.T, run func(t *testing.T, d *db.DB)) {
-	t.Helper()
-	t.Run("sqlite", func(t *testing.T) { run(t, open(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"))) })
-	t.Run("postgres", func(t *testing.T) { run(t, open(t, testkit.Postgres(t))) })
+	return dbtest.At(t, db.Options{URL: url})
 }
 
 // closing closes a writer and fails the test if that fails.
@@ -67,7 +48,7 @@ func entry(user int64, method, path string, allowed bool) *authz.AuditEntry {
 }
 
 func TestAuditIsCommittedWhenItReturns(t *testing.T) {
-	bothEngines(t, func(t *testing.T, d *db.DB) {
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		w := New(Options{DB: d})
 		defer closing(t, w)
 		odd := entry(1, "PATCH", "admin/users\x7f\xff", true)
@@ -90,7 +71,7 @@ func TestAuditIsCommittedWhenItReturns(t *testing.T) {
 }
 
 func TestManyInParallel(t *testing.T) {
-	bothEngines(t, func(t *testing.T, d *db.DB) {
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		w := New(Options{DB: d})
 		const callers, each = 50, 20
 		var wg sync.WaitGroup
@@ -120,7 +101,7 @@ func TestManyInParallel(t *testing.T) {
 }
 
 func TestRepeatedRefusalsAreFolded(t *testing.T) {
-	bothEngines(t, func(t *testing.T, d *db.DB) {
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		var clock atomic.Int64
 		clock.Store(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
 		w := New(Options{DB: d, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
@@ -159,7 +140,7 @@ func TestRepeatedRefusalsAreFolded(t *testing.T) {
 }
 
 func TestCountsAreStoredWhileRunning(t *testing.T) {
-	d := open(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"))
+	d := dbtest.Open(t, "sqlite", db.Options{})
 	w := New(Options{DB: d})
 	defer closing(t, w)
 	for range 7 {
@@ -177,7 +158,7 @@ func TestCountsAreStoredWhileRunning(t *testing.T) {
 // TestPathsOfOneUser holds that whoever asks for ever other forbidden paths does not fill the table.
 func TestPathsOfOneUser(t *testing.T) {
 	var clock atomic.Int64
-	d := open(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"))
+	d := dbtest.Open(t, "sqlite", db.Options{})
 	w := New(Options{DB: d, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
 	refuse := func(user int64, from, to int) {
 		t.Helper()
@@ -253,7 +234,7 @@ func TestOutage(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	d := open(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"))
+	d := dbtest.Open(t, "sqlite", db.Options{})
 	w := New(Options{DB: d})
 	var wg sync.WaitGroup
 	var stored atomic.Int64
@@ -298,7 +279,7 @@ func TestAuditEndsWithItsCaller(t *testing.T) {
 
 // TestRefusedRowDoesNotKeepOthersOut gives the database a row that it will not take.
 func TestRefusedRowDoesNotKeepOthersOut(t *testing.T) {
-	bothEngines(t, func(t *testing.T, d *db.DB) {
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 			text := "CREATE TRIGGER no BEFORE INSERT ON activities WHEN NEW.data LIKE '%poison%' BEGIN SELECT RAISE(ABORT, 'no'); END"
 			if !d.SQLite() {
@@ -338,19 +319,7 @@ func TestRefusedRowDoesNotKeepOthersOut(t *testing.T) {
 }
 
 func BenchmarkAudit(b *testing.B) {
-	box, err := secret.New(secret.NewKey())
-	if err != nil {
-		b.Fatal(err)
-	}
-	d, err := db.Open(b.Context(), db.Options{URL: "sqlite://" + filepath.Join(b.TempDir(), "test.db"), Sealer: box})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := d.MigrateUp(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	w := New(Options{DB: d})
+	w := New(Options{DB: dbtest.Open(b, "sqlite", db.Options{})})
 	defer w.Close(context.Background())
 	b.Run("allowed", func(b *testing.B) {
 		b.SetParallelism(64)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +14,8 @@ import (
 	"barong/api/account"
 	"barong/db"
 	"barong/internal/crypto/password"
-	"barong/internal/crypto/secret"
 	"barong/internal/importer"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 )
 
 var rules = account.Settings{
@@ -56,27 +54,11 @@ func options(t testing.TB, source string, change ...func(o *importer.Options)) i
 // empty opens a new database of an engine.
 func empty(t testing.TB, engine string) *db.DB {
 	t.Helper()
-	url := "sqlite://" + filepath.Join(t.TempDir(), "barong.db")
-	if engine == "postgres" {
-		url = testkit.Postgres(t)
-	}
-	box, err := secret.New(secret.NewKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return dbtest.Open(t, engine, db.Options{})
 }
 
 func engines(t *testing.T, f func(t *testing.T, d *db.DB)) {
-	for _, engine := range []string{"sqlite", "postgres"} {
+	for _, engine := range dbtest.Engines {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
 			f(t, empty(t, engine))

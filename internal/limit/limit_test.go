@@ -14,6 +14,7 @@ import (
 
 	"barong/db"
 	"barong/internal/limit"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 	"barong/session/redisstore"
 
@@ -48,15 +49,7 @@ type place struct {
 func sqlPlace(t *testing.T, url string) place {
 	open := func(t *testing.T) *db.DB {
 		t.Helper()
-		d, err := db.Open(t.Context(), db.Options{URL: url})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { d.Close() })
-		if _, err := d.MigrateUp(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return d
+		return dbtest.At(t, db.Options{URL: url})
 	}
 	return place{
 		replica: func(t *testing.T, o limit.Options) limit.Limiter { return limit.SQL(open(t), o) },
@@ -104,8 +97,8 @@ func redisPlace(t *testing.T) place {
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	for engine, open := range map[string]func(t *testing.T) place{
-		"SQLite":   func(t *testing.T) place { return sqlPlace(t, "sqlite://"+t.TempDir()+"/barong.db") },
-		"Postgres": func(t *testing.T) place { return sqlPlace(t, testkit.Postgres(t)) },
+		"SQLite":   func(t *testing.T) place { return sqlPlace(t, dbtest.URL(t, "sqlite")) },
+		"Postgres": func(t *testing.T) place { return sqlPlace(t, dbtest.URL(t, "postgres")) },
 		"Valkey":   redisPlace,
 	} {
 		for _, c := range []struct {

@@ -17,8 +17,8 @@ import (
 	"barong/authz"
 	"barong/db"
 	"barong/internal/bus"
-	"barong/internal/crypto/secret"
 	"barong/internal/geoip"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 	"barong/policy"
 )
@@ -52,18 +52,7 @@ type world struct {
 // start makes Rules over a fresh database. change may set Options.
 func start(t *testing.T, url string, change func(*Options)) *world {
 	t.Helper()
-	box, err := secret.New(secret.NewKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := db.Open(t.Context(), db.Options{URL: url, Sealer: box})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	d := dbtest.At(t, db.Options{URL: url})
 	b := bus.NewLocal()
 	d.PublishTo(b.Publish)
 	w := &world{db: d, log: new(logBuffer)}
@@ -71,20 +60,20 @@ func start(t *testing.T, url string, change func(*Options)) *world {
 	if change != nil {
 		change(&o)
 	}
-	w.Rules, err = New(o)
-	if err != nil {
+	var err error
+	if w.Rules, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	w.tick = 5 * time.Millisecond
 	return w
 }
 
-func sqlite(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "test.db") }
+func sqlite(t *testing.T) string { return dbtest.URL(t, "sqlite") }
 
 func bothEngines(t *testing.T, run func(t *testing.T, url string)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { run(t, sqlite(t)) })
-	t.Run("postgres", func(t *testing.T) { run(t, testkit.Postgres(t)) })
+	t.Run("postgres", func(t *testing.T) { run(t, dbtest.URL(t, "postgres")) })
 }
 
 // run keeps Run going until the test ends.

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"barong/db"
 	"barong/internal/seed"
-	"barong/internal/test/testkit"
+	"barong/internal/test/dbtest"
 	"barong/policy"
 )
 
@@ -445,23 +444,7 @@ func FuzzParseSeeds(f *testing.F) {
 // bothEngines runs a test on a new database of each engine.
 func bothEngines(t *testing.T, run func(t *testing.T, d *db.DB)) {
 	t.Helper()
-	for _, engine := range []string{"sqlite", "postgres"} {
-		t.Run(engine, func(t *testing.T) {
-			url := "sqlite://" + filepath.Join(t.TempDir(), "test.db")
-			if engine == "postgres" {
-				url = testkit.Postgres(t)
-			}
-			d, err := db.Open(t.Context(), db.Options{URL: url})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { d.Close() })
-			if _, err := d.MigrateUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			run(t, d)
-		})
-	}
+	dbtest.Each(t, run)
 }
 
 func update(t testing.TB, d *db.DB, f func(ctx context.Context, tx *db.Tx) error) {

@@ -11,20 +11,13 @@ import (
 	"barong/internal/bus"
 	"barong/internal/bus/bustest"
 	"barong/internal/bus/sqlbus"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 )
 
 func open(t testing.TB, url string) *db.DB {
 	t.Helper()
-	d, err := db.Open(t.Context(), db.Options{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return dbtest.At(t, db.Options{URL: url})
 }
 
 func join(t testing.TB, d *db.DB) *bus.Shared {
@@ -43,7 +36,7 @@ func join(t testing.TB, d *db.DB) *bus.Shared {
 func TestSQLite(t *testing.T) {
 	t.Parallel()
 	bustest.Run(t, func(t *testing.T) func() *bus.Shared {
-		url := "sqlite://" + t.TempDir() + "/barong.db"
+		url := dbtest.URL(t, "sqlite")
 		return func() *bus.Shared { return join(t, open(t, url)) }
 	})
 }
@@ -51,14 +44,14 @@ func TestSQLite(t *testing.T) {
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	bustest.Run(t, func(t *testing.T) func() *bus.Shared {
-		url := testkit.Postgres(t)
+		url := dbtest.URL(t, "postgres")
 		return func() *bus.Shared { return join(t, open(t, url)) }
 	})
 }
 
 func BenchmarkNotice(b *testing.B) {
 	for name, url := range map[string]string{
-		"SQLite": "sqlite://" + b.TempDir() + "/barong.db", "Postgres": testkit.Postgres(b),
+		"SQLite": dbtest.URL(b, "sqlite"), "Postgres": dbtest.URL(b, "postgres"),
 	} {
 		b.Run(name, func(b *testing.B) { bustest.Benchmark(b, func() *bus.Shared { return join(b, open(b, url)) }) })
 	}
@@ -68,7 +61,7 @@ func BenchmarkNotice(b *testing.B) {
 func TestUpdateTellsOthers(t *testing.T) {
 	t.Parallel()
 	for name, url := range map[string]string{
-		"SQLite": "sqlite://" + t.TempDir() + "/barong.db", "Postgres": testkit.Postgres(t),
+		"SQLite": dbtest.URL(t, "sqlite"), "Postgres": dbtest.URL(t, "postgres"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,7 +95,7 @@ func exec(t *testing.T, d *db.DB, query string, args ...any) {
 // Rows that were removed before they were read are a gap; old rows are removed by the next notice.
 func TestSQLiteGapsAndPurge(t *testing.T) {
 	t.Parallel()
-	d := open(t, "sqlite://"+t.TempDir()+"/barong.db")
+	d := open(t, dbtest.URL(t, "sqlite"))
 	b := join(t, d)
 	r := bustest.Record(b)
 	const insert = "INSERT INTO bus_notices (origin, kind, subject, created_at) VALUES ('x', 'user', ?, ?)"
@@ -183,7 +176,7 @@ func TestPostgresFails(t *testing.T) {
 // A backend that is ended is a gap, however soon there is another.
 func TestPostgresConnectionIsCut(t *testing.T) {
 	t.Parallel()
-	d := open(t, testkit.Postgres(t))
+	d := open(t, dbtest.URL(t, "postgres"))
 	b := join(t, d)
 	r := bustest.Record(b)
 	for i := range 3 {

@@ -32,6 +32,7 @@ import (
 	"barong/internal/crypto/secret"
 	"barong/internal/delivery/outbox"
 	"barong/internal/limit"
+	"barong/internal/test/dbtest"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
@@ -489,14 +490,7 @@ func TestThroughTheOutbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + filepath.Join(t.TempDir(), "b.db"), Sealer: box})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	d := dbtest.Open(t, "sqlite", db.Options{Sealer: box})
 	b, err := outbox.New(outbox.Options{
 		Store: d, Kinds: map[string]outbox.Kind{OutboxKind: {Handler: Handler(sender(t, SenderOptions{Host: s.host, Port: s.port}), limit.Off, nil)}},
 	})
@@ -540,14 +534,7 @@ func (p *post) Close() error { return nil }
 
 // TestTenMailsInTenMinutes holds that one mailbox gets so many, whatever their kinds and its spelling, and others get theirs.
 func TestTenMailsInTenMinutes(t *testing.T) {
-	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + filepath.Join(t.TempDir(), "b.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := d.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	d := dbtest.Open(t, "sqlite", db.Options{})
 	now := time.Now()
 	counters := limit.SQL(d, limit.Options{Hash: func(value, _ string) string { return value }, Now: func() time.Time { return now }})
 	p := &post{}

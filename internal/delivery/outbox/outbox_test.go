@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,36 +15,20 @@ import (
 	"barong/db"
 	"barong/internal/crypto/secret"
 	"barong/internal/delivery/outbox"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 )
 
 // open returns a function that opens one more replica of an empty database.
 func engines(t *testing.T, f func(t *testing.T, open func() *db.DB)) {
-	for name, url := range map[string]func(*testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "barong.db") },
-		"postgres": func(t *testing.T) string { return testkit.Postgres(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, engine := range dbtest.Engines {
+		t.Run(engine, func(t *testing.T) {
 			box, err := secret.New("b3V0Ym94IHRlc3RzIHNlYWwgd2l0aCB0aGlzIGtleSE=")
 			if err != nil {
 				t.Fatal(err)
 			}
-			at, migrated := url(t), false
-			f(t, func() *db.DB {
-				t.Helper()
-				d, err := db.Open(t.Context(), db.Options{URL: at, Sealer: box})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { d.Close() })
-				if !migrated {
-					if _, err := d.MigrateUp(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-					migrated = true
-				}
-				return d
-			})
+			url := dbtest.URL(t, engine)
+			f(t, func() *db.DB { return dbtest.At(t, db.Options{URL: url, Sealer: box}) })
 		})
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +41,7 @@ import (
 	"barong/internal/limit"
 	"barong/internal/listener"
 	"barong/internal/openid"
+	"barong/internal/test/dbtest"
 	"barong/internal/test/testkit"
 	"barong/policy"
 	"barong/session"
@@ -124,18 +124,7 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 		t.Fatal(err)
 	}
 	e.Keys = keys.Fixed(set, e.Clock.Now)
-	url := "sqlite://" + filepath.Join(t.TempDir(), "barong.db")
-	if engine == "postgres" {
-		url = testkit.Postgres(t)
-	}
-	ctx := t.Context()
-	if e.DB, err = db.Open(ctx, db.Options{URL: url, Sealer: e.Box, Now: e.Clock.Now}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.DB.Close() })
-	if _, err := e.DB.MigrateUp(ctx); err != nil {
-		t.Fatal(err)
-	}
+	e.DB = dbtest.Open(t, engine, db.Options{Sealer: e.Box, Now: e.Clock.Now})
 	e.DB.PublishTo(e.publish)
 	e.Sessions = sqlstore.New(e.DB)
 	limits := limit.Options{Hash: e.Box.Index, Now: e.Clock.Now}

@@ -176,7 +176,7 @@ func newPostgres() (*Server, error) {
 		err = s.start()
 	}
 	if err == nil {
-		s.URL, err = s.createDatabase(pgUser)
+		s.URL, err = s.createDatabase(pgUser, "template0")
 	}
 	if err != nil {
 		if s != nil && s.process != nil {
@@ -273,8 +273,8 @@ func (s *Server) execute(sql string) error {
 	return err
 }
 
-func (s *Server) createDatabase(name string) (string, error) {
-	if err := s.execute("CREATE DATABASE " + name + " TEMPLATE template0"); err != nil {
+func (s *Server) createDatabase(name, template string) (string, error) {
+	if err := s.execute("CREATE DATABASE " + name + " TEMPLATE " + template); err != nil {
 		return "", fmt.Errorf("create database %s: %w", name, err)
 	}
 	return s.databaseURL(name), nil
@@ -296,12 +296,25 @@ var sharedPostgres = sync.OnceValues(newPostgres)
 
 var databases struct {
 	sync.Mutex
-	n int
+	n         int
+	templates map[string]bool
 }
 
 // Postgres returns the URL of a fresh, empty database on a server that the test binary shares. The database is dropped
 // at the end of the test.
 func Postgres(t testing.TB) string {
+	t.Helper()
+	return freshPostgres(t, "", nil)
+}
+
+// PostgresCopy is Postgres with a database that is a copy of a template. The first call of the test binary for a template
+// makes it: fill gets the URL of an empty database, and must leave no connection to it open.
+func PostgresCopy(t testing.TB, template string, fill func(url string) error) string {
+	t.Helper()
+	return freshPostgres(t, template, fill)
+}
+
+func freshPostgres(t testing.TB, template string, fill func(url string) error) string {
 	t.Helper()
 	s, err := sharedPostgres()
 	if err != nil {
@@ -310,9 +323,26 @@ func Postgres(t testing.TB) string {
 	// One at a time: Postgres wants the template to itself.
 	databases.Lock()
 	defer databases.Unlock()
+	from := "template0"
+	if template != "" {
+		from = "template_" + template
+		if !databases.templates[template] {
+			url, err := s.createDatabase(from, "template0")
+			if err == nil {
+				err = fill(url)
+			}
+			if err != nil {
+				t.Fatalf("testkit: make the template %s: %v", template, err)
+			}
+			if databases.templates == nil {
+				databases.templates = map[string]bool{}
+			}
+			databases.templates[template] = true
+		}
+	}
 	databases.n++
 	name := "test_" + strconv.Itoa(databases.n)
-	url, err := s.createDatabase(name)
+	url, err := s.createDatabase(name, from)
 	if err != nil {
 		t.Fatalf("testkit: %v", err)
 	}
