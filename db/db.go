@@ -174,6 +174,15 @@ func (d *DB) TryWrite(ctx context.Context) error {
 	return nil
 }
 
+// ServerTime is what the clock of a Postgres says. SQLite has none of its own: it is an error to ask it.
+func (d *DB) ServerTime(ctx context.Context) (now time.Time, err error) {
+	if d.sqlite {
+		return now, errors.New("db: SQLite has no clock")
+	}
+	err = d.idb.NewRaw("SELECT clock_timestamp()").Scan(ctx, &now)
+	return now, Translate(err)
+}
+
 // PublishTo names who hears a committed transaction's notices. Call it before the first Update.
 func (d *DB) PublishTo(publish func(context.Context, ...bus.Notice) error) { d.publish = publish }
 

@@ -1,6 +1,6 @@
 // Package session owns the server-side state that ties a browser's cookie to a principal: its identity, its binding,
 // its CSRF token and its two expiries. It declares the Store that keeps sessions, and imports no driver; the stores
-// stand in session/sqlstore and session/redisstore, and every one of them passes session/sessiontest.
+// stand in db and session/redisstore, and every one of them passes session/sessiontest.
 package session
 
 import (

@@ -23,7 +23,6 @@ import (
 	"barong/internal/limit"
 	"barong/internal/test/dbtest"
 	"barong/session"
-	"barong/session/sqlstore"
 )
 
 // A bench is a service on a real database, with what it told the outside.
@@ -67,7 +66,7 @@ func newBench(t *testing.T, engine string) *bench {
 	must(t, err)
 	letters, err := mail.NewRenderer(mail.RendererOptions{Brand: "Barong", Domain: "exchange.example", DefaultLanguage: "en", Now: b.clock})
 	must(t, err)
-	b.store, b.ring = sqlstore.New(d), keys.Fixed(set, b.clock)
+	b.store, b.ring = d.Sessions(), keys.Fixed(set, b.clock)
 	b.Service = account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: "ID", Domain: "exchange.example", AppName: "Barong", DefaultLanguage: "en",

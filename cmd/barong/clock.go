@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"barong/db"
 )
 
 // maxSkew is the largest difference between clocks that is not worth a word. Signed nonces live for seconds.
@@ -22,12 +20,6 @@ func aheadOf(before, there, after time.Time) time.Duration {
 		return after.Sub(there)
 	}
 	return 0
-}
-
-// databaseTime is the clock of Postgres.
-func databaseTime(ctx context.Context, d *db.DB) (now time.Time, err error) {
-	err = d.Bun().NewSelect().ColumnExpr("clock_timestamp()").Scan(ctx, &now)
-	return now, err
 }
 
 // watchClock compares this clock with a store's twice a minute: a metric tells how far it is ahead, and the log when that

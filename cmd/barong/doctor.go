@@ -394,7 +394,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 	if !d.SQLite() {
 		look("clock", func(ctx context.Context) (string, error) {
 			before := time.Now()
-			there, err := databaseTime(ctx, d)
+			there, err := d.ServerTime(ctx)
 			if err != nil {
 				return "", err
 			}

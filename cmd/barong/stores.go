@@ -16,7 +16,6 @@ import (
 	"barong/session"
 	"barong/session/near"
 	"barong/session/redisstore"
-	"barong/session/sqlstore"
 )
 
 // joinTime is how long a start waits for Redis, or the database, to carry notices.
@@ -153,7 +152,7 @@ func (v *server) verifySeals() error {
 func (v *server) openShared() error {
 	c := v.config
 	if !v.db.SQLite() {
-		v.watchClock("database", func(ctx context.Context) (time.Time, error) { return databaseTime(ctx, v.db) })
+		v.watchClock("database", v.db.ServerTime)
 	}
 	o := bus.Options{Log: v.log}
 	joining, cancel := context.WithTimeout(v.ctx, joinTime)
@@ -187,7 +186,7 @@ func (v *server) openShared() error {
 		}
 		v.ops.Part("redis", true, takesWrites(store.Ping, store.TryWrite))
 	} else {
-		v.sessions = sqlstore.New(v.db)
+		v.sessions = v.db.Sessions()
 		shared, err := sqlbus.Open(joining, v.db, o)
 		if err != nil {
 			return fmt.Errorf("join the other replicas: %w", err)

@@ -21,7 +21,6 @@ import (
 	"barong/internal/crypto/secret"
 	"barong/session"
 	"barong/session/redisstore"
-	"barong/session/sqlstore"
 )
 
 // The paths that the people of a benchmark ask for.
@@ -92,7 +91,7 @@ func fill(ctx context.Context, dir, redisURL string, people, sessions int) error
 	if err != nil {
 		return err
 	}
-	var store session.Store = sqlstore.New(d)
+	var store session.Store = d.Sessions()
 	if redisURL != "" {
 		client, err := redisstore.Connect(redisURL)
 		if err != nil {

@@ -46,7 +46,6 @@ import (
 	"barong/policy"
 	"barong/session"
 	"barong/session/redisstore"
-	"barong/session/sqlstore"
 )
 
 // Prefix is the path under which the servers publish the API to the permission rules.
@@ -126,7 +125,7 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 	e.Keys = keys.Fixed(set, e.Clock.Now)
 	e.DB = dbtest.Open(t, engine, db.Options{Sealer: e.Box, Now: e.Clock.Now})
 	e.DB.PublishTo(e.publish)
-	e.Sessions = sqlstore.New(e.DB)
+	e.Sessions = e.DB.Sessions()
 	limits := limit.Options{Hash: e.Box.Index, Now: e.Clock.Now}
 	e.Limits = &Limits{Limiter: limit.SQL(e.DB, limits)}
 	if engine == "postgres" {

@@ -23,7 +23,6 @@ import (
 	"barong/internal/test/testkit"
 	"barong/session"
 	"barong/session/redisstore"
-	"barong/session/sqlstore"
 )
 
 var edits = flag.Int("edits", 200, "how many edits TestReplicas makes; docs/operations.md has the figures of 1000")
@@ -75,7 +74,7 @@ func newCluster(t *testing.T, withValkey bool, env ...string) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.db.Close() })
-	c.sessions = sqlstore.New(c.db)
+	c.sessions = c.db.Sessions()
 	if withValkey {
 		r, err := redisstore.Connect(c.vk.URL + patientRedis)
 		if err != nil {

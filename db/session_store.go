@@ -1,6 +1,4 @@
-// Package sqlstore keeps sessions in the database, Postgres or SQLite: the store of an installation without Redis, where
-// they survive a restart. It is a session.Store over the handle of package db, and holds no state of its own.
-package sqlstore
+package db
 
 import (
 	"cmp"
@@ -14,22 +12,22 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"barong/db"
 	"barong/session"
 
 	"github.com/uptrace/bun"
 )
 
-// A Store keeps sessions in the table sessions. It expires nothing by itself: Purge removes what Get no longer finds.
-type Store struct{ db *db.DB }
+// A SessionStore keeps sessions in the table sessions: the session.Store of an installation without Redis. It holds no state
+// of its own, and expires nothing by itself: Purge removes what Get no longer finds.
+type SessionStore struct{ db *DB }
 
-var _ session.Store = (*Store)(nil)
+var _ session.Store = (*SessionStore)(nil)
 
-// New returns the store of a migrated database. The caller keeps and closes the handle.
-func New(d *db.DB) *Store { return &Store{db: d} }
+// Sessions is the store of sessions in a migrated database.
+func (d *DB) Sessions() *SessionStore { return &SessionStore{db: d} }
 
-// A row is a session as the table holds it; times are Unix milliseconds.
-type row struct {
+// A sessionRow is a session as the table holds it; times are Unix milliseconds.
+type sessionRow struct {
 	bun.BaseModel `bun:"table:sessions"`
 
 	Key       string `bun:",pk"`
@@ -47,8 +45,8 @@ type row struct {
 	EndsAt    int64
 }
 
-// batch is how many sessions one statement reads.
-const batch = 512
+// sessionBatch is how many sessions one statement reads.
+const sessionBatch = 512
 
 // escaped marks a text that the column could not hold as it is.
 const escaped = "base64:"
@@ -70,7 +68,7 @@ func unescape(s string) (string, error) {
 	return string(b), err
 }
 
-func (r *row) session() (*session.Session, error) {
+func (r *sessionRow) session() (*session.Session, error) {
 	key, ok := session.ParseKey(r.Key)
 	if !ok {
 		return nil, fmt.Errorf("session row: key of %d characters", len(r.Key))
@@ -95,7 +93,7 @@ func (r *row) session() (*session.Session, error) {
 
 // write runs one statement and returns how many rows it changed. On SQLite it takes its turn in the queue of writers;
 // on Postgres a statement of its own needs no transaction, and is one round trip.
-func (s *Store) write(ctx context.Context, query string, args ...any) (int64, error) {
+func (s *SessionStore) write(ctx context.Context, query string, args ...any) (int64, error) {
 	run := func(ctx context.Context, idb bun.IDB) (int64, error) {
 		r, err := idb.NewRaw(query, args...).Exec(ctx)
 		if err != nil {
@@ -105,10 +103,10 @@ func (s *Store) write(ctx context.Context, query string, args ...any) (int64, er
 	}
 	if !s.db.SQLite() {
 		n, err := run(ctx, s.db.Bun())
-		return n, db.Translate(err)
+		return n, Translate(err)
 	}
 	var n int64
-	err := s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+	err := s.db.Update(ctx, func(ctx context.Context, tx *Tx) (err error) {
 		n, err = run(ctx, tx.Tx)
 		return err
 	})
@@ -116,7 +114,7 @@ func (s *Store) write(ctx context.Context, query string, args ...any) (int64, er
 }
 
 // writeOne is write for a statement on one session, which is not found when no row was changed.
-func (s *Store) writeOne(ctx context.Context, what, query string, args ...any) error {
+func (s *SessionStore) writeOne(ctx context.Context, what, query string, args ...any) error {
 	n, err := s.write(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("%s session: %w", what, err)
@@ -127,8 +125,8 @@ func (s *Store) writeOne(ctx context.Context, what, query string, args ...any) e
 	return nil
 }
 
-// Create implements session.Store. A taken key is *db.ErrTaken.
-func (s *Store) Create(ctx context.Context, v *session.Session) error {
+// Create implements session.Store. A taken key is *ErrTaken.
+func (s *SessionStore) Create(ctx context.Context, v *session.Session) error {
 	agent := v.UserAgent[:min(len(v.UserAgent), session.MaxUserAgent)]
 	ip := ""
 	if v.IP.IsValid() {
@@ -151,10 +149,10 @@ func (s *Store) Create(ctx context.Context, v *session.Session) error {
 }
 
 // Get implements session.Store.
-func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*session.Session, error) {
-	var r row
+func (s *SessionStore) Get(ctx context.Context, key session.Key, now time.Time) (*session.Session, error) {
+	var r sessionRow
 	err := s.db.Bun().NewSelect().Model(&r).Where("key = ?", key.String()).Scan(ctx)
-	if err = db.Translate(err); errors.Is(err, db.ErrNotFound) {
+	if err = Translate(err); errors.Is(err, ErrNotFound) {
 		return nil, session.ErrNotFound
 	}
 	if err != nil {
@@ -171,7 +169,7 @@ func (s *Store) Get(ctx context.Context, key session.Key, now time.Time) (*sessi
 }
 
 // GetMany implements session.Store.
-func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
+func (s *SessionStore) GetMany(ctx context.Context, keys []session.Key, now time.Time) ([]*session.Session, error) {
 	texts := make([]string, len(keys))
 	at := make(map[string]int, len(keys))
 	for i, key := range keys {
@@ -179,10 +177,10 @@ func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) 
 		at[texts[i]] = i
 	}
 	out := make([]*session.Session, len(keys))
-	for chunk := range slices.Chunk(texts, batch) {
-		var rows []row
+	for chunk := range slices.Chunk(texts, sessionBatch) {
+		var rows []sessionRow
 		if err := s.db.Bun().NewSelect().Model(&rows).Where("key IN (?)", bun.List(chunk)).Scan(ctx); err != nil {
-			return nil, fmt.Errorf("get sessions: %w", err)
+			return nil, fmt.Errorf("get sessions: %w", Translate(err))
 		}
 		for i := range rows {
 			if v, err := rows[i].session(); err == nil && v.Live(now) {
@@ -194,7 +192,7 @@ func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) 
 }
 
 // Touch implements session.Store. A session that had expired at seenAt is gone.
-func (s *Store) Touch(ctx context.Context, key session.Key, seenAt, expiresAt time.Time) error {
+func (s *SessionStore) Touch(ctx context.Context, key session.Key, seenAt, expiresAt time.Time) error {
 	least := "LEAST"
 	if s.db.SQLite() {
 		least = "min"
@@ -205,22 +203,22 @@ func (s *Store) Touch(ctx context.Context, key session.Key, seenAt, expiresAt ti
 }
 
 // Rebase implements session.Store.
-func (s *Store) Rebase(ctx context.Context, key session.Key, epoch int64) error {
+func (s *SessionStore) Rebase(ctx context.Context, key session.Key, epoch int64) error {
 	return s.writeOne(ctx, "rebase", `UPDATE sessions SET epoch = ? WHERE key = ?`, epoch, key.String())
 }
 
 // Delete implements session.Store.
-func (s *Store) Delete(ctx context.Context, key session.Key) error {
+func (s *SessionStore) Delete(ctx context.Context, key session.Key) error {
 	return s.writeOne(ctx, "delete", `DELETE FROM sessions WHERE key = ?`, key.String())
 }
 
 // List implements session.Store.
-func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session.Session, error) {
-	var rows []row
+func (s *SessionStore) List(ctx context.Context, uid string, now time.Time) ([]*session.Session, error) {
+	var rows []sessionRow
 	err := s.db.Bun().NewSelect().Model(&rows).Where("uid = ?", escape(uid)).Where("expires_at > ?", now.UnixMilli()).
 		Order("created_at DESC", "key").Scan(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list sessions: %w", err)
+		return nil, fmt.Errorf("list sessions: %w", Translate(err))
 	}
 	out := make([]*session.Session, 0, len(rows))
 	for i := range rows {
@@ -236,7 +234,7 @@ func (s *Store) List(ctx context.Context, uid string, now time.Time) ([]*session
 }
 
 // DeleteUser implements session.Store.
-func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) ([]session.Key, error) {
+func (s *SessionStore) DeleteUser(ctx context.Context, uid string, keep *session.Key) ([]session.Key, error) {
 	kept := ""
 	if keep != nil {
 		kept = keep.String()
@@ -249,11 +247,11 @@ func (s *Store) DeleteUser(ctx context.Context, uid string, keep *session.Key) (
 const trimBatch = 1000
 
 // Trim implements session.Store.
-func (s *Store) Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) ([]session.Key, error) {
+func (s *SessionStore) Trim(ctx context.Context, uid string, epoch int64, keep int, now time.Time) ([]session.Key, error) {
 	var count int
 	err := s.db.Bun().NewRaw(`SELECT count(*) FROM sessions WHERE uid = ?`, escape(uid)).Scan(ctx, &count)
 	if err != nil {
-		return nil, fmt.Errorf("trim sessions: %w", err)
+		return nil, fmt.Errorf("trim sessions: %w", Translate(err))
 	}
 	if count <= keep { // most often: a read does not queue for the one writer of SQLite
 		return nil, nil
@@ -264,9 +262,9 @@ func (s *Store) Trim(ctx context.Context, uid string, epoch int64, keep int, now
 }
 
 // deleteKeys runs a statement that deletes sessions and returns their keys.
-func (s *Store) deleteKeys(ctx context.Context, what, query string, args ...any) ([]session.Key, error) {
+func (s *SessionStore) deleteKeys(ctx context.Context, what, query string, args ...any) ([]session.Key, error) {
 	var texts []string
-	err := s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.db.Update(ctx, func(ctx context.Context, tx *Tx) error {
 		texts = texts[:0] // a second run starts anew
 		return tx.NewRaw(query, args...).Scan(ctx, &texts)
 	})
@@ -283,12 +281,12 @@ func (s *Store) deleteKeys(ctx context.Context, what, query string, args ...any)
 }
 
 // DeleteAll implements session.Store.
-func (s *Store) DeleteAll(ctx context.Context) (int64, error) {
+func (s *SessionStore) DeleteAll(ctx context.Context) (int64, error) {
 	return s.deleteMany(ctx, "delete all sessions", `DELETE FROM sessions`)
 }
 
 // Purge implements session.Store.
-func (s *Store) Purge(ctx context.Context, now time.Time, limit int) (int64, error) {
+func (s *SessionStore) Purge(ctx context.Context, now time.Time, limit int) (int64, error) {
 	if limit <= 0 {
 		return 0, nil
 	}
@@ -297,8 +295,8 @@ func (s *Store) Purge(ctx context.Context, now time.Time, limit int) (int64, err
 }
 
 // deleteMany deletes in a transaction that is run again when two deletes of many rows lock each other out.
-func (s *Store) deleteMany(ctx context.Context, what, query string, args ...any) (n int64, err error) {
-	err = s.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+func (s *SessionStore) deleteMany(ctx context.Context, what, query string, args ...any) (n int64, err error) {
+	err = s.db.Update(ctx, func(ctx context.Context, tx *Tx) error {
 		r, err := tx.NewRaw(query, args...).Exec(ctx)
 		if err != nil {
 			return err
@@ -313,4 +311,4 @@ func (s *Store) deleteMany(ctx context.Context, what, query string, args ...any)
 }
 
 // Ping implements session.Store.
-func (s *Store) Ping(ctx context.Context) error { return s.db.Ping(ctx) }
+func (s *SessionStore) Ping(ctx context.Context) error { return s.db.Ping(ctx) }
