@@ -24,7 +24,9 @@ import (
 	"barong/internal/crypto/keys"
 	"barong/internal/fault"
 	"barong/internal/header"
+	"barong/internal/listener"
 	"barong/internal/patience"
+	"barong/internal/trusted"
 	"barong/policy"
 )
 
@@ -191,6 +193,20 @@ type Caller struct {
 	Addr  netip.Addr // the zero Addr when it could not be told
 	HTTPS bool       // they came over https
 	Host  string     // that they asked for, with the port if they said one
+}
+
+// CallerBehind tells who calls behind trusted proxies. engine knows them as well, and takes note of peers whose forwarding
+// headers are ignored.
+func CallerBehind(proxies *trusted.Proxies, engine *authz.Engine) func(rc *fasthttp.RequestCtx) Caller {
+	return func(rc *fasthttp.RequestCtx) Caller {
+		h := &rc.Request.Header
+		peer := listener.Peer(rc)
+		return Caller{
+			Addr:  engine.Client(peer, h.Peek("True-Client-Ip"), h.PeekAll("X-Forwarded-For")...),
+			HTTPS: proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto")),
+			Host:  proxies.Host(peer, h.Peek("X-Forwarded-Host"), rc.Host()),
+		}
+	}
 }
 
 func query(rc *fasthttp.RequestCtx) string {

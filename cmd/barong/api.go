@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"barong/api"
 	"barong/api/account"
 	"barong/api/admin"
@@ -34,7 +32,6 @@ import (
 	"barong/internal/delivery/sms"
 	"barong/internal/device"
 	"barong/internal/limit"
-	"barong/internal/listener"
 	"barong/internal/obs"
 	"barong/internal/openid"
 	"barong/internal/redirect"
@@ -290,7 +287,7 @@ func (v *server) openAPI() error {
 	v.api, err = api.New(api.Options{
 		Rest: rest.Options{
 			Users: v.db, Tokens: v.keys, Expect: expect, Policy: v.rules.Snapshot, Prefix: c.APIPrefix,
-			Gate: v.gateway.Gate, Client: v.client, Audit: v.audit, CORS: cors, Legacy: c.Original(), Base: v.base, Log: v.log,
+			Gate: v.gateway.Gate, Client: rest.CallerBehind(v.proxies, v.engine), Audit: v.audit, CORS: cors, Legacy: c.Original(), Base: v.base, Log: v.log,
 			Observe: func(r *rest.Route, status int, took time.Duration) {
 				lock.Lock()
 				m := metrics[r]
@@ -405,15 +402,4 @@ func (v *server) captcha() (*captcha.Captcha, error) {
 		return nil, config.Bad("BARONG_CAPTCHA", c.Captcha, err.Error())
 	}
 	return puzzle, nil
-}
-
-// client is who calls the REST API.
-func (v *server) client(rc *fasthttp.RequestCtx) rest.Caller {
-	h := &rc.Request.Header
-	peer := listener.Peer(rc)
-	return rest.Caller{
-		Addr:  v.engine.Client(peer, h.Peek("True-Client-Ip"), h.PeekAll("X-Forwarded-For")...),
-		HTTPS: v.proxies.HTTPS(peer, h.Peek("X-Forwarded-Proto")),
-		Host:  v.proxies.Host(peer, h.Peek("X-Forwarded-Host"), rc.Host()),
-	}
 }

@@ -23,6 +23,7 @@ import (
 	"barong/internal/crypto/keys"
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
+	"barong/internal/obs"
 	"barong/internal/openid"
 	"barong/session/redisstore"
 )
@@ -393,12 +394,7 @@ func (p *program) lookAtDatabase(c *config.Config, look func(string, func(contex
 	}
 	if !d.SQLite() {
 		look("clock", func(ctx context.Context) (string, error) {
-			before := time.Now()
-			there, err := d.ServerTime(ctx)
-			if err != nil {
-				return "", err
-			}
-			return compareClocks(before, there, time.Now())
+			return clockAgrees, obs.CompareClock(ctx, d.ServerTime)
 		})
 	}
 }
@@ -413,19 +409,13 @@ func lookAtRedis(ctx context.Context, c *config.Config) (string, error) {
 	if err := client.Ping(ctx).Err(); err != nil {
 		return "", fmt.Errorf("%s: %w", c.RedisURL, err)
 	}
-	before := time.Now()
-	there, err := client.Time(ctx).Result()
-	if err != nil {
+	if err := obs.CompareClock(ctx, func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() }); err != nil {
 		return "", fmt.Errorf("%s: %w", c.RedisURL, err)
-	}
-	detail, err := compareClocks(before, there, time.Now())
-	if err != nil {
-		return "", err
 	}
 	if drops, err := redisstore.Evicts(ctx, client); err == nil && drops != "" { // an account may be denied the question
 		return "", evictionWarning(drops)
 	}
-	return c.RedisURL.String() + ", clock " + detail, nil
+	return c.RedisURL.String() + ", clock " + clockAgrees, nil
 }
 
 // evictionWarning tells what a Redis does that drops keys, by its policy for a full memory.
@@ -434,13 +424,8 @@ func evictionWarning(drops string) warning {
 		"attempts; set noeviction")
 }
 
-// compareClocks judges another clock that was read between before and after.
-func compareClocks(before, there, after time.Time) (string, error) {
-	if ahead := aheadOf(before, there, after); ahead.Abs() > maxSkew {
-		return "", fmt.Errorf("this clock and the server's differ by %s; nonces and tokens want both to be right", ahead.Abs().Round(time.Millisecond))
-	}
-	return "within " + maxSkew.String() + " of the server's", nil
-}
+// clockAgrees says that a clock is right.
+var clockAgrees = "within " + obs.MaxSkew.String() + " of the server's"
 
 // greeting connects to the mail server and reads its first line.
 func greeting(ctx context.Context, c *config.Config) (string, error) {

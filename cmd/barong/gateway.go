@@ -61,10 +61,10 @@ func (v *server) openRules() error {
 			}
 		}
 	})
-	v.ops.Part("policy", false, func(context.Context) error { return stale(r) })
+	v.ops.Part("policy", false, func(context.Context) error { return r.Stale() })
 	v.metrics.Gauge("barong_policy_version", func() float64 { return float64(r.Status().Version) })
 	v.metrics.Gauge("barong_policy_stale", func() float64 {
-		if stale(r) != nil {
+		if r.Stale() != nil {
 			return 1
 		}
 		return 0
@@ -83,14 +83,6 @@ func (v *server) openRules() error {
 				v.log.Info("old activities were purged", "rows", n)
 			}
 		})
-	}
-	return nil
-}
-
-// stale says why the rules in force are not those that are stored.
-func stale(r *rules.Rules) error {
-	if st := r.Status(); st.Error != "" {
-		return fmt.Errorf("the rules of version %d stay in force since %s: %s", st.Version, st.Since.UTC().Format(time.RFC3339), st.Error)
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"barong/internal/bus/sqlbus"
 	"barong/internal/config"
 	"barong/internal/crypto/secret"
-	"barong/internal/obs"
 	"barong/session"
 	"barong/session/near"
 	"barong/session/redisstore"
@@ -83,7 +82,7 @@ func (v *server) openDatabase(migrate bool) error {
 			}
 		}
 	}
-	v.ops.Part("database", true, takesWrites(v.db.Ping, v.db.TryWrite))
+	v.ops.Store("database", v.db.Ping, v.db.TryWrite)
 	if err := v.verifySeals(); err != nil {
 		return err
 	}
@@ -117,20 +116,6 @@ func (v *server) indexNames(ctx context.Context) {
 		v.log.Error("names of some profiles are found in their exact spelling only", "error", err)
 	case n > 0:
 		v.log.Info("names are found without regard to case now", "profiles", n)
-	}
-}
-
-// writeEvery is how often /readyz tries a write, at most.
-const writeEvery = 5 * time.Second
-
-// takesWrites is the check of a store, which has to answer each time and to have taken a write lately.
-func takesWrites(answers, write func(context.Context) error) func(context.Context) error {
-	write = obs.AtMostEvery(writeEvery, write)
-	return func(ctx context.Context) error {
-		if err := answers(ctx); err != nil {
-			return err
-		}
-		return write(ctx)
 	}
 }
 
@@ -184,7 +169,7 @@ func (v *server) openShared() error {
 		} else if drops != "" {
 			v.log.Warn(evictionWarning(drops).Error())
 		}
-		v.ops.Part("redis", true, takesWrites(store.Ping, store.TryWrite))
+		v.ops.Store("redis", store.Ping, store.TryWrite)
 	} else {
 		v.sessions = v.db.Sessions()
 		shared, err := sqlbus.Open(joining, v.db, o)

@@ -323,6 +323,35 @@ func BenchmarkObserve(b *testing.B) {
 	})
 }
 
+// A store has to answer each time, and to take a write now and then.
+func TestStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var answers, writes error
+		asked, written := 0, 0
+		ops := obs.NewOps(obs.NewMetrics(), slog.New(slog.DiscardHandler))
+		ops.Store("database", func(context.Context) error { asked++; return answers }, func(context.Context) error { written++; return writes })
+		ready := func(want, reason string) {
+			t.Helper()
+			s := ops.State(t.Context())
+			if part := s.Parts["database"]; s.Status != want || !part.Essential || part.Reason != reason {
+				t.Errorf("%+v, want %s, %q", s, want, reason)
+			}
+			time.Sleep(time.Second)
+		}
+		ready("ready", "")
+		writes = errors.New("it is read-only")
+		ready("ready", "") // the write of a second ago counts
+		answers = errors.New("it is gone")
+		ready("not ready", "it is gone")
+		answers = nil
+		time.Sleep(5 * time.Second)
+		ready("not ready", "it is read-only")
+		if asked != 4 || written != 2 {
+			t.Errorf("asked %d times, written %d times, want 4 and 2", asked, written)
+		}
+	})
+}
+
 // A check that costs something is made at most once in a pause, and for all who ask meanwhile.
 func TestAtMostEvery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

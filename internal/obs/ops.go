@@ -48,6 +48,20 @@ func (o *Ops) Part(name string, essential bool, check func(context.Context) erro
 	o.parts = append(o.parts, part{name, essential, check, make(chan struct{}, maxAsked)})
 }
 
+// writeEvery is how often Store tries a write, at most.
+const writeEvery = 5 * time.Second
+
+// Store adds an essential part that keeps something: it has to answer each time, and to have taken a write lately.
+func (o *Ops) Store(name string, answers, write func(context.Context) error) {
+	write = AtMostEvery(writeEvery, write)
+	o.Part(name, true, func(ctx context.Context) error {
+		if err := answers(ctx); err != nil {
+			return err
+		}
+		return write(ctx)
+	})
+}
+
 // An attempt is one call of a check under AtMostEvery.
 type attempt struct {
 	begun time.Time

@@ -120,6 +120,14 @@ func (r *Rules) Snapshot() *policy.Snapshot { return r.engine.Snapshot() }
 // Status says how fresh the policy in force is.
 func (r *Rules) Status() policy.Status { return r.engine.Status() }
 
+// Stale says why the rules in force are not those that are stored, and since when; nil when they are.
+func (r *Rules) Stale() error {
+	if st := r.Status(); st.Error != "" {
+		return fmt.Errorf("the rules of version %d stay in force since %s: %s", st.Version, st.Since.UTC().Format(time.RFC3339), st.Error)
+	}
+	return nil
+}
+
 // Sampler samples the decisions that Preview rehearses changes on.
 func (r *Rules) Sampler() *Sampler { return r.sampler }
 

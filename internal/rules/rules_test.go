@@ -229,6 +229,10 @@ func TestBadTableKeepsTheLastGood(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	}
+	if err := w.Stale(); err == nil || !strings.Contains(err.Error(), "the rules of version 1 stay in force since ") ||
+		!strings.HasSuffix(err.Error(), `verb "SING" is unknown`) {
+		t.Errorf("stale: %v", err)
+	}
 	s := w.Status()
 	if !w.allowed("m", "GET", "a") || s.Version != 1 || s.Error == "" || s.Since.IsZero() || !s.Ready() {
 		t.Errorf("got %+v", s)
@@ -239,6 +243,9 @@ func TestBadTableKeepsTheLastGood(t *testing.T) {
 	w.run(t)
 	w.update(t, func(ctx context.Context, tx *db.Tx) error { return tx.DeletePermission(ctx, db.Who{}, bad) })
 	eventually(t, "it is good again", func() bool { return w.Status().Error == "" && w.Status().Version == 3 })
+	if err := w.Stale(); err != nil {
+		t.Errorf("the rules are those that are stored, and stale: %v", err)
+	}
 	eventually(t, "it says so", func() bool { return strings.Contains(w.log.String(), "good again") })
 }
 
