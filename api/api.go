@@ -125,8 +125,15 @@ func fileRoutes(d *db.DB, files *blob.Store) []rest.Route {
 			},
 			Success: 200, Output: "file", Added: true, Errors: []fault.Code{fault.NotFound},
 			Handle: func(ctx context.Context, c *rest.Call) error {
-				key := folder + c.String("document") + "/" + c.String("name")
-				if !files.Verify(key, c.String("expires"), c.String("signature")) {
+				var in struct {
+					Document  string `param:"document"`
+					Name      string `param:"name"`
+					Expires   string `param:"expires"`
+					Signature string `param:"signature"`
+				}
+				c.Into(&in)
+				key := folder + in.Document + "/" + in.Name
+				if !files.Verify(key, in.Expires, in.Signature) {
 					return fault.New(fault.NotFound)
 				}
 				return sendFile(ctx, c, d, files, key)

@@ -11,13 +11,25 @@ import (
 	"barong/internal/fault"
 )
 
+// activityFilter reads the filters of a list of activities.
 func activityFilter(c *rest.Call, category string) db.ActivityFilter {
-	f := db.ActivityFilter{
-		Category: category, UID: c.Optional("uid"), Email: c.Optional("email"), TargetUID: c.Optional("target_uid"),
-		Topic: c.Optional("topic"), Action: c.Optional("action"), From: c.Number("from"), To: c.Number("to"),
+	var in struct {
+		UID       *string `param:"uid"`
+		Email     *string `param:"email"`
+		TargetUID *string `param:"target_uid"`
+		Topic     *string `param:"topic"`
+		Action    *string `param:"action"`
+		Result    *string `param:"result"`
+		From      *int64  `param:"from"`
+		To        *int64  `param:"to"`
 	}
-	if !c.Legacy {
-		f.Result = c.Optional("result")
+	c.Into(&in)
+	f := db.ActivityFilter{
+		Category: category, UID: in.UID, Email: in.Email, TargetUID: in.TargetUID, Topic: in.Topic, Action: in.Action,
+		Result: in.Result, From: in.From, To: in.To,
+	}
+	if c.Legacy {
+		f.Result = nil
 	}
 	return f
 }
@@ -58,8 +70,13 @@ type figures struct {
 
 // metrics answers GET /admin/metrics.
 func (m *Module) metrics(ctx context.Context, c *rest.Call) error {
-	first, ok1 := bound(c.String("created_from"), 0)
-	last, ok2 := bound(c.String("created_to"), 24*time.Hour-time.Second)
+	var in struct {
+		From string `param:"created_from"`
+		To   string `param:"created_to"`
+	}
+	c.Into(&in)
+	first, ok1 := bound(in.From, 0)
+	last, ok2 := bound(in.To, 24*time.Hour-time.Second)
 	switch { // a code for each
 	case !ok1 && !ok2:
 		return fault.Invalid("invalid", "invalid")

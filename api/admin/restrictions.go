@@ -53,14 +53,21 @@ func (m *Module) createRestriction(ctx context.Context, c *rest.Call) error {
 
 // updateRestriction answers PUT /admin/restrictions.
 func (m *Module) updateRestriction(ctx context.Context, c *rest.Call) error {
-	var in restrictionInput
+	var in struct {
+		ID int64 `param:"id"`
+		restrictionInput
+	}
 	c.Into(&in)
-	return done(c, m.desk.UpdateRestriction(ctx, c.User, c.Int("id"), staff.RestrictionEdit(in)))
+	return done(c, m.desk.UpdateRestriction(ctx, c.User, in.ID, staff.RestrictionEdit(in.restrictionInput)))
 }
 
 // deleteRestriction answers DELETE /admin/restrictions.
 func (m *Module) deleteRestriction(ctx context.Context, c *rest.Call) error {
-	return done(c, m.desk.DeleteRestriction(ctx, c.User, c.Int("id")))
+	var in struct {
+		ID int64 `param:"id"`
+	}
+	c.Into(&in)
+	return done(c, m.desk.DeleteRestriction(ctx, c.User, in.ID))
 }
 
 // createWhitelink answers POST /admin/restrictions/whitelink.

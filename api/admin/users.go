@@ -128,14 +128,24 @@ func (m *Module) listSessions(ctx context.Context, c *rest.Call) error {
 	return c.Answer(m.view().Sessions(list, current))
 }
 
+// A sessionInput names a session, or all of a user.
+type sessionInput struct {
+	UID string `param:"uid"`
+	ID  string `param:"id"`
+}
+
 // endSessions answers DELETE /admin/users/{uid}/sessions.
 func (m *Module) endSessions(ctx context.Context, c *rest.Call) error {
-	return done(c, m.desk.EndSessions(ctx, c.User, c.String("uid")))
+	var in sessionInput
+	c.Into(&in)
+	return done(c, m.desk.EndSessions(ctx, c.User, in.UID))
 }
 
 // endSession answers DELETE /admin/users/{uid}/sessions/{id}.
 func (m *Module) endSession(ctx context.Context, c *rest.Call) error {
-	return done(c, m.desk.EndSession(ctx, c.User, c.String("uid"), c.String("id")))
+	var in sessionInput
+	c.Into(&in)
+	return done(c, m.desk.EndSession(ctx, c.User, in.UID, in.ID))
 }
 
 // listAPIKeys answers GET /admin/api_keys.
@@ -153,7 +163,11 @@ func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 
 // subject finds the user whom a call is about, for reading.
 func (m *Module) subject(ctx context.Context, c *rest.Call) (*db.User, error) {
-	user, err := m.DB.UserByUID(ctx, c.String(uid.Name))
+	var in struct {
+		UID string `param:"uid"`
+	}
+	c.Into(&in)
+	user, err := m.DB.UserByUID(ctx, in.UID)
 	if errors.Is(err, db.ErrNotFound) {
 		return nil, staff.ErrNoUser
 	}

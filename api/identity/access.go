@@ -17,8 +17,11 @@ import (
 // access answers POST /identity/users/access: it puts the caller's address on the whitelist. The token is spent, unless
 // release 2.4.17 must be matched, where it works until it expires.
 func (m *Module) access(ctx context.Context, c *rest.Call) error {
-	token := c.String("whitelink_token")
-	link, err := m.DB.Whitelink(ctx, token)
+	var in struct {
+		Token string `param:"whitelink_token"`
+	}
+	c.Into(&in)
+	link, err := m.DB.Whitelink(ctx, in.Token)
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return err
 	}
@@ -34,7 +37,7 @@ func (m *Module) access(ctx context.Context, c *rest.Call) error {
 	}
 	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 		if !c.Legacy {
-			if mine, err := u.UseWhitelink(ctx, token); err != nil {
+			if mine, err := u.UseWhitelink(ctx, in.Token); err != nil {
 				return err
 			} else if !mine {
 				return errAccess

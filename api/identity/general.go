@@ -75,12 +75,16 @@ func (m *Module) jwks(_ context.Context, c *rest.Call) error {
 
 // validatePassword answers POST /identity/password/validate. Only the strength is measured; the pattern is not applied.
 func (m *Module) validatePassword(_ context.Context, c *rest.Call) error {
-	if c.Null("password") {
+	var in struct {
+		Password *string `param:"password"`
+	}
+	c.Into(&in)
+	if in.Password == nil {
 		return fault.Invalid("invalid")
 	}
 	return c.Answer(struct {
 		Entropy float64 `json:"entropy"`
-	}{m.Entropy(c.String("password"))})
+	}{m.Entropy(*in.Password)})
 }
 
 // registerCaptcha answers GET /identity/users/register_geetest.

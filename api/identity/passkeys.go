@@ -20,8 +20,13 @@ func (m *Module) beginPasskey(_ context.Context, c *rest.Call) error {
 
 // signInByPasskey answers POST /identity/sessions/passkey.
 func (m *Module) signInByPasskey(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		Flow       string `param:"flow"`
+		Credential string `param:"credential"`
+	}
+	c.Into(&in)
 	client := m.client(c)
-	proof, err := m.Accounts.VerifyPasskey(ctx, client, c.String("flow"), c.String("credential"))
+	proof, err := m.Accounts.VerifyPasskey(ctx, client, in.Flow, in.Credential)
 	if err != nil {
 		return m.refusePasskey(ctx, c, proof, err)
 	}

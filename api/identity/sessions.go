@@ -18,7 +18,13 @@ func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
 	if err := m.verifyCaptcha(ctx, c, sessionCreate); err != nil {
 		return err
 	}
-	user, err := m.provePassword(ctx, c)
+	var in struct {
+		Email    string `param:"email"`
+		Password string `param:"password"`
+		Code     string `param:"otp_code"`
+	}
+	c.Into(&in)
+	user, err := m.provePassword(ctx, c, in.Email, in.Password)
 	if err != nil {
 		return err
 	}
@@ -26,7 +32,7 @@ func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	if user.OTP {
-		if err := m.proveSecondFactor(ctx, c, user); err != nil {
+		if err := m.proveSecondFactor(ctx, c, user, in.Code); err != nil {
 			return err
 		}
 	}
@@ -41,18 +47,18 @@ func (m *Module) signIn(ctx context.Context, c *rest.Call) error {
 var errSignIn = fault.New("identity.session.invalid_params")
 
 // provePassword finds the user whose address and password were sent.
-func (m *Module) provePassword(ctx context.Context, c *rest.Call) (*db.User, error) {
-	ctx = m.Accounts.Asking(ctx, c.Client, c.String("email"))
-	tries := m.Accounts.PasswordTries(c.String("email"), c.Client)
+func (m *Module) provePassword(ctx context.Context, c *rest.Call, email, password string) (*db.User, error) {
+	ctx = m.Accounts.Asking(ctx, c.Client, email)
+	tries := m.Accounts.PasswordTries(email, c.Client)
 	if err := tries.Begin(ctx); err != nil {
 		return nil, err
 	}
-	user, err := m.DB.UserByEmail(ctx, c.String("email"))
+	user, err := m.DB.UserByEmail(ctx, email)
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		tries.Undecided(ctx)
 		return nil, err
 	}
-	right, err := m.Accounts.VerifyPassword(ctx, user, c.String("password"))
+	right, err := m.Accounts.VerifyPassword(ctx, user, password)
 	if err != nil {
 		tries.Undecided(ctx)
 		return nil, err
@@ -90,8 +96,7 @@ func (m *Module) admissible(ctx context.Context, c *rest.Call, user *db.User) er
 	return fault.New(code)
 }
 
-func (m *Module) proveSecondFactor(ctx context.Context, c *rest.Call, user *db.User) error {
-	code := c.String("otp_code")
+func (m *Module) proveSecondFactor(ctx context.Context, c *rest.Call, user *db.User, code string) error {
 	if strings.TrimSpace(code) == "" {
 		return fault.New("identity.session.missing_otp")
 	}

@@ -38,11 +38,11 @@ func (m *Module) signUp(ctx context.Context, c *rest.Call) error {
 // resendConfirmation answers POST /identity/users/email/generate_code, alike whether there is something to confirm.
 func (m *Module) resendConfirmation(ctx context.Context, c *rest.Call) error {
 	limits := mailLimits{account: limit.EmailCode, address: limit.EmailCodeAddress}
-	return m.mail(ctx, c, emailConfirmation, limits, func(ctx context.Context, u *account.Unit, user *db.User) error {
+	return m.mail(ctx, c, emailConfirmation, limits, func(ctx context.Context, u *account.Unit, user *db.User, lang string) error {
 		if user.State == account.Active {
 			return nil
 		}
-		return u.IssueMailToken(ctx, user, account.Confirmation, c.String("lang"))
+		return u.IssueMailToken(ctx, user, account.Confirmation, lang)
 	})
 }
 
@@ -50,11 +50,11 @@ func (m *Module) resendConfirmation(ctx context.Context, c *rest.Call) error {
 // whether somebody has asked too often: their mails were sent, and the owner is not to be refused for it.
 func (m *Module) requestReset(ctx context.Context, c *rest.Call) error {
 	limits := mailLimits{account: limit.ResetCode, address: limit.ResetCodeAddress, quiet: true}
-	return m.mail(ctx, c, passwordReset, limits, func(ctx context.Context, u *account.Unit, user *db.User) error {
+	return m.mail(ctx, c, passwordReset, limits, func(ctx context.Context, u *account.Unit, user *db.User, lang string) error {
 		if err := u.Record(ctx, user, m.client(c), "password", "request password reset", account.Succeed, ""); err != nil {
 			return err
 		}
-		return u.IssueMailToken(ctx, user, account.Reset, c.String("lang"))
+		return u.IssueMailToken(ctx, user, account.Reset, lang)
 	})
 }
 
@@ -68,15 +68,20 @@ type mailLimits struct {
 // mail runs send for the owner of the address, if there is one, and answers the same in any case.
 func (m *Module) mail(
 	ctx context.Context, c *rest.Call, operation string, limits mailLimits,
-	send func(context.Context, *account.Unit, *db.User) error,
+	send func(ctx context.Context, u *account.Unit, user *db.User, lang string) error,
 ) error {
+	var in struct {
+		Email string `param:"email"`
+		Lang  string `param:"lang"`
+	}
+	c.Into(&in)
 	if err := m.verifyCaptcha(ctx, c, operation); err != nil {
 		return err
 	}
 	if err := m.Accounts.AllowAddress(ctx, limits.address, c.Client); err != nil {
 		return err
 	}
-	err := m.Accounts.AllowEmail(ctx, limits.account, c.String("email"))
+	err := m.Accounts.AllowEmail(ctx, limits.account, in.Email)
 	f := fault.As(err)
 	enough := limits.quiet && f != nil && f.Has(fault.TooMany)
 	if err != nil && !enough {
@@ -86,7 +91,7 @@ func (m *Module) mail(
 		if enough {
 			return nil
 		}
-		user, err := m.DB.UserByEmail(ctx, c.String("email"))
+		user, err := m.DB.UserByEmail(ctx, in.Email)
 		if errors.Is(err, db.ErrNotFound) {
 			return nil
 		}
@@ -97,7 +102,7 @@ func (m *Module) mail(
 			if err := u.Lock(ctx, user); err != nil {
 				return err
 			}
-			return send(ctx, u, user)
+			return send(ctx, u, user, in.Lang)
 		})
 	})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
-	"time"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -22,76 +21,64 @@ func (m *Module) maxDocument() int {
 		return 0
 	}
 	const around = 256 << 10
-	file := min(m.MaxUpload, 256<<20)
+	file := int(min(m.Documents.MaxUpload, 256<<20))
 	return file/9*16 + file/4 + around // room for a file that is a little too large, so that it is told so
 }
 
 // storeDocument answers POST /management/documents.
 func (m *Module) storeDocument(ctx context.Context, c *rest.Call) error {
-	user, err := m.DB.UserByUID(ctx, c.String("uid"))
+	var in struct {
+		UID          string  `param:"uid"`
+		Upload       string  `param:"upload"` // base64
+		Filename     string  `param:"filename"`
+		FileExt      string  `param:"file_ext"`
+		Type         string  `param:"doc_type"`
+		Number       string  `param:"doc_number"`
+		Expire       string  `param:"doc_expire"`
+		Metadata     *string `param:"metadata"`
+		UpdateLabels bool    `param:"update_labels"`
+	}
+	c.Into(&in)
+	user, err := m.DB.UserByUID(ctx, in.UID)
 	if errors.Is(err, db.ErrNotFound) {
 		return c.Refuse(422, map[string][]string{"errors": {"user doesnt exist"}})
 	}
 	if err != nil {
 		return err
 	}
-	content, err := base64.StdEncoding.Strict().DecodeString(c.String("upload"))
-	if err != nil || strings.ContainsAny(c.String("upload"), "\r\n") {
+	content, err := base64.StdEncoding.Strict().DecodeString(in.Upload)
+	if err != nil || strings.ContainsAny(in.Upload, "\r\n") {
 		return fault.Plain(422, "upload is invalid")
 	}
-	name := blob.Name(c.String("filename") + "." + strings.TrimPrefix(c.String("file_ext"), "."))
-	if codes := m.validateDocument(c, name, content); codes != nil {
-		return fault.Plain(422, enumerated(sentences(codes)))
-	}
-	ids, err := m.DB.NewDocumentIDs(ctx, 1)
+	file := account.Upload{Name: blob.Name(in.Filename + "." + strings.TrimPrefix(in.FileExt, ".")), Content: bytes.NewReader(content)}
+	paper := account.Paper{Type: in.Type, Number: in.Number, Expire: in.Expire, Metadata: in.Metadata}
+	wrong, err := m.validateDocument(&paper, file)
 	if err != nil {
 		return err
 	}
-	file, err := m.Files.Put(ctx, ids[0], name, bytes.NewReader(content))
-	if err != nil {
-		return err
+	if len(wrong) > 0 {
+		return fault.Plain(422, enumerated(sentences(wrong)))
 	}
-	kind, number := c.String("doc_type"), c.String("doc_number")
-	d := db.Document{
-		ID: ids[0], UserID: user.ID, DocType: &kind, DocNumber: &number, Metadata: c.Optional("metadata"),
-		Upload: &file.Key, UploadName: &name, ContentType: &file.ContentType,
-	}
-	if expire := c.String("doc_expire"); expire != "" {
-		d.DocExpire = &expire
-	}
-	err = m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, user); err != nil {
-			return err
-		}
-		row := d // this may run again
-		if err := u.InsertDocument(ctx, &row); err != nil {
-			return err
-		}
-		if err := u.DocumentCreated(ctx, user, &row); err != nil {
-			return err
-		}
-		if !c.Bool("update_labels") {
-			return nil
-		}
-		return u.DocumentPending(ctx, user)
-	})
-	if err != nil {
-		m.Accounts.DropFiles(ctx, m.Files, &d)
+	if err := m.Documents.SendFor(ctx, user, &paper, file, in.UpdateLabels); err != nil {
 		return err
 	}
 	return c.Done()
 }
 
-// validateDocument lists the rules that a document breaks, in the order of the original.
-func (m *Module) validateDocument(c *rest.Call, name string, content []byte) []fault.Code {
-	_, codes := m.Files.Inspect(name, int64(len(content)), content[:min(len(content), blob.HeadSize)])
-	codes = append(codes, account.ValidateDocument(m.DocumentTypes, c.String("doc_type"), c.String("doc_number"), c.Optional("metadata"))...)
-	switch expire := c.String("doc_expire"); {
-	case !m.ExpireRequired:
-	case expire == "":
-		codes = append(codes, "doc_expire.blank")
-	case len(expire) > len(time.DateOnly) || expire < m.Now().UTC().Format(time.DateOnly):
-		codes = append(codes, "doc_expire.invalid")
+// validateDocument lists the rules that a document breaks, in the order of the original, which looked at an expiry only
+// where one is required.
+func (m *Module) validateDocument(p *account.Paper, file account.Upload) ([]fault.Code, error) {
+	wrong, err := m.Documents.Inspect(file)
+	if err != nil {
+		return nil, err
 	}
-	return codes
+	wrong = append(wrong, m.Documents.Validate(p)...)
+	switch expiry := m.Documents.Expiry(p.Expire); {
+	case !m.Documents.ExpireRequired:
+	case expiry == account.ExpiryMissing:
+		wrong = append(wrong, "doc_expire.blank")
+	case expiry != account.ExpiryFine:
+		wrong = append(wrong, "doc_expire.invalid")
+	}
+	return wrong, nil
 }

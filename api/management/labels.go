@@ -34,7 +34,11 @@ func (m *Module) listByLabel(ctx context.Context, c *rest.Call) error {
 
 // listLabels answers POST /management/labels/list.
 func (m *Module) listLabels(ctx context.Context, c *rest.Call) error {
-	user, err := m.DB.UserByUID(ctx, c.String("user_uid"))
+	var in struct {
+		UserUID string `param:"user_uid"`
+	}
+	c.Into(&in)
+	user, err := m.DB.UserByUID(ctx, in.UserUID)
 	if err != nil {
 		return found(err)
 	}

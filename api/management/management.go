@@ -24,17 +24,14 @@ const KeyID = "barong"
 
 // Options are what a Module is made of. All but Config are required.
 type Options struct {
-	Config   Config
-	Accounts *account.Service
-	DB       *db.DB
-	Files    account.Files
-	Signer   func() jws.Signer // the key of the moment
-	Memory   limit.Limiter     // of the messages that were accepted; one that forgets lets them be repeated
+	Config    Config
+	Accounts  *account.Service
+	Documents account.Documents
+	DB        *db.DB
+	Signer    func() jws.Signer // the key of the moment
+	Memory    limit.Limiter     // of the messages that were accepted; one that forgets lets them be repeated
 
-	Issuer         string // of session tokens
-	DocumentTypes  []string
-	ExpireRequired bool // documents must not have expired
-	MaxUpload      int  // bytes of a file
+	Issuer string // of session tokens
 
 	Legacy bool // release 2.4.17 answers, and what it let messages leave out
 	Now    func() time.Time
@@ -54,7 +51,7 @@ func New(o Options) *Module { return &Module{Options: o} }
 const parallelDocuments = 4
 
 func (m *Module) view() *view.Builder {
-	return &view.Builder{DB: m.DB, Legacy: m.Legacy, FileURL: m.Files.URL}
+	return &view.Builder{DB: m.DB, Legacy: m.Legacy, FileURL: m.Documents.Files.URL}
 }
 
 var errNoRecord = fault.Plain(404, "Record is not found")

@@ -59,9 +59,10 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*management.Options)) *
 	}
 	t.Cleanup(func() { files.Close() })
 	o := management.Options{
-		Config: config, Accounts: e.Accounts, DB: e.DB, Files: files, Memory: e.Limits,
-		Signer: func() jws.Signer { return e.Keys.Current() }, DocumentTypes: []string{"Passport"}, ExpireRequired: true,
-		Issuer: apitest.Issuer, MaxUpload: 4096, Now: e.Clock.Now, Log: slog.New(slog.DiscardHandler),
+		Config: config, Accounts: e.Accounts, DB: e.DB, Memory: e.Limits,
+		Documents: account.Documents{Accounts: e.Accounts, Files: files, Types: []string{"Passport"}, ExpireRequired: true, MaxUpload: 4096},
+		Signer:    func() jws.Signer { return e.Keys.Current() },
+		Issuer:    apitest.Issuer, Now: e.Clock.Now, Log: slog.New(slog.DiscardHandler),
 	}
 	for _, change := range changes {
 		change(&o)

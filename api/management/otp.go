@@ -20,7 +20,13 @@ var errCode = fault.Plain(422, "OTP code is invalid")
 // signApproved answers POST /management/otp/sign: it adds this program's signature to a message that a user has approved
 // with a code. A code approves once.
 func (m *Module) signApproved(ctx context.Context, c *rest.Call) error {
-	user, err := m.DB.UserByUID(ctx, c.String("user_uid"))
+	var in struct {
+		UserUID string `param:"user_uid"`
+		Code    string `param:"otp_code"`
+		Message any    `param:"jwt"`
+	}
+	c.Into(&in)
+	user, err := m.DB.UserByUID(ctx, in.UserUID)
 	if err != nil {
 		return found(err)
 	}
@@ -30,11 +36,11 @@ func (m *Module) signApproved(ctx context.Context, c *rest.Call) error {
 	if !user.OTP {
 		return fault.Plain(422, "Account has not enabled 2FA")
 	}
-	message, err := m.approvable(c.Value("jwt"))
+	message, err := m.approvable(in.Message)
 	if err != nil {
 		return fault.Plain(422, fmt.Sprintf("JWT is invalid by the reason %q", err.Error()))
 	}
-	if err := m.Accounts.VerifyTOTP(ctx, user, c.String("otp_code")); err != nil {
+	if err := m.Accounts.VerifyTOTP(ctx, user, in.Code); err != nil {
 		return wrongCode(err)
 	}
 	if err := message.Sign(KeyID, m.Signer()); err != nil {

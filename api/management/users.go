@@ -122,9 +122,13 @@ var errNoUser = fault.Plain(422, "user.doesnt_exist")
 
 // edit runs f for the user that uid names in one transaction, and shows them.
 func (m *Module) edit(ctx context.Context, c *rest.Call, f func(ctx context.Context, u *account.Unit, user *db.User) error) error {
+	var in struct {
+		UID string `param:"uid"`
+	}
+	c.Into(&in)
 	var user *db.User
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		user, err = u.UserByUID(ctx, c.String("uid"))
+		user, err = u.UserByUID(ctx, in.UID)
 		if errors.Is(err, db.ErrNotFound) {
 			return errNoUser.Because(err)
 		}
@@ -138,8 +142,12 @@ func (m *Module) edit(ctx context.Context, c *rest.Call, f func(ctx context.Cont
 
 // updateUser answers POST /management/users/update.
 func (m *Module) updateUser(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		Data string `param:"data"`
+	}
+	c.Into(&in)
 	return m.edit(ctx, c, func(ctx context.Context, u *account.Unit, user *db.User) error {
-		return u.SetData(ctx, user, c.String("data"))
+		return u.SetData(ctx, user, in.Data)
 	})
 }
 

@@ -176,7 +176,7 @@ func TestDocuments(t *testing.T) {
 
 		// Four is the limit of this server. A refused call leaves nothing behind.
 		post(document(), file).Want(t, 400, "resource.documents.limit_will_be_reached")
-		start(t, e, func(o *resource.Options) { o.DocumentLimit = 3 }).Post(t, "/resource/documents", as, document(), file).
+		start(t, e, func(o *resource.Options) { o.Documents.Limit = 3 }).Post(t, "/resource/documents", as, document(), file).
 			Want(t, 400, "resource.documents.limit_reached")
 		if got := b.stored(t); len(got) != 4 {
 			t.Errorf("files %q", got)
@@ -186,9 +186,9 @@ func TestDocuments(t *testing.T) {
 		b.label(t, v, "document", "verified", account.Public)
 		b.Post(t, "/resource/documents", apitest.As(v), document(), file).Want(t, 201)
 		b.wantLabels(t, v, "private document:pending", "private email:verified", "public document:verified")
-		start(t, e, func(o *resource.Options) { o.ExpireRequired = false }).
+		start(t, e, func(o *resource.Options) { o.Documents.ExpireRequired = false }).
 			Post(t, "/resource/documents", apitest.As(v), document("doc_expire", "2001-01-01"), file).WantBody(t, 201, "201")
-		start(t, e, func(o *resource.Options) { o.ExpireRequired = false }).
+		start(t, e, func(o *resource.Options) { o.Documents.ExpireRequired = false }).
 			Post(t, "/resource/documents", apitest.As(v), document("doc_expire", "13020-01-22"), file).Want(t, 422, "resource.documents.invalid_format")
 		b.wantUser(t, v, 1, "active", false)
 	})
@@ -251,7 +251,7 @@ func TestDocumentStoreFails(t *testing.T) {
 	e := apitest.New(t, "sqlite")
 	u := e.NewUser(t, nil)
 	a, c := apitest.File("upload[]", "a.png", "image/png", pngFile(t)), apitest.File("upload[]", "c.pdf", "application/pdf", pdfFile)
-	b := start(t, e, func(o *resource.Options) { o.Files = &upset{Store: o.Files.(*blob.Store)} })
+	b := start(t, e, func(o *resource.Options) { o.Documents.Files = &upset{Store: o.Documents.Files.(*blob.Store)} })
 	b.Post(t, "/resource/documents", apitest.As(u), document(), a, c).WantBody(t, 422, `{"error":"Connection error"}`)
 	if n, err := e.DB.CountDocuments(t.Context(), u.ID); err != nil || n != 0 || len(b.stored(t)) != 0 {
 		t.Errorf("%d rows, files %q, %v", n, b.stored(t), err)
@@ -316,8 +316,8 @@ func TestUploadsInLine(t *testing.T) {
 	goOn := sync.OnceFunc(func() { close(store.goOn) })
 	defer goOn()
 	b := start(t, e, func(o *resource.Options) {
-		store.Store = o.Files.(*blob.Store)
-		o.Files, o.DocumentLimit = store, 100
+		store.Store = o.Documents.Files.(*blob.Store)
+		o.Documents.Files, o.Documents.Limit = store, 100
 	})
 	file := apitest.File("upload[]", "a.png", "image/png", pngFile(t))
 	contentType, body := apitest.Encode(t, document(), file)

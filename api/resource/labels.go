@@ -35,23 +35,29 @@ type labelReader interface {
 	Label(ctx context.Context, userID int64, key, scope string) (*db.Label, error)
 }
 
-// findLabel finds the caller's label of a key. Where there is one of each scope the public one counts, which is the
-// caller's to change.
-func findLabel(ctx context.Context, c *rest.Call, from labelReader) (*db.Label, error) {
-	key := account.NormalLabel(c.String("key"))
-	l, err := from.Label(ctx, c.User.ID, key, account.Public)
+// A labelInput is a label as a call names and describes it.
+type labelInput struct {
+	Key   string `param:"key"`
+	Value string `param:"value"`
+}
+
+// findLabel finds a user's label of a key. Where there is one of each scope the public one counts, which is the user's to
+// change.
+func findLabel(ctx context.Context, user *db.User, key string, from labelReader) (*db.Label, error) {
+	key = account.NormalLabel(key)
+	l, err := from.Label(ctx, user.ID, key, account.Public)
 	if errors.Is(err, db.ErrNotFound) {
-		l, err = from.Label(ctx, c.User.ID, key, account.Private)
+		l, err = from.Label(ctx, user.ID, key, account.Private)
 	}
 	return l, notFound(err)
 }
 
 // ownLabel is findLabel for a change, of a locked user.
-func ownLabel(ctx context.Context, c *rest.Call, u *account.Unit) (*db.Label, error) {
-	if err := u.Lock(ctx, c.User); err != nil {
+func ownLabel(ctx context.Context, user *db.User, key string, u *account.Unit) (*db.Label, error) {
+	if err := u.Lock(ctx, user); err != nil {
 		return nil, err
 	}
-	l, err := findLabel(ctx, c, u)
+	l, err := findLabel(ctx, user, key, u)
 	if err == nil && l.Scope != account.Public {
 		return nil, fault.New("resource.labels.private")
 	}
@@ -60,7 +66,9 @@ func ownLabel(ctx context.Context, c *rest.Call, u *account.Unit) (*db.Label, er
 
 // getLabel answers GET /resource/labels/{key}.
 func (m *Module) getLabel(ctx context.Context, c *rest.Call) error {
-	l, err := findLabel(ctx, c, m.DB)
+	var in labelInput
+	c.Into(&in)
+	l, err := findLabel(ctx, c.User, in.Key, m.DB)
 	if err != nil {
 		return err
 	}
@@ -82,13 +90,14 @@ const maxLabels = 100
 
 // createLabel answers POST /resource/labels.
 func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
-	key, value := c.String("key"), c.String("value")
-	if m.reserved(key) {
-		return fault.Invalid(codes([]fault.Code{"key.exclusion"}, account.ValidateLabel(key, value, account.Public))...)
+	var in labelInput
+	c.Into(&in)
+	if m.reserved(in.Key) {
+		return fault.Invalid(codes([]fault.Code{"key.exclusion"}, account.ValidateLabel(in.Key, in.Value, account.Public))...)
 	}
 	var l *db.Label
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		if l, err = u.CreateLabel(ctx, c.User, key, value, account.Public, nil); err != nil {
+		if l, err = u.CreateLabel(ctx, c.User, in.Key, in.Value, account.Public, nil); err != nil {
 			return err
 		}
 		n, err := u.CountLabels(ctx, c.User.ID, account.Public)
@@ -105,13 +114,15 @@ func (m *Module) createLabel(ctx context.Context, c *rest.Call) error {
 
 // updateLabel answers PATCH /resource/labels/{key}.
 func (m *Module) updateLabel(ctx context.Context, c *rest.Call) error {
+	var in labelInput
+	c.Into(&in)
 	var l *db.Label
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		own, err := ownLabel(ctx, c, u)
+		own, err := ownLabel(ctx, c.User, in.Key, u)
 		if err != nil {
 			return err
 		}
-		l, err = u.UpdateLabel(ctx, c.User, own.Key, account.Public, c.String("value"), own.Description)
+		l, err = u.UpdateLabel(ctx, c.User, own.Key, account.Public, in.Value, own.Description)
 		return err
 	})
 	if err != nil {
@@ -122,8 +133,10 @@ func (m *Module) updateLabel(ctx context.Context, c *rest.Call) error {
 
 // deleteLabel answers DELETE /resource/labels/{key}.
 func (m *Module) deleteLabel(ctx context.Context, c *rest.Call) error {
+	var in labelInput
+	c.Into(&in)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		own, err := ownLabel(ctx, c, u)
+		own, err := ownLabel(ctx, c.User, in.Key, u)
 		if err != nil {
 			return err
 		}

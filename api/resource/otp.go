@@ -39,7 +39,11 @@ func (m *Module) refuseOTP(ctx context.Context, c *rest.Call, action, reason str
 
 // useCode uses up a code of the caller's second factor; a wrong one is recorded.
 func (m *Module) useCode(ctx context.Context, c *rest.Call, action string) error {
-	err := m.Accounts.VerifyTOTP(ctx, c.User, c.String("code"))
+	var in struct {
+		Code string `param:"code"`
+	}
+	c.Into(&in)
+	err := m.Accounts.VerifyTOTP(ctx, c.User, in.Code)
 	if errors.Is(err, account.ErrWrongCode) {
 		return m.refuseOTP(ctx, c, action, wrongCode, fault.New("resource.otp.invalid"))
 	}
@@ -189,7 +193,11 @@ func (m *Module) guard(ctx context.Context, c *rest.Call) error {
 	if !c.User.OTP {
 		return fault.New("resource.api_key.2fa_disabled")
 	}
-	return m.proveCode(ctx, c, c.String("totp_code"), fault.New("resource.api_key.invalid_totp"))
+	var in struct {
+		Code string `param:"totp_code"`
+	}
+	c.Into(&in)
+	return m.proveCode(ctx, c, in.Code, fault.New("resource.api_key.invalid_totp"))
 }
 
 // lockHolder locks the caller, who must still be one who may have keys: the account may have been closed, or its second
@@ -232,26 +240,32 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 	if err := m.guard(ctx, c); err != nil {
 		return err
 	}
-	algorithm, scope := c.String("algorithm"), c.String("scope")
+	var in struct {
+		Algorithm string     `param:"algorithm"`
+		PublicKey db.NewText `param:"public_key"`
+		KID       db.NewText `param:"kid"`
+		Scope     string     `param:"scope"`
+	}
+	c.Into(&in)
 	var wrong []fault.Code
-	made := db.APIKey{UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: algorithm, Scope: scopes(scope), State: "active"}
-	switch algorithm {
+	made := db.APIKey{UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: in.Algorithm, Scope: scopes(in.Scope), State: "active"}
+	switch in.Algorithm {
 	case "HS256":
 		made.Secret = secret.RandomHex(16)
 	case "Ed25519":
 		var ok bool
-		if !c.Has("public_key") {
+		if !in.PublicKey.Given {
 			wrong = append(wrong, "public_key.blank")
-		} else if made.PublicKey, ok = parsePublicKey(c.String("public_key")); !ok {
+		} else if made.PublicKey, ok = parsePublicKey(*in.PublicKey.Sent()); !ok {
 			wrong = append(wrong, "public_key.invalid")
 		}
 	default:
-		if !strings.Contains(algorithm, "HS") && !c.Has("kid") {
+		if !strings.Contains(in.Algorithm, "HS") && !in.KID.Given {
 			wrong = append(wrong, "kid.blank")
 		}
 		wrong = append(wrong, "algorithm.inclusion")
 	}
-	if utf8.RuneCountInString(scope) > maxWords {
+	if utf8.RuneCountInString(in.Scope) > maxWords {
 		wrong = append(wrong, "scope.too_long")
 	}
 	if len(wrong) > 0 {
@@ -278,7 +292,6 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 	return c.Answer(m.view().NewAPIKeyWithSecret(k))
 }
 
-// recordKey records a change of API keys. The release that the other activities follow recorded none.
 // parsePublicKey reads an Ed25519 public key: PEM (PKIX), or base64 of its 32 bytes. It reports false for any other text,
 // and for the few points under which signatures of anybody are valid.
 func parsePublicKey(text string) ([]byte, bool) {
@@ -303,6 +316,7 @@ func parsePublicKey(text string) ([]byte, bool) {
 	return public, new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 0
 }
 
+// recordKey records a change of API keys. The release that the other activities follow recorded none.
 func (m *Module) recordKey(ctx context.Context, c *rest.Call, u *account.Unit, action string) error {
 	return u.Record(ctx, c.User, m.client(c), "api_key", action, account.Succeed, "")
 }
@@ -312,22 +326,28 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 	if err := m.guard(ctx, c); err != nil {
 		return err
 	}
+	var in struct {
+		KID   string     `param:"kid"`
+		Scope db.NewText `param:"scope"`
+		State db.NewText `param:"state"`
+	}
+	c.Into(&in)
 	var k *db.APIKey
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
 		if err := lockHolder(ctx, c, u); err != nil {
 			return err
 		}
-		if k, err = u.UserAPIKey(ctx, c.User.ID, c.String("kid")); err != nil {
+		if k, err = u.UserAPIKey(ctx, c.User.ID, in.KID); err != nil {
 			return notFound(err)
 		}
-		if c.Has("scope") {
-			if utf8.RuneCountInString(c.String("scope")) > maxWords {
+		if scope := in.Scope.Sent(); scope != nil {
+			if utf8.RuneCountInString(*scope) > maxWords {
 				return fault.Invalid("scope.too_long")
 			}
-			k.Scope = scopes(c.String("scope"))
+			k.Scope = scopes(*scope)
 		}
-		if c.Has("state") {
-			k.State = c.String("state")
+		if state := in.State.Sent(); state != nil {
+			k.State = *state
 			// The original's front end sends disabled for inactive. Only active keys sign.
 			known := slices.Contains([]string{"active", "inactive", "disabled"}, k.State)
 			switch { // release 2.4.17 took any word
@@ -353,8 +373,12 @@ func (m *Module) deleteAPIKey(ctx context.Context, c *rest.Call) error {
 	if err := m.guard(ctx, c); err != nil {
 		return err
 	}
+	var in struct {
+		KID string `param:"kid"`
+	}
+	c.Into(&in)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		k, err := u.UserAPIKey(ctx, c.User.ID, c.String("kid"))
+		k, err := u.UserAPIKey(ctx, c.User.ID, in.KID)
 		if err != nil {
 			return notFound(err)
 		}

@@ -73,19 +73,25 @@ func (m *Module) listPasskeys(ctx context.Context, c *rest.Call) error {
 
 // proveOwner lets a change of passkeys through only with the second factor or, for who has none, the password.
 func (m *Module) proveOwner(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		Password db.NewText `param:"password"`
+		Code     string     `param:"totp_code"`
+	}
+	c.Into(&in)
 	if c.User.OTP {
-		if strings.TrimSpace(c.String("totp_code")) == "" {
+		if strings.TrimSpace(in.Code) == "" {
 			return fault.Invalid("resource.user.missing_otp_code")
 		}
-		return m.proveCode(ctx, c, c.String("totp_code"), fault.New("resource.user.invalid_otp"))
+		return m.proveCode(ctx, c, in.Code, fault.New("resource.user.invalid_otp"))
 	}
-	switch {
-	case !c.Has("password"):
+	if !in.Password.Given {
 		return fault.Invalid("resource.user.missing_password")
-	case strings.TrimSpace(c.String("password")) == "":
+	}
+	password := *in.Password.Sent()
+	if strings.TrimSpace(password) == "" {
 		return fault.Invalid("resource.user.empty_password")
 	}
-	return m.provePassword(ctx, c, c.String("password"), fault.New("resource.user.invalid_password"))
+	return m.provePassword(ctx, c, password, fault.New("resource.user.invalid_password"))
 }
 
 // beginPasskey answers POST /resource/passkeys/options.
@@ -102,11 +108,17 @@ func (m *Module) beginPasskey(ctx context.Context, c *rest.Call) error {
 
 // addPasskey answers POST /resource/passkeys.
 func (m *Module) addPasskey(ctx context.Context, c *rest.Call) error {
-	name, wrong := account.PasskeyName(c.String("name"))
+	var in struct {
+		Flow       string `param:"flow"`
+		Credential string `param:"credential"`
+		Name       string `param:"name"`
+	}
+	c.Into(&in)
+	name, wrong := account.PasskeyName(in.Name)
 	if len(wrong) > 0 { // before the flow is used up
 		return fault.Invalid(wrong...)
 	}
-	p, err := m.Accounts.MadePasskey(ctx, c.User, c.String("flow"), c.String("credential"))
+	p, err := m.Accounts.MadePasskey(ctx, c.User, in.Flow, in.Credential)
 	if err != nil {
 		return err
 	}
@@ -125,25 +137,33 @@ type passkeyReader interface {
 	Passkey(ctx context.Context, userID, id int64) (*db.Passkey, error)
 }
 
-// findPasskey finds the caller's passkey that the path names.
-func findPasskey(ctx context.Context, c *rest.Call, from passkeyReader) (*db.Passkey, error) {
-	id, err := strconv.ParseInt(c.String("id"), 10, 64)
+// A passkeyInput is what calls about one passkey send.
+type passkeyInput struct {
+	ID   string `param:"id"`
+	Name string `param:"name"`
+}
+
+// findPasskey finds the passkey of a user by the id that was sent.
+func findPasskey(ctx context.Context, user *db.User, text string, from passkeyReader) (*db.Passkey, error) {
+	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		return nil, fault.New(fault.NotFound).Because(err)
 	}
-	p, err := from.Passkey(ctx, c.User.ID, id)
+	p, err := from.Passkey(ctx, user.ID, id)
 	return p, notFound(err)
 }
 
 // renamePasskey answers PATCH /resource/passkeys/{id}.
 func (m *Module) renamePasskey(ctx context.Context, c *rest.Call) error {
-	name, wrong := account.PasskeyName(c.String("name"))
+	var in passkeyInput
+	c.Into(&in)
+	name, wrong := account.PasskeyName(in.Name)
 	if len(wrong) > 0 {
 		return fault.Invalid(wrong...)
 	}
 	var p *db.Passkey
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		if p, err = findPasskey(ctx, c, u); err != nil {
+		if p, err = findPasskey(ctx, c.User, in.ID, u); err != nil {
 			return err
 		}
 		p.Name = name
@@ -158,7 +178,9 @@ func (m *Module) renamePasskey(ctx context.Context, c *rest.Call) error {
 // deletePasskey answers DELETE /resource/passkeys/{id}. That there is one is looked at first, so that a code is not used up
 // by a wrong id.
 func (m *Module) deletePasskey(ctx context.Context, c *rest.Call) error {
-	if _, err := findPasskey(ctx, c, m.DB); err != nil {
+	var in passkeyInput
+	c.Into(&in)
+	if _, err := findPasskey(ctx, c.User, in.ID, m.DB); err != nil {
 		return err
 	}
 	if err := m.proveOwner(ctx, c); err != nil {
@@ -168,7 +190,7 @@ func (m *Module) deletePasskey(ctx context.Context, c *rest.Call) error {
 		if err := u.Lock(ctx, c.User); err != nil {
 			return err
 		}
-		p, err := findPasskey(ctx, c, u)
+		p, err := findPasskey(ctx, c.User, in.ID, u)
 		if err != nil {
 			return err
 		}

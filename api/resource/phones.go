@@ -29,10 +29,17 @@ func (m *Module) listPhones(ctx context.Context, c *rest.Call) error {
 	return answerList(m, c, rows, func(rows []db.Phone) any { return view.Phones(rows) })
 }
 
-// readNumber reads the number of a call, which nobody may have verified yet. That somebody has is told as rarely as
+// A phoneInput is what calls about a phone send.
+type phoneInput struct {
+	Number  string `param:"phone_number"`
+	Channel string `param:"channel"`
+	Code    string `param:"verification_code"`
+}
+
+// readNumber reads a number that was sent, which nobody may have verified yet. That somebody has is told as rarely as
 // messages are sent, so that nobody can ask through all numbers.
-func (m *Module) readNumber(ctx context.Context, c *rest.Call) (number, country string, err error) {
-	number, country, ok := phone.Parse(c.String("phone_number"))
+func (m *Module) readNumber(ctx context.Context, c *rest.Call, text string) (number, country string, err error) {
+	number, country, ok := phone.Parse(text)
 	if !ok {
 		return "", "", fault.New("resource.phone.invalid_num")
 	}
@@ -110,8 +117,7 @@ func (m *Module) freshCode(p *db.Phone) (code string) {
 
 // send sends the code of a row that is stored, and answers. When it fails the row stays, marked as one to which nothing
 // was sent: it can be added again, or be sent another code.
-func (m *Module) send(ctx context.Context, c *rest.Call, sent *db.Phone, code string) error {
-	channel := c.String("channel")
+func (m *Module) send(ctx context.Context, c *rest.Call, sent *db.Phone, channel, code string) error {
 	err := m.SMS.Send(ctx, sent.Number, channel, code)
 	if err == nil {
 		return c.Answer(map[string]string{"message": "Code was sent successfully via " + channel})
@@ -141,7 +147,9 @@ var errPhoneExists = fault.New("resource.phone.exists")
 
 // addPhone answers POST /resource/phones.
 func (m *Module) addPhone(ctx context.Context, c *rest.Call) error {
-	number, country, err := m.readNumber(ctx, c)
+	var in phoneInput
+	c.Into(&in)
+	number, country, err := m.readNumber(ctx, c, in.Number)
 	if err != nil {
 		return err
 	}
@@ -177,12 +185,14 @@ func (m *Module) addPhone(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return m.send(ctx, c, p, code)
+	return m.send(ctx, c, p, in.Channel, code)
 }
 
 // resendCode answers POST /resource/phones/send_code.
 func (m *Module) resendCode(ctx context.Context, c *rest.Call) error {
-	number, _, err := m.readNumber(ctx, c)
+	var in phoneInput
+	c.Into(&in)
+	number, _, err := m.readNumber(ctx, c, in.Number)
 	if err != nil {
 		return err
 	}
@@ -204,19 +214,21 @@ func (m *Module) resendCode(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	return m.send(ctx, c, p, code)
+	return m.send(ctx, c, p, in.Channel, code)
 }
 
 // verifyPhone answers POST /resource/phones/verify.
 func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
-	number, _, err := m.readNumber(ctx, c)
+	var in phoneInput
+	c.Into(&in)
+	number, _, err := m.readNumber(ctx, c, in.Number)
 	if err != nil {
 		return err
 	}
 	if _, err := ownPhone(ctx, c, m.DB, number); err != nil {
 		return err
 	}
-	right, err := m.tryCode(ctx, c, number)
+	right, err := m.tryCode(ctx, c, number, in.Code)
 	if err != nil {
 		return err
 	}
@@ -251,8 +263,8 @@ func (m *Module) verifyPhone(ctx context.Context, c *rest.Call) error {
 // tryCode reports whether a code is the one last sent to the number. The try is counted before the code is looked at, so
 // that parallel guesses cannot pass the limit together; beyond it not even the right one is, for as long as it lives. A
 // text that cannot be a code is no try.
-func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool, error) {
-	if !sms.CanBeCode(m.SMS, c.String("verification_code")) {
+func (m *Module) tryCode(ctx context.Context, c *rest.Call, number, code string) (bool, error) {
+	if !sms.CanBeCode(m.SMS, code) {
 		return false, nil
 	}
 	var p *db.Phone
@@ -272,7 +284,7 @@ func (m *Module) tryCode(ctx context.Context, c *rest.Call, number string) (bool
 	case m.RateLimits && p.CodeAttempts > limit.WrongSMSCodes:
 		return false, fault.RateLimited(p.CodeExpiresAt.Sub(now))
 	case !m.SMS.OwnCodes():
-		return m.SMS.Verify(ctx, number, c.String("verification_code"))
+		return m.SMS.Verify(ctx, number, code)
 	}
-	return sms.Matches(m.Codes, digest(p), number, c.String("verification_code")), nil
+	return sms.Matches(m.Codes, digest(p), number, code), nil
 }

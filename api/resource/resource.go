@@ -7,7 +7,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -22,21 +21,15 @@ import (
 
 // Options are what a Module is made of. All are required.
 type Options struct {
-	Accounts *account.Service
-	DB       *db.DB
-	Cookies  *authz.Cookies
-	Files    account.Files
-	SMS      sms.Provider // nil where NoPhones is
-	Codes    sms.Indexer  // keys the digests of phone codes
-	Limits   limit.Limiter
-	Now      func() time.Time
+	Accounts  *account.Service
+	Documents account.Documents
+	DB        *db.DB
+	Cookies   *authz.Cookies
+	SMS       sms.Provider // nil where NoPhones is
+	Codes     sms.Indexer  // keys the digests of phone codes
+	Limits    limit.Limiter
 
-	DocumentTypes  []string
-	StorageTitles  []string // what may be stored under; empty refuses every title
-	DocumentLimit  int      // documents of one user
-	ExpireRequired bool     // documents must name an expiry date that has not passed
-	MaxUpload      int64    // bytes of one file
-	Extensions     []string // of the files that are taken, without a dot
+	StorageTitles []string // what may be stored under; empty refuses every title
 
 	NoPhones   bool // there are no phones, and no routes for them
 	NoPasskeys bool // the same of passkeys
@@ -53,7 +46,7 @@ type Module struct {
 func New(o Options) *Module { return &Module{Options: o} }
 
 func (m *Module) view() *view.Builder {
-	return &view.Builder{DB: m.DB, Legacy: m.Legacy, FileURL: m.Files.URL}
+	return &view.Builder{DB: m.DB, Legacy: m.Legacy, FileURL: m.Documents.Files.URL}
 }
 
 func (m *Module) client(c *rest.Call) account.Client { return m.Accounts.Client(c.Client, c.UserAgent) }

@@ -77,9 +77,13 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*resource.Options)) *be
 		t.Fatal(err)
 	}
 	o := resource.Options{
-		Accounts: e.Accounts, DB: e.DB, Cookies: cookies, Files: b.files, SMS: mock, Codes: e.Box, Limits: e.Limits, Now: e.Clock.Now,
-		DocumentTypes: []string{"Passport", "Identity card"}, StorageTitles: []string{"personal", "Odd title", "user", "licence", strings.Repeat("x", 65)},
-		DocumentLimit: 4, ExpireRequired: true, MaxUpload: maxUpload, Extensions: []string{"jpg", "jpeg", "png", "pdf"}, RateLimits: true,
+		Accounts: e.Accounts, DB: e.DB, Cookies: cookies, SMS: mock, Codes: e.Box, Limits: e.Limits,
+		Documents: account.Documents{
+			Accounts: e.Accounts, Files: b.files, Types: []string{"Passport", "Identity card"}, Limit: 4, ExpireRequired: true, MaxUpload: maxUpload,
+			Extensions: []string{"jpg", "jpeg", "png", "pdf"},
+		},
+		StorageTitles: []string{"personal", "Odd title", "user", "licence", strings.Repeat("x", 65)},
+		RateLimits:    true,
 	}
 	for _, change := range changes {
 		change(&o)

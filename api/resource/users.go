@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"time"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -20,8 +19,12 @@ func (m *Module) me(ctx context.Context, c *rest.Call) error { return m.answerMe
 
 // setData answers PUT /resource/users/me.
 func (m *Module) setData(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		Data string `param:"data"`
+	}
+	c.Into(&in)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		return u.SetData(ctx, c.User, c.String("data"))
+		return u.SetData(ctx, c.User, in.Data)
 	})
 	if err != nil {
 		return err
@@ -32,14 +35,19 @@ func (m *Module) setData(ctx context.Context, c *rest.Call) error {
 // deleteMe answers DELETE /resource/users/me. The second factor is asked for after the password, so that a code is not
 // used up by a wrong one.
 func (m *Module) deleteMe(ctx context.Context, c *rest.Call) error {
-	if err := m.provePassword(ctx, c, c.String("password"), fault.New("resource.user.invalid_password")); err != nil {
+	var in struct {
+		Password string     `param:"password"`
+		Code     db.NewText `param:"otp_code"`
+	}
+	c.Into(&in)
+	if err := m.provePassword(ctx, c, in.Password, fault.New("resource.user.invalid_password")); err != nil {
 		return err
 	}
 	if c.User.OTP {
-		if !c.Has("otp_code") {
+		if !in.Code.Given {
 			return fault.Invalid("resource.user.missing_otp_code")
 		}
-		if err := m.proveCode(ctx, c, c.String("otp_code"), fault.New("resource.user.invalid_otp")); err != nil {
+		if err := m.proveCode(ctx, c, *in.Code.Sent(), fault.New("resource.user.invalid_otp")); err != nil {
 			return err
 		}
 	}
@@ -86,27 +94,25 @@ func (m *Module) proveCode(ctx context.Context, c *rest.Call, code string, wrong
 
 // activity answers GET /resource/users/activity/{topic}.
 func (m *Module) activity(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		Topic  string  `param:"topic"`
+		Result *string `param:"result"`
+		From   *int64  `param:"time_from"`
+		To     *int64  `param:"time_to"`
+	}
+	c.Into(&in)
 	filter := db.ActivityFilter{UserID: c.User.ID}
-	switch topic := c.String("topic"); topic {
+	switch in.Topic {
 	case "all":
 	case "password", "session", "otp", "account":
-		filter.Topic = &topic
+		filter.Topic = &in.Topic
 	default:
 		return fault.Invalid("resource.user.wrong_topic")
 	}
-	filtered := false
 	if !m.Legacy {
-		filtered = c.Has("result") || c.Has("time_from") || c.Has("time_to")
-		filter.Result = c.Optional("result")
-		if c.Has("time_from") {
-			from := c.Int("time_from")
-			filter.From = &from
-		}
-		if c.Has("time_to") {
-			to := c.Int("time_to")
-			filter.To = &to
-		}
+		filter.Result, filter.From, filter.To = in.Result, in.From, in.To
 	}
+	filtered := filter.Result != nil || filter.From != nil || filter.To != nil
 	rows, total, err := m.DB.Activities(ctx, filter, c.Page())
 	if err != nil {
 		return err
@@ -126,20 +132,26 @@ func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
 		}
 		return f
 	}
-	fresh, old := c.String("new_password"), c.String("old_password")
-	if fresh != c.String("confirm_password") {
+	var in struct {
+		Old   string `param:"old_password"`
+		New   string `param:"new_password"`
+		Again string `param:"confirm_password"`
+		Lang  string `param:"lang"`
+	}
+	c.Into(&in)
+	if in.New != in.Again {
 		return failed("New passwords don't match", fault.Invalid("resource.password.doesnt_match"))
 	}
 	wrong := fault.New("resource.password.prev_pass_not_correct")
-	if err := m.provePassword(ctx, c, old, wrong); errors.Is(err, wrong) {
+	if err := m.provePassword(ctx, c, in.Old, wrong); errors.Is(err, wrong) {
 		return failed("Previous password is not correct", wrong)
 	} else if err != nil {
 		return err
 	}
-	if fresh == old {
+	if in.New == in.Old {
 		return failed("New password cant be the same, as old one", fault.New("resource.password.no_change_provided"))
 	}
-	digest, err := m.Accounts.HashPassword(m.Accounts.Asking(ctx, c.Client, c.User.Email), fresh)
+	digest, err := m.Accounts.HashPassword(m.Accounts.Asking(ctx, c.Client, c.User.Email), in.New)
 	if reason, ok := account.PasswordReason(err); ok {
 		if err := m.record(ctx, c, topic, action, account.Failed, reason); err != nil {
 			return err
@@ -163,7 +175,7 @@ func (m *Module) changePassword(ctx context.Context, c *rest.Call) error {
 		if err := u.Record(ctx, c.User, m.client(c), topic, action, account.Succeed, ""); err != nil {
 			return err
 		}
-		return u.PasswordChanged(ctx, c.User, c.String("lang"))
+		return u.PasswordChanged(ctx, c.User, in.Lang)
 	})
 	if errors.Is(err, wrong) {
 		return failed("Previous password is not correct", wrong)
@@ -194,7 +206,11 @@ func (m *Module) listSessions(ctx context.Context, c *rest.Call) error {
 
 // endSession answers DELETE /resource/sessions/{id}.
 func (m *Module) endSession(ctx context.Context, c *rest.Call) error {
-	key, ok := session.ParseKey(c.String("id"))
+	var in struct {
+		ID string `param:"id"`
+	}
+	c.Into(&in)
+	key, ok := session.ParseKey(in.ID)
 	if !ok {
 		return fault.New(fault.NotFound)
 	}
@@ -218,7 +234,12 @@ func (m *Module) endSessions(ctx context.Context, c *rest.Call) error {
 
 // store answers POST /resource/data_storage.
 func (m *Module) store(ctx context.Context, c *rest.Call) error {
-	d := &db.DataStorage{UserID: c.User.ID, Title: c.String("title"), Data: c.String("data")}
+	var in struct {
+		Title string `param:"title"`
+		Data  string `param:"data"`
+	}
+	c.Into(&in)
+	d := &db.DataStorage{UserID: c.User.ID, Title: in.Title, Data: in.Data}
 	wrong := m.validateStorage(d)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
 		if err := u.Lock(ctx, c.User); err != nil {
@@ -297,6 +318,3 @@ func (m *Module) validateStorage(d *db.DataStorage) (f storageFaults) {
 	}
 	return f
 }
-
-// today is the current day, UTC.
-func (m *Module) today() string { return m.Now().UTC().Format(time.DateOnly) }

@@ -142,10 +142,23 @@ func (c *Call) Number(name string) *int64 {
 // UserFilter reads the filters of a list of users: uid, email, role, state, first_name, last_name, country, level, and
 // range, from and to.
 func (c *Call) UserFilter() db.UserFilter {
+	var in struct {
+		UID       *string `param:"uid"`
+		Email     *string `param:"email"`
+		Role      *string `param:"role"`
+		State     *string `param:"state"`
+		FirstName *string `param:"first_name"`
+		LastName  *string `param:"last_name"`
+		Country   *string `param:"country"`
+		Level     *int64  `param:"level"`
+		Range     string  `param:"range"`
+		From      *int64  `param:"from"`
+		To        *int64  `param:"to"`
+	}
+	c.Into(&in)
 	f := db.UserFilter{
-		UID: c.Optional("uid"), Email: c.Optional("email"), Role: c.Optional("role"), State: c.Optional("state"),
-		FirstName: c.Optional("first_name"), LastName: c.Optional("last_name"), Country: c.Optional("country"),
-		Level: c.Number("level"), Updated: c.String("range") == "updated", From: c.Number("from"), To: c.Number("to"),
+		UID: in.UID, Email: in.Email, Role: in.Role, State: in.State, FirstName: in.FirstName, LastName: in.LastName,
+		Country: in.Country, Level: in.Level, Updated: in.Range == "updated", From: in.From, To: in.To,
 	}
 	if f.Level != nil && c.String("level") == "" {
 		*f.Level = -1 // a blank level is nobody's

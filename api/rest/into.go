@@ -16,6 +16,7 @@ import (
 //	*int64      the number, nil when it is absent or null, 0 when it is blank
 //	bool        false when it is absent or blank
 //	db.NewText  whether it was sent, and the text or null
+//	any         what Value says of it
 //
 // It panics on a field of another type, which is a mistake of the program that any call shows.
 func (c *Call) Into(into any) { c.into(reflect.ValueOf(into).Elem()) }
@@ -39,6 +40,8 @@ func (c *Call) into(v reflect.Value) {
 			*to = c.Number(name)
 		case *bool:
 			*to = c.Bool(name)
+		case *any:
+			*to = c.Value(name)
 		case *db.NewText:
 			*to = db.NewText{Given: c.Has(name), Text: c.Optional(name)}
 		default:

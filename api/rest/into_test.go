@@ -19,6 +19,7 @@ func TestInto(t *testing.T) {
 		Flag     bool    `param:"flag"`
 		part
 		New db.NewText `param:"new"`
+		Any any        `param:"any"`
 	}
 	word, none, seven, zero := "x", "", int64(7), int64(0)
 	for _, c := range []struct {
@@ -31,14 +32,15 @@ func TestInto(t *testing.T) {
 		{"texts", args{
 			"text": {kind: text, text: "x"}, "optional": {kind: text, text: "x"}, "count": {kind: text, text: "7"},
 			"number": {kind: text, text: "7"}, "flag": {kind: text, text: "yes"}, "inner": {kind: text, text: "x"}, "new": {kind: text, text: "x"},
-		}, input{"x", &word, 7, &seven, true, part{"x"}, db.NewText{Given: true, Text: &word}}},
+			"any": {kind: object, raw: map[string]any{"a": "b"}},
+		}, input{"x", &word, 7, &seven, true, part{"x"}, db.NewText{Given: true, Text: &word}, map[string]any{"a": "b"}}},
 		{"empty", args{
 			"text": {kind: text}, "optional": {kind: text}, "count": {kind: text}, "number": {kind: text}, "flag": {kind: text},
-			"inner": {kind: text}, "new": {kind: text},
-		}, input{"", &none, 0, &zero, false, part{}, db.NewText{Given: true, Text: &none}}},
+			"inner": {kind: text}, "new": {kind: text}, "any": {kind: text},
+		}, input{"", &none, 0, &zero, false, part{}, db.NewText{Given: true, Text: &none}, ""}},
 		{"null", args{
 			"text": {kind: null}, "optional": {kind: null}, "count": {kind: null}, "number": {kind: null}, "flag": {kind: null},
-			"inner": {kind: null}, "new": {kind: null},
+			"inner": {kind: null}, "new": {kind: null}, "any": {kind: null},
 		}, input{New: db.NewText{Given: true}}},
 	} {
 		var got input

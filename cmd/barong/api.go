@@ -264,6 +264,10 @@ func (v *server) openAPI() error {
 	if err := v.openMailer(letters, accounts); err != nil {
 		return err
 	}
+	documents := account.Documents{
+		Accounts: accounts, Files: files, Types: c.DocumentTypes, Limit: c.DocNumLimit, ExpireRequired: c.RequiredDocsExpire,
+		MaxUpload: int64(c.UploadSizeMax) << 20, Extensions: c.UploadExtensions,
+	}
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
 	if err != nil {
 		return config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())
@@ -311,18 +315,15 @@ func (v *server) openAPI() error {
 			Build: identity.Build{Tag: build.Version, Commit: build.Commit, Date: built},
 		},
 		Resource: resource.Options{
-			Accounts: accounts, DB: v.db, Cookies: v.cookies, Files: files, SMS: texts, Codes: v.box, Limits: limits, Now: time.Now,
-			DocumentTypes: c.DocumentTypes, StorageTitles: c.UserStorageTitles, DocumentLimit: c.DocNumLimit,
-			ExpireRequired: c.RequiredDocsExpire, MaxUpload: int64(c.UploadSizeMax) << 20, Extensions: c.UploadExtensions, Legacy: c.Original(),
-			RateLimits: c.RateLimits != "off", NoPhones: texts == nil, NoPasskeys: passkeys == nil,
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, Documents: documents, SMS: texts, Codes: v.box, Limits: limits,
+			StorageTitles: c.UserStorageTitles, Legacy: c.Original(), RateLimits: c.RateLimits != "off", NoPhones: texts == nil, NoPasskeys: passkeys == nil,
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
 		},
 		Management: management.Options{
-			Config: v.services, Accounts: accounts, DB: v.db, Files: files, Memory: counters,
-			Signer: func() jws.Signer { return v.keys.Current() }, Issuer: c.JWTIssuer, DocumentTypes: c.DocumentTypes,
-			ExpireRequired: c.RequiredDocsExpire, MaxUpload: c.UploadSizeMax << 20, Legacy: c.Original(), Now: time.Now, Log: v.log,
+			Config: v.services, Accounts: accounts, DB: v.db, Documents: documents, Memory: counters,
+			Signer: func() jws.Signer { return v.keys.Current() }, Issuer: c.JWTIssuer, Legacy: c.Original(), Now: time.Now, Log: v.log,
 		},
 		Files: files, Version: build.Version,
 	})
