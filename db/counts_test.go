@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/db/counts"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/uptrace/bun"
@@ -208,6 +209,54 @@ func randomChange(ctx context.Context, tx *db.Tx, r *rand.Rand) error {
 	return tx.InsertActivities(ctx, rows...)
 }
 
+// repairs holds that what differs from the rows is told, and mended.
+func repairs(t *testing.T, d *db.DB) {
+	t.Helper()
+	compare := func(when string, want ...counts.Difference) {
+		t.Helper()
+		if got, err := d.CompareCounts(t.Context()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, %v, want %+v", when, got, err, want)
+		}
+	}
+	compare("after changes")
+	past := []string{ // the triggers
+		"DELETE FROM user_counts WHERE facet = ''",
+		"INSERT INTO label_counts (key, value, scope, block, count) VALUES ('x', 'y', 'private', 0, 2)",
+		"INSERT INTO activity_counts (category, topic, action, result, day, count) VALUES ('user', 'x', 'y', 'failed', '2026-01-01', 2)",
+		"UPDATE profile_facts SET role = 'nobody'",
+		"DELETE FROM document_queue",
+	}
+	if !d.SQLite() {
+		past = append(past, "SET LOCAL session_replication_role = replica",
+			"INSERT INTO users (id, uid, email, password_digest, role, state, level, created_at, updated_at)"+
+				" VALUES (60001, 'IDPAST', 'past@example.com', 'x', 'member', 'active', 1, '2026-01-01', '2026-01-01')")
+	}
+	update(t, d, func(ctx context.Context, tx *db.Tx) error {
+		for _, query := range past {
+			if _, err := tx.ExecContext(ctx, query); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	found, err := d.CompareCounts(t.Context())
+	var tables []string
+	for _, f := range found {
+		tables = append(tables, f.Table)
+		if f.Rows <= 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+	if want := []string{"user_counts", "label_counts", "activity_counts", "profile_facts", "document_queue"}; err != nil || !slices.Equal(tables, want) {
+		t.Errorf("past the triggers: %+v, %v, want %q", found, err, want)
+	}
+	if err := d.RebuildCounts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	compare("after the repair")
+	compareCounts(t, d, "after the repair")
+}
+
 // TestCountsFollowEveryChange: whatever is done to the rows, by whom and in how many transactions at once, the counts are
 // those of the rows that are there.
 func TestCountsFollowEveryChange(t *testing.T) {
@@ -255,6 +304,8 @@ func TestCountsFollowEveryChange(t *testing.T) {
 				}
 			}
 		}
+
+		repairs(t, d)
 
 		// The migration counts what is there.
 		for {

@@ -75,7 +75,7 @@ func call(t *testing.T, dir string, env []string, args ...string) (stdout, stder
 
 func TestUsage(t *testing.T) {
 	play(t, t.TempDir(),
-		step{call: "--help", out: "serve.*migrate.*seed.*keys.*policy.*audit.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
+		step{call: "--help", out: "serve.*migrate.*seed.*keys.*policy.*audit.*counts.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
 		step{call: "keys --help", out: "generate.*list.*rotate", not: "--http-addr"},
 		step{call: "secrets rotate --help", out: "BARONG_SECRET_KEY", not: "--http-addr"},
 		step{call: "", status: 2, errs: "expected one of"},
@@ -150,6 +150,27 @@ func everyEngine(t *testing.T, f func(t *testing.T, env []string)) {
 	t.Run("postgres", func(t *testing.T) { f(t, []string{"BARONG_DATABASE_URL=" + testkit.Postgres(t)}) })
 }
 
+func TestCounts(t *testing.T) {
+	everyEngine(t, func(t *testing.T, env []string) {
+		dir := t.TempDir()
+		play(t, dir,
+			step{call: "migrate up", env: env, out: "."},
+			step{call: "counts compare", env: env, out: `\Athe counts are those of the rows\n\z`},
+			step{call: "counts repair", env: env, out: `\Athe counts are those of the rows\n\z`},
+		)
+		_, err := open(t, dir, env, secret.NewKey()).Bun().ExecContext(t.Context(),
+			"INSERT INTO label_counts (key, value, scope, block, count) VALUES ('email', 'verified', 'private', 0, 3), ('email', 'verified', '*', 0, 3)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		play(t, dir,
+			step{call: "counts compare", env: env, status: 1, out: `\ATABLE +DIFFERENT\nlabel_counts +2\n\z`},
+			step{call: "counts repair", env: env, out: `^label_counts +2$.*^the counts were made anew$`},
+			step{call: "counts compare", env: env, out: `\Athe counts are those of the rows\n\z`},
+		)
+	})
+}
+
 func TestMigrate(t *testing.T) {
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
@@ -158,6 +179,7 @@ func TestMigrate(t *testing.T) {
 			step{call: "seed", env: env, status: 1, errs: "barong migrate up"},
 			step{call: "audit export", env: env, status: 1, errs: "barong migrate up"},
 			step{call: "secrets rotate", env: env, status: 1, errs: "barong migrate up"},
+			step{call: "counts compare", env: env, status: 1, errs: "barong migrate up"},
 			step{call: "doctor", env: env, status: 1, out: `schema +FAILED +\d+ migrations are missing`},
 			step{call: "migrate up", env: env, out: `\Aapplied 00001_initial\.sql\n`},
 			step{call: "migrate up", env: env, out: `\Athe schema is up to date\n\z`},
