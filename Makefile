@@ -24,7 +24,7 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build web run test race replay fuzz bench lint docs verify tools vuln image clean
+.PHONY: help build web run test race replay recordings fuzz bench lint docs verify tools vuln image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,10 +51,18 @@ race: tools ## Every test, with the race detector.
 	$(GO) test -race -timeout 20m ./...
 	$(GO) -C tools test -race -timeout 20m ./...
 
-replay: build tools ## The recorded answers of the original, on both kinds of stores. REPLAY is the folder of the recordings.
+# The recordings are no part of this repository: replay.py, its data/ and its harness/ are handed over beside it.
+replay: recordings build tools ## The recorded answers of the original, on both kinds of stores. REPLAY names the folder with replay.py.
 	BARONG_BIN=bin/barong .tools/bin/python $(REPLAY)/replay.py
 	STORE=full PG_BIN=$$(dirname $$(readlink -f .tools/servers/postgres)) REDIS_BIN=.tools/servers/valkey-server \
 	  BARONG_BIN=bin/barong .tools/bin/python $(REPLAY)/replay.py
+
+recordings:
+	@for need in replay.py data harness; do \
+	  [ -e '$(REPLAY)'/$$need ] || { \
+	    echo "make replay: $(REPLAY) has no $$need. It needs the folder of the recordings, which is no part of this repository:" \
+	      "make replay REPLAY=/path/to/it" >&2; exit 2; }; \
+	done
 
 fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz
