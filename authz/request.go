@@ -79,7 +79,7 @@ type headers struct {
 	tooMuch bool
 }
 
-// onlySigned are the bits of what nobody reads but the check of a signature, which looks at them itself.
+// onlySigned are the bits of the headers that only the verification of a signature reads. It judges them itself.
 const onlySigned = 1<<signatureInputs | 1<<signatures | 1<<contentDigest | 1<<hostName | 1<<forwardedHost
 
 // malformed reports what makes the request malformed. What nobody reads does not.

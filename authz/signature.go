@@ -527,14 +527,15 @@ func (c *check) bySignature(ctx context.Context) {
 		d.refuse(invalidSignature)
 		return
 	}
-	// Whatever clock read the time of the signature, which counts whole seconds, it is too old for every one of them then.
+	// The nonce is remembered until the signature is too old by any clock that may have made it, which counts whole
+	// seconds.
 	if c.firstUse(ctx, e.signatureNonces, found, in.nonce, c.now.Add(2*e.nonceLifetime+time.Second)) {
 		c.byOwner(ctx, found)
 	}
 }
 
-// recent reports whether the second in which a signature was made is less than the lifetime of a nonce away from now, on
-// either side, and that it has not expired by its own account.
+// recent reports whether a signature was made less than the lifetime of a nonce before or after now, as far as whole
+// seconds tell, and has not expired by its own parameter.
 func (e *Engine) recent(in *signatureInput, now time.Time) bool {
 	const second = int64(time.Second / time.Millisecond)
 	ms, created := now.UnixMilli(), in.created*second

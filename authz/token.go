@@ -241,8 +241,8 @@ func (t *tokens) signInto(
 	return token, nil
 }
 
-// leave lets another signature begin. Where there is one processor alone, it has as much time for other checks first:
-// Go's scheduler would let the signatures that wait go before everything that comes in.
+// leave lets another signature begin. On a single processor it first leaves other checks as much time as the signature
+// took: Go's scheduler would let the signatures that wait go before everything that comes in.
 func (t *tokens) leave(took time.Duration) {
 	if t.alone {
 		time.AfterFunc(took, func() { <-t.busy })

@@ -23,7 +23,7 @@ func (q queries) openKey(k *APIKey) error {
 	return k.read()
 }
 
-// read makes what a key means of what its row says.
+// read fills in what the row holds as text: the public key and the scopes.
 func (k *APIKey) read() error {
 	if k.PublicText != nil {
 		var err error

@@ -73,9 +73,9 @@ type clear struct{}
 func (clear) sealed(v *string, _, _ string, _ int64) *string { return v }
 func (clear) indexed(*string, string) *string                { return nil }
 
-// An importTable is a table that an Import writes. changed is the column that tells when a row last changed; mark is an
-// expression of what else decides whether a row is to be replaced; unique is one of the keys that another row must not
-// have, as texts, by the rows that were made or changed here.
+// An importTable is a table that an Import writes. changed is the column that tells when a row last changed. mark is an
+// expression of what else decides whether a row is to be replaced. unique are expressions of its unique keys, as
+// texts: no imported row may have one that a row has which was made or changed here.
 type importTable struct {
 	name    string
 	key     string

@@ -22,8 +22,8 @@ func (c *lazyContext) begin(base context.Context, limit time.Duration) {
 	c.base, c.limit = base, limit
 }
 
-// end releases the timer. It reports whether the context was never asked for its end, and so may be used for another
-// check: one that was may still be held by somebody who waits for it.
+// end releases the timer. It reports whether nobody has asked for the context's end, so that it may be used for another
+// check: whoever has asked may still hold it.
 func (c *lazyContext) end() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,8 +34,8 @@ type Observer interface {
 // take some hundreds of milliseconds.
 const DefaultTimeout = 500 * time.Millisecond
 
-// gateTimeout replaces it where no gateway waits, but whoever calls the API, which takes its time anyway: a busy database
-// that commits an audit row late is no reason to refuse them.
+// gateTimeout replaces it for calls of the REST API, whose callers wait longer than gateways do: a busy database that
+// commits an audit row late is no reason to refuse them.
 const gateTimeout = 2 * time.Second
 
 // Options are what a Handler is made of. Checker and Trusted are required.

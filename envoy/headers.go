@@ -159,8 +159,9 @@ func valueEnd(b []byte, i int) (end int, plain bool) {
 	return i, plain
 }
 
-// fieldValue reports whether what valueEnd is not sure of may stand in a value (RFC 9110, section 5.5): any byte beyond
-// ASCII, of whatever encoding, but no DEL. What of it may be read is the decision's to say.
+// fieldValue reports whether a value that valueEnd does not find plain is one all the same (RFC 9110, section 5.5): it may
+// hold any byte beyond ASCII, of whatever encoding, but no DEL. Which headers may hold such bytes is for the decision to
+// judge.
 func fieldValue(value []byte) bool { return bytes.IndexByte(value, 0x7f) < 0 }
 
 // tokenByte is true for the bytes of a header's name (RFC 9110, section 5.6.2).

@@ -50,7 +50,7 @@ var weak = map[string]Finding{
 }
 
 // Lint looks for what defeats the check in a gateway's configuration: a check that is not asked at all, one that is switched
-// off for a part, and settings that open it (security.md, row 8). It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
+// off for a part, and settings that open it. It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
 // and Traefik's configurations as YAML or JSON, of one or several documents, Envoy's filter by its own schema; nginx.conf
 // and Caddyfiles by their grammar; and anything else, such as templates, line by line. That nothing is found does not mean
 // that the file is right: compare it with the reference beside this package.

@@ -137,8 +137,8 @@ func (h *Handler) redirect(t *task) string {
 	return h.login.location(origin, r.Target)
 }
 
-// signedOut reports a denial that signing in would cure: there is no session, or it has expired, which the decision tells
-// from one that is somebody else's by naming none.
+// signedOut reports a denial that signing in would cure: there is no session, or it has expired. A denial of a session that
+// belongs to somebody else names that session.
 func signedOut(d *authz.Decision) bool {
 	if d.Effect != authz.Deny || d.Credential == authz.APIKey {
 		return false

@@ -45,8 +45,8 @@ func (u *Unit) activity(user *db.User, c Client, topic, action, result, reason s
 // Bounds of the rows of what repeats.
 const (
 	foldTime = time.Minute
-	// ownRows is how many rows a user gets within foldTime for what repeats, from ever other addresses or with ever other
-	// clients; more of it is folded into the last row of its topic and action, whatever that says besides.
+	// ownRows is how many rows of repeated activities a user gets within foldTime. Further ones, from other addresses or
+	// with other clients, are added to the count of the last row of their topic and action, whatever else that row says.
 	ownRows = 20
 )
 

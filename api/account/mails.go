@@ -45,7 +45,8 @@ func (u *Unit) mail(ctx context.Context, user *db.User, kind string, data mail.D
 }
 
 // confirmed reports whether the user's address is known to be theirs: they have followed the link of a mail, or somebody
-// else vouches for it who made the account active. That labels made it active tells it where they must hold the address.
+// who vouches for them has made the account active. An account that labels made active counts where they must include the
+// label of the address.
 func (u *Unit) confirmed(ctx context.Context, user *db.User) (bool, error) {
 	if user.State == Active && (user.StateManual || u.s.ActivationRequirements["email"] != "") {
 		return true, nil

@@ -46,7 +46,7 @@ func (u *Unit) IssueMailToken(ctx context.Context, user *db.User, kind TokenKind
 	return u.mailTokenIssued(ctx, user, kind, lang, token)
 }
 
-// freshFor is the part of its life that a token must have before it to be sent again: time to read the mail.
+// freshFor is the share of its life, a sixth, that a token must have left to be sent again: time to read the mail.
 const freshFor = 6
 
 func (u *Unit) newMailToken(ctx context.Context, user *db.User, kind TokenKind) (string, error) {

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// party is a user as passkeys know them. What a user has proved before they make one is void when their sessions are
-// ended, as by a new password.
+// party is a user as passkeys know them. A passkey that was begun before the user's sessions were ended, as by a new
+// password, cannot be added after that.
 func party(user *db.User) passkey.User {
 	return passkey.User{Handle: user.UID, Name: user.Email, Epoch: user.Epoch()}
 }
@@ -139,9 +139,10 @@ type Proof struct {
 // ErrPasskey says that a sign-in by passkey is refused. Each module has its own code for it.
 var ErrPasskey = errors.New("account: no such passkey")
 
-// VerifyPasskey judges the end of a sign-in that BeginGet of Passkeys has begun. The error is ErrPasskey for whatever is
-// wrong; the proof then names the user, if the credential is anybody's. Wrong ones count as wrong passwords do, for the
-// client's address: none of an account's counters, which anybody could use up who has seen an id of its passkeys.
+// VerifyPasskey verifies the end of a sign-in that BeginGet of Passkeys has begun. The error is ErrPasskey for whatever is
+// wrong; the proof then names the user, if the credential belongs to one. Wrong attempts count as wrong passwords do, but
+// for the client's address alone: whoever has seen the id of somebody's passkey must not be able to use up the attempts of
+// that account.
 func (s *Service) VerifyPasskey(ctx context.Context, c Client, flow, text string) (*Proof, error) {
 	try := &Tries{s: s, address: network(c.IP, 32, 64)}
 	if err := s.limited(limit.WrongPasswordAddress.Take(ctx, s.Limits, try.address)); err != nil {

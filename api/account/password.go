@@ -144,8 +144,9 @@ func (t *Tries) Begin(ctx context.Context) (err error) {
 	return err
 }
 
-// Right forgets the wrong tries of the account from this network: its owner is there. The other counters get this try
-// back alone, or guessing other accounts could be washed clean by signing in to one's own.
+// Right forgets the wrong tries of the account from this network: its owner is there. The counters of the account and of
+// the client get only this try back; otherwise whoever guesses at other accounts could clear the count by signing in to
+// their own.
 func (t *Tries) Right(ctx context.Context) error {
 	t.giveBackShared(ctx)
 	return t.Forgive(ctx)

@@ -23,8 +23,8 @@ type MailToken struct {
 	KeyID               string    // in the header; the original names none
 }
 
-// imported is the token as one of the original's, if it may be one. Whose sessions were ended here, by a new password for
-// one, has no use for older links any more.
+// imported is the token as one that the original sent, if it may be one. It is not once the user's sessions were ended
+// here, as by a new password: older links must not work after that.
 func (t *MailToken) imported(user *db.User, kind TokenKind) (db.ImportedMailToken, bool) {
 	return db.ImportedMailToken{JTI: t.ID, UserID: user.ID, Kind: string(kind), IssuedAt: t.IssuedAt, ExpiresAt: t.ExpiresAt},
 		t.KeyID == "" && !t.IssuedAt.IsZero() && user.SessionEpoch == 0
@@ -123,7 +123,8 @@ func (u *Unit) resetPassword(ctx context.Context, user *db.User, c Client, token
 	if err := u.Record(ctx, user, c, "password", "password reset", Succeed, ""); err != nil {
 		return err
 	}
-	// The mailbox tells the owner as a sign-in does: the way in again for who is away from home while others guess.
+	// Whoever has the mailbox is the owner, as after a sign-in: this lets them in again from a new network while others
+	// guess at the password.
 	if err := u.Welcome(ctx, user, c); err != nil {
 		return err
 	}

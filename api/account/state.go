@@ -311,9 +311,9 @@ func (u *Unit) EndSessions(ctx context.Context, user *db.User, keep *session.Ses
 	return u.UpdateUser(ctx, user, u.endSessions(user, keep))
 }
 
-// endSessions raises the epoch of a locked user, which kills every session of the old one, and returns the column to
-// store. keep, if it was a live session of this user, follows to the new epoch after the commit; the others are deleted
-// then. A failure there is only logged: the epoch has ended them already, and at worst the kept one with them.
+// endSessions raises the epoch of a locked user, which ends every session of the old one, and returns the column to store.
+// keep, if it is a live session of this user, gets the new epoch after the commit; the others are deleted from the store
+// then. A failure there is only logged: the epoch has ended them already, and at worst the kept one as well.
 func (u *Unit) endSessions(user *db.User, keep *session.Session) (column string) {
 	var kept *session.Key
 	if keep != nil && keep.UID == user.UID {

@@ -14,8 +14,8 @@ import (
 	"barong/internal/fault"
 )
 
-// maxDocument bounds the body of a document, in bytes: the file is base64 in a payload that is base64. Where nobody may
-// send any, it is what others may send.
+// maxDocument bounds the body of a document, in bytes: the file is base64 in a payload that is base64. Where no service may
+// send documents, other calls' bound holds.
 func (m *Module) maxDocument() int {
 	if _, ok := m.Config.Scopes["write_documents"]; !ok {
 		return 0

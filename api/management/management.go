@@ -1,5 +1,5 @@
 // Package management is the module of the REST API for other services: each call is a message that the services whose word
-// it takes have signed (management.md). It is reached inside the network alone, never through a gateway and not by the
+// it takes have signed. It is reached inside the network alone, never through a gateway and not by the
 // self-gated API. Without a management_api.yml nobody may sign for anything, and every call is refused.
 package management
 

@@ -122,7 +122,7 @@ func (m *Module) approvable(members any) (*jws.Message, error) {
 	return message, nil
 }
 
-// ours reports whether the value of iss is not clearly another's than this program's: gateways let pass whatever it has
+// ours reports whether the value of iss may be read as this program's own name: gateways let pass whatever this program has
 // signed as the issuer of session tokens.
 func (m *Module) ours(value json.RawMessage) bool {
 	var issuer string

@@ -16,8 +16,9 @@ const (
 	bodyPatience = 3 * time.Second // the longest wait for others
 )
 
-// A budget bounds the bytes of bodies that are in memory at the same time, of one caller and in all: a body takes its
-// length before it is read, so that who sends one slowly keeps nothing from others but that. It is safe for concurrent use.
+// A budget bounds the bytes of bodies that stand in memory at the same time, of one caller and in all. A body takes its
+// length before it is read, so that a client that sends slowly holds that length and nothing else. It is safe for
+// concurrent use.
 type budget struct {
 	all, one int64
 

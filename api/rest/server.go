@@ -338,8 +338,8 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 	return c.Route.Handle(ctx, c)
 }
 
-// enter waits for a place among the calls of a caller, where the route has few; leave must follow it. The body is unread,
-// and has so long from then on: the wait was not the client's.
+// enter waits for a place among the calls of a caller, on a route that has few; leave must follow it. The time in which the
+// body must arrive begins when it returns: the client is not to blame for the wait.
 func enter(ctx context.Context, c *Call, gate *turnstile, who any, body time.Duration) (leave func(), err error) {
 	if gate == nil {
 		return func() {}, nil
@@ -377,8 +377,8 @@ func (s *Server) enterUnknown(ctx context.Context, c *Call) (leave func(), err e
 	}, nil
 }
 
-// authenticate finds the caller of a route that is not public, from the token that a gateway has injected; see the
-// conventions, section 7.1. Role and state are those of the database, never those of the token.
+// authenticate finds the caller of a route that is not public, from the token that a gateway has injected. Role and state
+// are those of the database, never those of the token.
 func (s *Server) authenticate(ctx context.Context, c *Call) error {
 	switch c.Route.Access {
 	case Public:

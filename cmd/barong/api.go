@@ -191,7 +191,8 @@ func (v *server) counters() limit.Limiter {
 	return l
 }
 
-// hasher checks passwords, and is told what the dearest digests in the database cost: an import may bring others.
+// hasher hashes and verifies passwords. It is told what the dearest digests in the database cost, again and again: an
+// import may bring others.
 func (v *server) hasher() *password.Hasher {
 	h := password.NewHasher(password.HasherOptions{})
 	look := func(ctx context.Context) {

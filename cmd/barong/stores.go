@@ -119,8 +119,8 @@ func (v *server) indexNames(ctx context.Context) {
 	}
 }
 
-// verifySeals refuses to serve with a secret key that does not open what is stored: what would be written then, the right
-// key could not read. Anything else that is wrong with a sealed row is that row's, and only told.
+// verifySeals refuses to serve with a secret key that does not open what is stored: the right key could not read what would
+// be written under it. Whatever else is wrong with a sealed row concerns that row alone, and is only logged.
 func (v *server) verifySeals() error {
 	switch err := v.db.VerifySeals(v.ctx); {
 	case errors.Is(err, secret.ErrNoKey):

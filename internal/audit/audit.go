@@ -357,7 +357,7 @@ func (w *Writer) commit(ctx context.Context, batch []*item) {
 	}
 }
 
-// bare stores a row that the database refused for its texts without them, rather than not at all.
+// bare stores a row without its texts when the database refuses it because of them.
 func (w *Writer) bare(ctx context.Context, it *item, cause error) {
 	w.o.Log.ErrorContext(ctx, "audit: a row was refused and is stored without its texts", "error", cause)
 	data := `{"note":"The request could not be stored"}`

@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// deadlineGrain is how late a deadline may strike, and twice that is how near one is set on the connection itself.
+// deadlineGrain is how late a deadline may strike. A deadline that is nearer than twice that is set on the connection
+// itself.
 const deadlineGrain = 250 * time.Millisecond
 
 // timeouts are how long a client may take. Zero is for ever.
 type timeouts struct {
-	read  time.Duration // for a request, from when its first bytes were not all of it, or from the connection's start
+	read  time.Duration // for a request, from its first bytes, or for the first one from the connection's start
 	idle  time.Duration // until the next request
 	write time.Duration // to take an answer
 }

@@ -63,7 +63,7 @@ func (t *table[K, V]) hurry() {
 	}
 }
 
-// renewing renews until Close. of what useful says no nothing is read again; nil says yes of all.
+// renewing renews until Close. It reads only those again of which useful says yes; nil says yes of all.
 func (t *table[K, V]) renewing(useful func(*V, time.Time) bool) {
 	c := t.cache
 	defer c.workers.Done()

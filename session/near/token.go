@@ -17,8 +17,8 @@ type Token struct {
 	Refreshing    atomic.Bool
 }
 
-// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they have ended, and outlives
-// that what is known of them is trusted no longer: whoever is handed it was found anew.
+// A TokenSlot is where the cache keeps the token of a session or API key. It is emptied when they end. While what is known
+// of them is not trusted any more, the token stays, and is handed out again once they were found anew.
 type TokenSlot = atomic.Pointer[Token]
 
 // NewToken makes a token whose Authorization is the scheme followed by the compact token. The token and its text share one

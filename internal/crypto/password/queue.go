@@ -23,10 +23,10 @@ func For(ctx context.Context, network, account string) context.Context {
 	return context.WithValue(ctx, askerKey{}, asker{network, account})
 }
 
-// A queue lets a bounded number of callers work at once and a bounded number wait. Those that wait get in by turns of
-// their networks, and within a network by turns of the accounts: who asks a hundred times makes others wait for one turn.
-// When too many wait, one of those goes of whom there are most. One account has an eighth of the places to wait at most,
-// from one network, so that it does not use up what its network may try.
+// A queue lets a bounded number of callers work at once and a bounded number wait. Those that wait get in by turns of their
+// networks, and within a network by turns of the accounts: who asks a hundred times makes others wait for one turn. When
+// too many wait, a caller of the network that has most waiting is refused. One account has at most an eighth of the places
+// to wait from one network, so that it does not use up what its network may try.
 type queue struct {
 	mu      sync.Mutex
 	free    int // places
@@ -44,8 +44,8 @@ type flow struct {
 	turn             uint64 // of the account that got in last
 }
 
-// turns say when something is due: the one whose number is lowest is next. Each turn takes it behind those of others
-// that wait; who has been away is due as soon as who waited all the time, and no sooner.
+// turns say when something is due: the one with the lowest number is next. Each turn puts it behind the others that wait.
+// Who has been away is due as soon as those who waited all the time, and no sooner.
 type turns struct {
 	next    uint64
 	waiting int
