@@ -104,7 +104,7 @@ func readable(t *testing.T, d *db.DB, user int64) {
 	}
 }
 
-func counts(done []db.Resealed) (rows, sealed, indexed, failed int) {
+func sums(done []db.Resealed) (rows, sealed, indexed, failed int) {
 	for _, r := range done {
 		rows, sealed, indexed, failed = rows+r.Rows, sealed+r.Sealed, indexed+r.Indexed, failed+len(r.Failed)
 	}
@@ -122,12 +122,12 @@ func TestReseal(t *testing.T) {
 
 			both := reopen(t, url, fresh, old)
 			done, err := both.Reseal(t.Context())
-			rows, sealed, indexed, failed := counts(done)
+			rows, sealed, indexed, failed := sums(done)
 			if err != nil || rows != 7*users || sealed != 6*users || indexed != 0 || failed != 0 {
 				t.Fatalf("%+v, %v; want %d rows, %d of them sealed anew, no index", done, err, 7*users, 6*users)
 			}
 			readable(t, both, user)
-			if done, err = both.Reseal(t.Context()); err != nil || func() bool { _, s, i, f := counts(done); return s+i+f != 0 }() {
+			if done, err = both.Reseal(t.Context()); err != nil || func() bool { _, s, i, f := sums(done); return s+i+f != 0 }() {
 				t.Fatalf("a second run finds something to do: %+v, %v", done, err)
 			}
 
@@ -137,7 +137,7 @@ func TestReseal(t *testing.T) {
 				t.Errorf("VerifySeals with another index key: %v", err)
 			}
 			done, err = alone.Reseal(t.Context())
-			if _, sealed, indexed, failed = counts(done); err != nil || sealed != 0 || indexed != 3*users || failed != 0 {
+			if _, sealed, indexed, failed = sums(done); err != nil || sealed != 0 || indexed != 3*users || failed != 0 {
 				t.Fatalf("%+v, %v; want %d indexes made anew", done, err, 3*users)
 			}
 			readable(t, alone, user)
@@ -159,7 +159,7 @@ func TestResealLeavesWhatItCannotOpen(t *testing.T) {
 		t.Error("VerifySeals is content without the key")
 	}
 	done, err := other.Reseal(t.Context())
-	rows, sealed, indexed, failed := counts(done)
+	rows, sealed, indexed, failed := sums(done)
 	if err != nil || rows != 14 || sealed != 0 || indexed != 0 || failed != 12 {
 		t.Fatalf("%+v, %v; want 12 failed rows of 14", done, err)
 	}

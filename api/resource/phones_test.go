@@ -134,7 +134,7 @@ func TestPhoneCodes(t *testing.T) {
 				t.Error("429 without Retry-After")
 			}
 		}
-		start(t, e, func(o *resource.Options) { o.RateLimits = false }).
+		start(t, e, func(o *resource.Options) { o.Phones.Unlimited = true }).
 			Post(t, "/resource/phones/verify", apitest.As(u), apitest.Form("phone_number", mobile, "verification_code", other(code))).Want(t, 404, "resource.phone.verification_invalid")
 		code = send()
 		e.Clock.Advance(10*time.Minute + time.Second)

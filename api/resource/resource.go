@@ -13,9 +13,7 @@ import (
 	"barong/api/view"
 	"barong/authz"
 	"barong/db"
-	"barong/internal/delivery/sms"
 	"barong/internal/fault"
-	"barong/internal/limit"
 	"barong/session"
 )
 
@@ -23,18 +21,16 @@ import (
 type Options struct {
 	Accounts  *account.Service
 	Documents account.Documents
+	Phones    account.Phones // not looked at where NoPhones is
 	DB        *db.DB
 	Cookies   *authz.Cookies
-	SMS       sms.Provider // nil where NoPhones is
-	Codes     sms.Indexer  // keys the digests of phone codes
-	Limits    limit.Limiter
 
 	StorageTitles []string // what may be stored under; empty refuses every title
 
 	NoPhones   bool // there are no phones, and no routes for them
 	NoPasskeys bool // the same of passkeys
 	Legacy     bool
-	RateLimits bool // false lifts the limits on wrong phone codes and on uploads at the same time, for load tests
+	RateLimits bool // false lifts the limit on uploads at the same time, for load tests
 }
 
 // A Module answers the routes of resource. It is safe for concurrent use.

@@ -77,7 +77,8 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*resource.Options)) *be
 		t.Fatal(err)
 	}
 	o := resource.Options{
-		Accounts: e.Accounts, DB: e.DB, Cookies: cookies, SMS: mock, Codes: e.Box, Limits: e.Limits,
+		Accounts: e.Accounts, DB: e.DB, Cookies: cookies,
+		Phones: account.Phones{Accounts: e.Accounts, SMS: mock, Codes: e.Box},
 		Documents: account.Documents{
 			Accounts: e.Accounts, Files: b.files, Types: []string{"Passport", "Identity card"}, Limit: 4, ExpireRequired: true, MaxUpload: maxUpload,
 			Extensions: []string{"jpg", "jpeg", "png", "pdf"},
@@ -392,7 +393,7 @@ func (tw *twilio) through(t *testing.T, kind string) func(*resource.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(o *resource.Options) { o.SMS = p }
+	return func(o *resource.Options) { o.Phones.SMS = p }
 }
 
 // Files whose content is what their names say.

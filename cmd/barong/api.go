@@ -229,10 +229,6 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	texts, err := v.openSMS()
-	if err != nil {
-		return err
-	}
 	puzzle, err := v.captcha()
 	if err != nil {
 		return err
@@ -268,6 +264,10 @@ func (v *server) openAPI() error {
 	documents := account.Documents{
 		Accounts: accounts, Files: files, Types: c.DocumentTypes, Limit: c.DocNumLimit, ExpireRequired: c.RequiredDocsExpire,
 		MaxUpload: int64(c.UploadSizeMax) << 20, Extensions: c.UploadExtensions,
+	}
+	phones, err := v.openPhones(accounts)
+	if err != nil {
+		return err
 	}
 	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
 	if err != nil {
@@ -316,8 +316,8 @@ func (v *server) openAPI() error {
 			Build: identity.Build{Tag: build.Version, Commit: build.Commit, Date: built},
 		},
 		Resource: resource.Options{
-			Accounts: accounts, DB: v.db, Cookies: v.cookies, Documents: documents, SMS: texts, Codes: v.box, Limits: limits,
-			StorageTitles: c.UserStorageTitles, Legacy: c.Original(), RateLimits: c.RateLimits != "off", NoPhones: texts == nil, NoPasskeys: passkeys == nil,
+			Accounts: accounts, DB: v.db, Cookies: v.cookies, Documents: documents, Phones: phones,
+			StorageTitles: c.UserStorageTitles, Legacy: c.Original(), RateLimits: c.RateLimits != "off", NoPhones: phones.SMS == nil, NoPasskeys: passkeys == nil,
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
@@ -360,11 +360,11 @@ func (v *server) openPasskeys(memory limit.Limiter) (*passkey.Party, error) {
 	return nil, nil
 }
 
-// openSMS makes what proves phone numbers: nothing, where there are no phones.
-func (v *server) openSMS() (sms.Provider, error) {
+// openPhones makes what proves phone numbers: nothing, where there are no phones.
+func (v *server) openPhones(accounts *account.Service) (account.Phones, error) {
 	c := v.config
 	if c.PhoneVerification == "none" {
-		return nil, nil
+		return account.Phones{}, nil
 	}
 	texts, err := sms.New(v.ctx, sms.Options{
 		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
@@ -372,9 +372,9 @@ func (v *server) openSMS() (sms.Provider, error) {
 		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+		return account.Phones{}, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
 	}
-	return texts, nil
+	return account.Phones{Accounts: accounts, SMS: texts, Codes: v.box, Unlimited: c.RateLimits == "off"}, nil
 }
 
 func (v *server) openFiles() (*blob.Store, error) {
