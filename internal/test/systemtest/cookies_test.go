@@ -12,15 +12,15 @@ import (
 	"testing"
 )
 
-// A visitor is a browser that keeps cookies as browsers do, at a host that leads to the server.
-type visitor struct {
+// A keeper is a browser that keeps cookies as browsers do, at a host that leads to the server.
+type keeper struct {
 	t    *testing.T
 	http *http.Client
 	host string
 	csrf string
 }
 
-func (s *server) visitor(host string) *visitor {
+func (s *server) visitor(host string) *keeper {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -28,10 +28,10 @@ func (s *server) visitor(host string) *visitor {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", s.api) }
 	transport := &http.Transport{DialContext: dial}
 	s.t.Cleanup(transport.CloseIdleConnections)
-	return &visitor{t: s.t, http: &http.Client{Jar: jar, Transport: transport, Timeout: patience}, host: host}
+	return &keeper{t: s.t, http: &http.Client{Jar: jar, Transport: transport, Timeout: patience}, host: host}
 }
 
-func (v *visitor) send(method, path, form string) reply {
+func (v *keeper) send(method, path, form string) reply {
 	v.t.Helper()
 	req, err := http.NewRequestWithContext(v.t.Context(), method, "http://"+v.host+path, strings.NewReader(form))
 	if err != nil {
@@ -56,7 +56,7 @@ func (v *visitor) send(method, path, form string) reply {
 	return reply{status: res.StatusCode, header: res.Header, body: string(body)}
 }
 
-func (v *visitor) signIn(email, password string) {
+func (v *keeper) signIn(email, password string) {
 	v.t.Helper()
 	form := url.Values{"email": {email}, "password": {password}}
 	r := v.send("POST", "/api/v2/barong/identity/sessions", form.Encode()).wants(v.t, "sign-in", 201)
@@ -69,21 +69,21 @@ func (v *visitor) signIn(email, password string) {
 	v.csrf = user.CSRF
 }
 
-func (v *visitor) signOut() {
+func (v *keeper) signOut() {
 	v.t.Helper()
 	v.send("DELETE", "/api/v2/barong/identity/sessions", "").wants(v.t, "sign-out", 204)
 	v.csrf = ""
 }
 
 // uid is who the visitor is for the API.
-func (v *visitor) uid() string {
+func (v *keeper) uid() string {
 	v.t.Helper()
 	var me struct{ UID string }
 	v.send("GET", "/api/v2/barong/resource/users/me", "").wants(v.t, "who am I", 200).into(v.t, &me)
 	return me.UID
 }
 
-func (v *visitor) cookies(path string) int {
+func (v *keeper) cookies(path string) int {
 	return len(v.http.Jar.Cookies(&url.URL{Scheme: "http", Host: v.host, Path: path}))
 }
 
@@ -96,7 +96,7 @@ func TestAnotherCookieDomain(t *testing.T) {
 	_, otherEmail, otherPassword := s.member()
 
 	v, leaving, planted := s.visitor("app.example.test"), s.visitor("app.example.test"), s.visitor("app.example.test")
-	for _, one := range []*visitor{v, leaving, planted} {
+	for _, one := range []*keeper{v, leaving, planted} {
 		one.signIn(email, password)
 	}
 	self := v.uid()
@@ -142,7 +142,7 @@ func TestAnotherCookieDomain(t *testing.T) {
 }
 
 // plantedFrom are the cookies of a browser as a sibling host sets them for all hosts of the domain.
-func plantedFrom(other *visitor) []*http.Cookie {
+func plantedFrom(other *keeper) []*http.Cookie {
 	cookies := other.http.Jar.Cookies(&url.URL{Scheme: "http", Host: other.host, Path: "/"})
 	for _, c := range cookies {
 		c.Domain, c.Path = "example.test", "/"
