@@ -243,7 +243,11 @@ func (m *Module) provideCode(ctx context.Context, c *rest.Call) error {
 	}
 	code := v.NeedsCode()
 	if code {
-		if err := m.proveSecondFactor(ctx, c, v.User); err != nil {
+		var in struct {
+			Code string `param:"otp_code"`
+		}
+		c.Into(&in)
+		if err := m.proveSecondFactor(ctx, c, v.User, in.Code); err != nil {
 			return err
 		}
 	}
