@@ -182,7 +182,7 @@ func (m *Module) Routes() []rest.Route {
 			}),
 		},
 		{
-			Method: "GET", Path: "/identity/sessions", Summary: "Tells whether the cookie's session is alive, whose it is, and its CSRF token.",
+			Method: "GET", Path: "/identity/sessions/current", Summary: "Tells whether the cookie's session is alive, whose it is, and its CSRF token.",
 			Access: rest.Public, Prefix: sessions, Success: 200, Added: true, Handle: m.ownSite(m.showSession),
 			Output: "{active:boolean,uid?:string,email?:string,csrf_token?:string}", Errors: []fault.Code{crossSite},
 		},

@@ -116,7 +116,7 @@ func (m *Module) recordFailure(ctx context.Context, c *rest.Call, user *db.User,
 	})
 }
 
-// showSession answers GET /identity/sessions: how a page that was just loaded learns whether somebody is signed in, and gets
+// showSession answers GET /identity/sessions/current: how a page that was just loaded learns whether somebody is signed in, and gets
 // the CSRF token that only the answer of the sign-in held. Who is not signed in is told so, by 200 as well. The binding of
 // the session is not looked at: what the token is used for is, by the check.
 func (m *Module) showSession(ctx context.Context, c *rest.Call) error {

@@ -412,21 +412,21 @@ func TestShowSession(t *testing.T) {
 		s := start(t, e, nil)
 		u := e.NewUser(t, nil)
 		cookie, csrf := signIn(t, s, u)
-		a := s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie)).
+		a := s.Get(t, "/identity/sessions/current", apitest.Cookie(cookieName, cookie)).
 			WantBody(t, 200, `{"active":true,"uid":"`+u.UID+`","email":"`+u.Email+`","csrf_token":"`+csrf+`"}`)
 		if got := a.Header.Get("Cache-Control"); got != "no-store" {
 			t.Errorf("Cache-Control %q", got)
 		}
 		nobody := `{"active":false}`
-		s.Get(t, "/identity/sessions").WantBody(t, 200, nobody)
-		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, strings.Repeat("ab", 32))).WantBody(t, 200, nobody)
-		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, "caf\xe9")).WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions/current").WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions/current", apitest.Cookie(cookieName, strings.Repeat("ab", 32))).WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions/current", apitest.Cookie(cookieName, "caf\xe9")).WantBody(t, 200, nobody)
 		other, _ := signIn(t, s, e.NewUser(t, nil))
-		s.Get(t, "/identity/sessions", lines(cookie, other)).WantBody(t, 200, nobody) // a planted cookie makes nobody somebody else
-		s.Get(t, "/identity/sessions", lines(cookie, cookie)).Want(t, 200)
+		s.Get(t, "/identity/sessions/current", lines(cookie, other)).WantBody(t, 200, nobody) // a planted cookie makes nobody somebody else
+		s.Get(t, "/identity/sessions/current", lines(cookie, cookie)).Want(t, 200)
 
 		// A page of another site gets nothing, whatever CORS would let it read.
-		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie), apitest.Header("Sec-Fetch-Site", "cross-site"), apitest.Header("Sec-Fetch-Mode", "no-cors")).
+		s.Get(t, "/identity/sessions/current", apitest.Cookie(cookieName, cookie), apitest.Header("Sec-Fetch-Site", "cross-site"), apitest.Header("Sec-Fetch-Mode", "no-cors")).
 			Want(t, 401, "authz.csrf_token_mismatch")
 
 		e.Update(t, func(ctx context.Context, tx *db.Tx) error {
@@ -437,6 +437,6 @@ func TestShowSession(t *testing.T) {
 			row.State = account.Banned
 			return tx.UpdateUser(ctx, row, "state")
 		})
-		s.Get(t, "/identity/sessions", apitest.Cookie(cookieName, cookie)).WantBody(t, 200, nobody)
+		s.Get(t, "/identity/sessions/current", apitest.Cookie(cookieName, cookie)).WantBody(t, 200, nobody)
 	})
 }

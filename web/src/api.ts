@@ -42,7 +42,7 @@ let csrf: string | undefined;
 
 /** Who is signed in here. Strangers get an answer too. */
 export async function session(): Promise<Session> {
-  const s = await call<Session>("GET", "/identity/sessions");
+  const s = await call<Session>("GET", "/identity/sessions/current");
   csrf = s.csrf_token;
   return s;
 }
