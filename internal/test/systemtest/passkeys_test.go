@@ -15,7 +15,7 @@ const bare = "/api/v2/barong/identity/ping"
 
 // ceremony runs a ceremony of passkeys in the page: it asks for options at one path, changes them by a script, has the
 // browser make or use a passkey, and brings the outcome to another path. method is create or get.
-func (c *visitor) ceremony(method, options, finish string, begin, end params, change string) string {
+func (c *guest) ceremony(method, options, finish string, begin, end params, change string) string {
 	return fmt.Sprintf(`(async () => {
 		const call = %s, csrf = %s;
 		const begun = await call(["POST", %s, %s, csrf]);
@@ -32,16 +32,16 @@ func (c *visitor) ceremony(method, options, finish string, begin, end params, ch
 		browsertest.JSON(method), browsertest.JSON(end), browsertest.JSON(finish))
 }
 
-func (c *visitor) making(password, name, change string) string {
+func (c *guest) making(password, name, change string) string {
 	return c.ceremony("create", "/resource/passkeys/options", "/resource/passkeys", params{"password": password}, params{"name": name}, change)
 }
 
-func (c *visitor) using(change string) string {
+func (c *guest) using(change string) string {
 	return c.ceremony("get", "/identity/sessions/passkey/options", "/identity/sessions/passkey", params{}, params{}, change)
 }
 
 // run runs a script that calls the API, and returns the answer.
-func (c *visitor) run(script string) reply {
+func (c *guest) run(script string) reply {
 	c.t.Helper()
 	return c.answer(browsertest.Eval[answer](c.Page, script))
 }

@@ -103,8 +103,8 @@ func (s *site) holder(t *testing.T) *holder {
 	return p
 }
 
-// A visitor is somebody at a browser of their own, who can also call the API as a script of a page does.
-type visitor struct {
+// A guest is somebody at a browser of their own, who can also call the API as a script of a page does.
+type guest struct {
 	*browsertest.Page
 	t    *testing.T
 	s    *site
@@ -112,13 +112,13 @@ type visitor struct {
 }
 
 // visit opens a browser.
-func (s *site) visit(t *testing.T, o browsertest.Options) *visitor {
+func (s *site) visit(t *testing.T, o browsertest.Options) *guest {
 	t.Helper()
-	return &visitor{Page: browsertest.Open(t, o), t: t, s: s}
+	return &guest{Page: browsertest.Open(t, o), t: t, s: s}
 }
 
-// at makes a part of the test the one that fails for what the visitor meets, until its end.
-func (c *visitor) at(t *testing.T) {
+// at makes a part of the test the one that fails for what the guest meets, until its end.
+func (c *guest) at(t *testing.T) {
 	before := c.t
 	c.t = t
 	t.Cleanup(func() { c.t = before })
@@ -126,13 +126,13 @@ func (c *visitor) at(t *testing.T) {
 }
 
 // opens goes to a path of the site.
-func (c *visitor) opens(path string) {
+func (c *guest) opens(path string) {
 	c.t.Helper()
 	c.Go(c.s.origin + path)
 }
 
 // call calls the API by a script of the page that the browser is at.
-func (c *visitor) call(method, path string, body any) reply {
+func (c *guest) call(method, path string, body any) reply {
 	c.t.Helper()
 	return c.answer(browsertest.Eval[answer](c.Page, fmt.Sprintf("(%s)(%s)", send, browsertest.JSON([]any{method, path, body, c.csrf}))))
 }
@@ -144,7 +144,7 @@ type answer struct {
 }
 
 // answer keeps the CSRF token that an answer may hold.
-func (c *visitor) answer(a answer) reply {
+func (c *guest) answer(a answer) reply {
 	r := reply{status: a.Status, body: a.Body}
 	var user struct {
 		CSRF string `json:"csrf_token"`
