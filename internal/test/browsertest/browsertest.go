@@ -439,25 +439,44 @@ func (p *Page) Press(name string) {
 
 func named(name string) string {
 	return fmt.Sprintf(`[...document.querySelectorAll("button, a, summary, [role=button], [role=tab], [role=menuitem]")].find(e =>
-		e.checkVisibility() && !e.disabled && [e.innerText.trim(), e.getAttribute("aria-label"), e.title].includes(%s))`, JSON(name))
+		e.checkVisibility() && !e.disabled && [e.innerText, e.getAttribute("aria-label"), e.title].some(n => n && n.replace(/\s+/g, " ").trim() === %s))`, JSON(name))
 }
 
 func (p *Page) click(element, name string) {
 	p.t.Helper()
-	p.Await(element)
-	at := Eval[[]float64](p, fmt.Sprintf(`new Promise(resolve => {
-		const e = %s;
-		e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
-		requestAnimationFrame(() => {
-			const r = e.getClientRects()[0], x = r.left + r.width / 2, y = r.top + r.height / 2;
-			const top = document.elementFromPoint(x, y);
-			resolve(top && (e.contains(top) || top.contains(e) || [...(e.labels || [])].some(l => l.contains(top))) ? [x, y] : []);
-		});
-	})`, element))
-	if len(at) == 0 {
-		p.t.Fatalf("browsertest: %s is covered by something else at %s", name, p.describe())
+	deadline := time.Now().Add(patience)
+	for {
+		p.Await(element)
+		// Where it is once it stays there, unless something lies above it. A click that misses it, since the page has moved, is
+		// noticed, and made again.
+		at, err := evaluate[[]float64](p, fmt.Sprintf(`(async () => {
+			const e = %s, frame = () => new Promise(requestAnimationFrame);
+			if (!e) return [];
+			const place = () => { const r = e.getClientRects()[0]; return r ? [r.left + r.width / 2, r.top + r.height / 2] : [0, 0]; };
+			e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
+			let at = place();
+			for (let still = 0; still < 3; ) {
+				await frame();
+				const now = place();
+				still = now[0] === at[0] && now[1] === at[1] ? still + 1 : 0;
+				at = now;
+			}
+			const top = document.elementFromPoint(...at);
+			if (!top || !(e.contains(top) || top.contains(e) || [...(e.labels || [])].some(l => l.contains(top)))) return [];
+			window.clicked = false;
+			addEventListener("click", c => { window.clicked ||= c.composedPath().some(t => t === e || [...(e.labels || [])].includes(t)); }, {once: true, capture: true});
+			return at;
+		})()`, element))
+		if err == nil && len(at) == 2 {
+			p.do(chromedp.MouseClickXY(at[0], at[1]))
+			if hit, err := evaluate[bool](p, `window.clicked !== false`); err != nil || hit { // or it has led to another page
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("browsertest: %s cannot be clicked (%v), or is covered by something else: %s", name, err, p.describe())
+		}
 	}
-	p.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 // Fill types into the field of that name, in place of what it holds. In a list it chooses the option of that value.
@@ -466,37 +485,50 @@ func (p *Page) Fill(name, text string) {
 	p.FillAt(`[name=`+JSON(name)+`]`, text)
 }
 
-// FillAt is Fill for the field of a CSS selector.
+// FillAt is Fill for the field of a CSS selector. What a page that has just been opened takes away from the field, such as
+// the focus, is typed again.
 func (p *Page) FillAt(css, text string) {
 	p.t.Helper()
 	element := found(css)
-	p.Await(element)
-	kind := Eval[string](p, fmt.Sprintf(`(() => {
-		const e = %s, text = %s;
-		e.scrollIntoView({block: "center", behavior: "instant"});
-		e.focus();
-		if (e.tagName === "SELECT") {
-			if (![...e.options].some(o => o.value === text)) return "no option";
-			e.value = text;
-		} else if (["date", "time", "datetime-local", "month", "color", "range"].includes(e.type)) {
-			Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(e, text);
-		} else {
-			e.select();
-			return "text";
-		}
-		e.dispatchEvent(new Event("input", {bubbles: true}));
-		e.dispatchEvent(new Event("change", {bubbles: true}));
-		return "set";
-	})()`, element, JSON(text)))
-	switch kind {
-	case "no option":
-		p.t.Fatalf("browsertest: %s has no option %q", css, text)
-	case "text":
-		if text == "" {
-			p.Key("\b")
+	deadline := time.Now().Add(patience)
+	for {
+		p.Await(element)
+		kind := Eval[string](p, fmt.Sprintf(`(() => {
+			const e = %s, text = %s;
+			if (!e) return "gone";
+			e.scrollIntoView({block: "center", behavior: "instant"});
+			e.focus();
+			if (e.tagName === "SELECT") {
+				if (![...e.options].some(o => o.value === text)) return "no option";
+				e.value = text;
+			} else if (["date", "time", "datetime-local", "month", "color", "range"].includes(e.type)) {
+				Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(e, text);
+			} else {
+				e.select();
+				return "text";
+			}
+			e.dispatchEvent(new Event("input", {bubbles: true}));
+			e.dispatchEvent(new Event("change", {bubbles: true}));
+			return "set";
+		})()`, element, JSON(text)))
+		switch kind {
+		case "set":
 			return
+		case "no option":
+			p.t.Fatalf("browsertest: %s has no option %q", css, text)
+		case "text":
+			if text == "" {
+				p.Key("\b")
+			} else {
+				p.do(command(input.InsertText, input.InsertTextParams{Text: text}))
+			}
+			if Eval[bool](p, fmt.Sprintf(`(e => !!e && e.value === %s)(%s)`, JSON(text), element)) {
+				return
+			}
 		}
-		p.do(command(input.InsertText, input.InsertTextParams{Text: text}))
+		if time.Now().After(deadline) {
+			p.t.Fatalf("browsertest: %s does not take %q: %s", css, text, p.describe())
+		}
 	}
 }
 
