@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"barong/internal/header"
+	"barong/internal/reqid"
 	"barong/session"
 )
 
@@ -32,12 +33,13 @@ type AuditEntry struct {
 	Allowed     bool       // the decision; what the service behind made of it is not known
 	Client      netip.Addr // the zero Addr when unknown
 	UserAgent   string
+	RequestID   string // see package reqid
 }
 
 // Clone returns a copy that is a view of nothing.
 func (e *AuditEntry) Clone() *AuditEntry {
 	c := *e
-	for _, text := range []*string{&c.UID, &c.Role, &c.Method, &c.Path, &c.Query, &c.ContentType, &c.Topic, &c.UserAgent} {
+	for _, text := range []*string{&c.UID, &c.Role, &c.Method, &c.Path, &c.Query, &c.ContentType, &c.Topic, &c.UserAgent, &c.RequestID} {
 		*text = strings.Clone(*text)
 	}
 	c.Body = bytes.Clone(c.Body)
@@ -73,6 +75,7 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
 		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: header.View(header.UTF8(r.headers.single[userAgent])),
+		RequestID: reqid.From(ctx),
 	}
 	return c.engine.auditor.Audit(ctx, e)
 }

@@ -40,6 +40,8 @@ type Options struct {
 	// Forwarder is called for each request whose X-Forwarded-For is ignored since its peer is no trusted proxy; it must not
 	// block. nil counts nothing.
 	Forwarder func()
+	// Signed is told of each signature of a token, which must not block; nil tells nobody.
+	Signed func(took time.Duration, err error)
 	// Mismatch is called with BindUserAgent or BindIP for each check whose client does not fit a session and passes all the
 	// same; it must not block. nil counts nothing.
 	Mismatch func(item string)

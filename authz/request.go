@@ -65,6 +65,12 @@ var (
 	forwardedForName = header.NewName("x-forwarded-for")
 )
 
+// The headers on which nothing rests: they name the request, for logs and traces. Of several lines the last counts.
+var (
+	requestIDName   = header.NewName("x-request-id")
+	traceParentName = header.NewName("traceparent")
+)
+
 // headers are views of the header values that a decision may rest on. Client-Ip, which the original believed, is not
 // among them: gateways set X-Forwarded-For, and pass a client's own Client-Ip on.
 type headers struct {
@@ -73,6 +79,8 @@ type headers struct {
 	odd       uint16 // a bit for each of single that was sent twice, is too long, or is a credential and no UTF-8
 	cookie    lines
 	forwarded lines // X-Forwarded-For: several lines are one list
+
+	requestID, traceParent []byte
 
 	count   int
 	size    int
@@ -119,6 +127,11 @@ func (l *lines) list() [][]byte {
 
 func (h *headers) present(i int) bool { return h.has&(1<<i) != 0 }
 
+// RequestID and TraceParent are X-Request-Id and traceparent (W3C Trace Context) as they came, unchecked; empty when they did
+// not. They name the request for logs and traces, and decide nothing.
+func (r *Request) RequestID() []byte   { return r.headers.requestID }
+func (r *Request) TraceParent() []byte { return r.headers.traceParent } // see RequestID
+
 // Reset makes the request empty and drops every view that it holds.
 func (r *Request) Reset() { *r = Request{} }
 
@@ -146,11 +159,22 @@ func (r *Request) AddHeader(name, value []byte) {
 		i = signatures
 	case len("user-agent"):
 		i = userAgent
-	case len("x-auth-nonce"): // x-csrf-token is as long
+	case len("x-auth-nonce"): // x-csrf-token and x-request-id are as long
 		i = apiKeyNonce
-		if name[2]|0x20 == 'c' {
+		switch name[2] | 0x20 {
+		case 'c':
 			i = csrfToken
+		case 'r':
+			if requestIDName.Is(name) {
+				h.requestID = value
+			}
+			return
 		}
+	case len("traceparent"):
+		if traceParentName.Is(name) {
+			h.traceParent = value
+		}
+		return
 	case len("x-auth-apikey"): // authorization is as long
 		i = apiKeyID
 		if name[0]|0x20 == 'a' {

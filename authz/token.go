@@ -70,6 +70,7 @@ type tokens struct {
 	last   int64         // nanoseconds: a token that is handed out no longer than that is to be replaced
 	start  time.Time     // near.Token.Until counts from here
 	now    func() time.Time
+	signed func(took time.Duration, err error)
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -95,11 +96,14 @@ type refresh struct {
 
 func newTokens(o *Options, workers int) *tokens {
 	t := &tokens{
-		signer: o.Signer, set: o.Token, now: o.Now, log: o.Log,
+		signer: o.Signer, set: o.Token, now: o.Now, signed: o.Signed, log: o.Log,
 		window: time.Duration(float64(o.Token.Life) * o.Token.Reuse), start: o.Now(),
 		signing: make(map[*near.TokenSlot]chan struct{}),
 		busy:    make(chan struct{}, workers), alone: runtime.GOMAXPROCS(0) == 1,
 		refreshes: make(chan refresh, maxRefreshes), quit: make(chan struct{}),
+	}
+	if t.signed == nil {
+		t.signed = func(time.Duration, error) {}
 	}
 	t.last = int64(float64(t.window) * lastShare)
 	if t.window > 0 {
@@ -303,7 +307,9 @@ func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, n
 		return nil, fmt.Errorf("encode claims: %w", err)
 	}
 	keyID := signer.KeyID()
+	begin := time.Now()
 	compact, err := signer.SignPayload(payload)
+	t.signed(time.Since(begin), err)
 	if err != nil {
 		return nil, fmt.Errorf("sign token: %w", err)
 	}

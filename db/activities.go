@@ -501,6 +501,7 @@ type exported struct {
 	Action    string          `json:"action"`
 	Result    string          `json:"result"`
 	Count     int             `json:"count"`
+	RequestID *string         `json:"request_id,omitempty"`
 	Data      json.RawMessage `json:"data"`
 }
 
@@ -558,7 +559,7 @@ func (q queries) ExportActivities(ctx context.Context, w io.Writer, f ActivityFi
 func export(a *Activity, u *User) *exported {
 	e := &exported{
 		ID: a.ID, CreatedAt: a.CreatedAt.UTC(), Category: a.Category, UserID: a.UserID, TargetUID: a.TargetUID, IP: a.UserIP,
-		Country: a.UserIPCountry, UserAgent: a.UserAgent, Topic: a.Topic, Action: a.Action, Result: a.Result, Count: a.Count,
+		Country: a.UserIPCountry, UserAgent: a.UserAgent, Topic: a.Topic, Action: a.Action, Result: a.Result, Count: a.Count, RequestID: a.RequestID,
 	}
 	if u != nil {
 		e.UID, e.Email = u.UID, u.Email

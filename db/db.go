@@ -46,9 +46,10 @@ type Sealer interface {
 
 // Options are what Open needs. Now defaults to time.Now.
 type Options struct {
-	URL    string // see ValidateURL
-	Sealer Sealer
-	Now    func() time.Time
+	URL     string // see ValidateURL
+	Sealer  Sealer
+	Watcher Watcher // nil watches nothing
+	Now     func() time.Time
 }
 
 // A DB is an open database. It is safe for concurrent use.
@@ -120,6 +121,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		d.sql.SetMaxIdleConns(8)
 		d.sql.SetConnMaxIdleTime(5 * time.Minute)
 		b = bun.NewDB(d.sql, pgdialect.New(), bun.WithDiscardUnknownColumns())
+	}
+	if o.Watcher != nil {
+		b = b.WithQueryHook(watched{o.Watcher})
 	}
 	d.queries = queries{idb: b, db: d}
 	if err := d.sql.PingContext(ctx); err != nil {

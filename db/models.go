@@ -222,6 +222,7 @@ type Activity struct {
 	Data          *string
 	Count         int
 	CreatedAt     time.Time
+	RequestID     *string // of the request that caused the row, where it is known
 }
 
 // A Permission is a row of the rules; package policy gives it meaning.

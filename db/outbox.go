@@ -29,8 +29,9 @@ type OutboxItem struct {
 // OutboxDepth counts the items of a kind.
 type OutboxDepth struct {
 	Kind    string
-	Waiting int64 // leased ones included
-	Dead    int64 // given up and kept
+	Waiting int64     // leased ones included
+	Dead    int64     // given up and kept
+	Oldest  time.Time // creation of the oldest that waits; zero when none does
 }
 
 // outboxRow is the row behind an OutboxItem. Times are Unix milliseconds.
@@ -207,8 +208,9 @@ func (d *DB) OutboxDepths(ctx context.Context) ([]OutboxDepth, error) {
 		Kind string
 		Dead bool
 		N    int64
+		At   time.Time
 	}
-	err := d.idb.NewSelect().Model((*outboxRow)(nil)).Column("kind", "dead").ColumnExpr("count(*) AS n").
+	err := d.idb.NewSelect().Model((*outboxRow)(nil)).Column("kind", "dead").ColumnExpr("count(*) AS n, min(created_at) AS at").
 		Group("kind", "dead").Order("kind", "dead").Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("outbox depths: %w", Translate(err))
@@ -222,7 +224,7 @@ func (d *DB) OutboxDepths(ctx context.Context) ([]OutboxDepth, error) {
 		if r.Dead {
 			k.Dead = r.N
 		} else {
-			k.Waiting = r.N
+			k.Waiting, k.Oldest = r.N, r.At
 		}
 	}
 	return out, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"barong/internal/bus"
+	"barong/internal/reqid"
 )
 
 // AllPermissions are all rows by id.
@@ -200,6 +201,9 @@ func (q queries) insertActivities(ctx context.Context, rows []Activity) error {
 				s := cut(**f.text, f.max)
 				*f.text = &s
 			}
+		}
+		if id := reqid.From(ctx); id != "" && r.RequestID == nil {
+			r.RequestID = &id
 		}
 		if r.Count == 0 {
 			r.Count = 1

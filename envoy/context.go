@@ -4,18 +4,27 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"barong/authz"
+	"barong/internal/reqid"
 )
 
 // A lazyContext limits the time that one check may spend on stores. A warm check asks no store and never looks at its
 // context, so the timer, the channel and their allocations only come to be when somebody asks for them. The limit
-// counts from that moment.
+// counts from that moment. So does the name of the request, which is made, or copied, for who asks.
 type lazyContext struct {
-	base  context.Context
-	limit time.Duration
+	base    context.Context
+	limit   time.Duration
+	request *authz.Request // whose name it has
 
 	mu     sync.Mutex
 	real   context.Context // nil until asked for
+	begun  time.Time       // when that was
 	cancel context.CancelFunc
+	over   bool                // the request is not to be looked at any more
+	made   [reqid.MadeLen]byte // the name, if it was sent none
+	named  bool                // made holds it
+	id     string              // the name, once somebody has kept it
 }
 
 func (c *lazyContext) begin(base context.Context, limit time.Duration) {
@@ -28,17 +37,42 @@ func (c *lazyContext) end() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.real == nil {
-		c.base = context.Background()
+		c.base, c.named, c.id = context.Background(), false, ""
 		return true
 	}
 	c.cancel()
+	if c.id == "" { // who still holds the context may ask
+		c.id = string(c.name())
+	}
+	c.over = true
 	return false
+}
+
+// requestID is the name of the request: what it was sent, or what was made for it. It may be a view of the request.
+func (c *lazyContext) requestID() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.name()
+}
+
+func (c *lazyContext) name() []byte {
+	if !c.over {
+		if sent := c.request.RequestID(); reqid.Valid(sent) {
+			return sent
+		}
+	}
+	if !c.named {
+		reqid.Make(&c.made)
+		c.named = true
+	}
+	return c.made[:]
 }
 
 func (c *lazyContext) started() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.real == nil {
+		c.begun = time.Now()
 		c.real, c.cancel = context.WithTimeout(c.base, c.limit)
 	}
 	return c.real
@@ -61,10 +95,16 @@ func (c *lazyContext) Err() error {
 }
 
 // Value is the base's, or that of the started limit: the latter lets contexts derived from this one join it directly
-// instead of spending a goroutine on watching it.
+// instead of spending a goroutine on watching it. The name of the request is the context's own.
 func (c *lazyContext) Value(key any) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, ok := key.(reqid.IDKey); ok {
+		if c.id == "" {
+			c.id = string(c.name())
+		}
+		return c.id
+	}
 	if c.real != nil {
 		return c.real.Value(key)
 	}

@@ -76,6 +76,8 @@ type observed struct {
 	seen []string
 }
 
+func (o *observed) Took(authz.Dialect, bool, time.Duration, uint64) {}
+
 func (o *observed) Observe(d authz.Dialect, e authz.Effect, code string, c authz.Credential) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -24,6 +24,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/listener"
+	"barong/internal/reqid"
 	"barong/internal/test/testkit"
 )
 
@@ -278,6 +279,9 @@ func TestGatewaysCarryDecisions(t *testing.T) {
 						if got.Status != test.status || got.Body != `{"errors":["`+test.code+`"]}` || len(seen) != 0 ||
 							!strings.HasPrefix(got.Header.Get("Content-Type"), "application/json") || got.Header.Get("Cache-Control") != "no-store" {
 							t.Errorf("got %+v", got)
+						}
+						if got.Header.Get(reqid.Header) == "" {
+							t.Errorf("a refusal without the name of its request: %+v", got)
 						}
 						return
 					}

@@ -27,6 +27,7 @@ import (
 	"barong/internal/fault"
 	"barong/internal/header"
 	"barong/internal/listener"
+	"barong/internal/reqid"
 )
 
 // Bounds of the gRPC listener. Envoy passes at most 60 KiB of headers on by default, and opens one connection per
@@ -178,10 +179,11 @@ func (g *GRPC) Shutdown(ctx context.Context) error {
 func (h *Handler) recoverUnary(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			h.panicked(authz.EnvoyGRPC, reason)
+			id := reqid.Of(nil)
+			h.panicked(reqid.With(ctx, id), authz.EnvoyGRPC, reason)
 			out, err = nil, grpcstatus.Error(codes.Internal, string(fault.InternalError))
 			if _, ok := in.(*auth.CheckRequest); ok {
-				out, err = denied(refusal(fault.InternalError), ""), nil
+				out, err = denied(refusal(fault.InternalError), "", id), nil
 			}
 		}
 	}()
@@ -203,7 +205,7 @@ func (a authorization) Check(ctx context.Context, in *auth.CheckRequest) (*auth.
 	a.h.conclude(t)
 	var out *auth.CheckResponse
 	if t.decision.Effect == authz.Deny {
-		out = denied(&t.decision, a.h.redirect(t))
+		out = denied(&t.decision, a.h.redirect(t), string(t.ctx.requestID()))
 	} else {
 		out = granted(&t.decision)
 	}
@@ -339,8 +341,9 @@ func granted(d *authz.Decision) *auth.CheckResponse {
 	}
 }
 
-// denied is the answer to a check that may not pass, or is redirected to a location. Envoy passes the body on as it is.
-func denied(d *authz.Decision, location string) *auth.CheckResponse {
+// denied is the answer to a check of that name that may not pass, or is redirected to a location. Envoy passes the body on
+// as it is.
+func denied(d *authz.Decision, location, id string) *auth.CheckResponse {
 	code := codes.PermissionDenied
 	switch d.Status {
 	case 401:
@@ -348,7 +351,7 @@ func denied(d *authz.Decision, location string) *auth.CheckResponse {
 	case 503:
 		code = codes.Unavailable
 	}
-	headers := []*core.HeaderValueOption{option("cache-control", "no-store", replace)}
+	headers := []*core.HeaderValueOption{option("cache-control", "no-store", replace), option("x-request-id", id, replace)}
 	httpStatus, body := d.Status, `{"errors":["`+d.Code+`"]}`
 	if location != "" {
 		httpStatus, body = 302, ""

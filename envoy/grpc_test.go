@@ -19,6 +19,7 @@ import (
 
 	"barong/authz"
 	"barong/envoy"
+	"barong/internal/reqid"
 )
 
 // listenGRPC serves a handler over gRPC until the end of the test, and returns a client.
@@ -121,7 +122,12 @@ func TestGRPCAnswers(t *testing.T) {
 				if cookie != "" {
 					want["set-cookie"] = cookie + added
 				}
-				if got := values(denied.GetHeaders()); !maps.Equal(got, want) {
+				got := values(denied.GetHeaders())
+				if id, ok := strings.CutSuffix(got["x-request-id"], replaced); !ok || len(id) != reqid.MadeLen {
+					t.Errorf("the request is named %q", id)
+				}
+				delete(got, "x-request-id")
+				if !maps.Equal(got, want) {
 					t.Errorf("headers %v", got)
 				}
 			}

@@ -3,6 +3,7 @@ package envoy
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"barong/internal/fault"
 	"barong/internal/header"
 	"barong/internal/listener"
+	"barong/internal/reqid"
 )
 
 // A Checker decides requests. authz.Engine is the one that does.
@@ -23,9 +25,29 @@ type Checker interface {
 	Check(ctx context.Context, r *authz.Request, d *authz.Decision)
 }
 
-// An Observer counts checks. It is called once for each, from many goroutines, and must not block.
+// An Observer counts checks. It is called from many goroutines, and must not block.
 type Observer interface {
+	// Observe is called once for each check.
 	Observe(dialect authz.Dialect, effect authz.Effect, code string, credential authz.Credential)
+	// Took tells how long a check took, which stands for so many like it. A warm one waited for nobody: no store, no
+	// signature, no row to be committed. Of those one in TimedOf is timed, for the clock would cost more than the count.
+	Took(dialect authz.Dialect, warm bool, took time.Duration, checks uint64)
+}
+
+// TimedOf is of how many warm checks one is timed.
+const TimedOf = 16
+
+// A Tracer makes spans of checks.
+type Tracer interface {
+	// Check begins the span of a check, in the trace that a traceparent header names, which may be nil or odd, or else in
+	// a new one. The context that it returns carries the span to the stores.
+	Check(ctx context.Context, parent []byte) (context.Context, Span)
+}
+
+// A Span is the span of one check.
+type Span interface {
+	// Decided ends it. What it is given must not be kept.
+	Decided(r *authz.Request, d *authz.Decision, requestID string)
 }
 
 // DefaultTimeout limits the stores' share of a check when Options says nothing. It is half of the second that gateways wait
@@ -47,7 +69,10 @@ type Options struct {
 	LoginURL string        // where browsers without a session are sent, an address or a path; empty: nowhere
 	Timeout  time.Duration // for the stores, per check; 0 is DefaultTimeout
 	Observer Observer      // nil counts nothing
-	Log      *slog.Logger  // nil logs nothing
+	Tracer   Tracer        // nil traces nothing
+	// AccessLog is the share of checks, from 0 to 1, that are logged as information. All are when debugging.
+	AccessLog float64
+	Log       *slog.Logger // nil logs nothing
 	// Base ends the checks under way when it ends; nil never does.
 	Base context.Context
 }
@@ -59,8 +84,11 @@ type Handler struct {
 	login    *loginPage // nil for none
 	timeout  time.Duration
 	observer Observer
+	tracer   Tracer // may be nil
 	log      *slog.Logger
-	verbose  bool // every check is logged
+	verbose  bool   // every check is logged
+	access   uint64 // a check is logged when a random number of 32 bits is below this
+	timed    bool   // every check is timed
 	base     context.Context
 
 	tasks        sync.Pool    // of *task
@@ -71,7 +99,7 @@ type Handler struct {
 func New(o Options) *Handler {
 	h := &Handler{
 		checker: o.Checker, trusted: o.Trusted, login: newLoginPage(o.LoginURL), timeout: o.Timeout,
-		observer: o.Observer, log: o.Log, base: o.Base,
+		observer: o.Observer, tracer: o.Tracer, log: o.Log, base: o.Base, access: uint64(o.AccessLog * (1 << 32)),
 	}
 	if h.timeout <= 0 {
 		h.timeout = DefaultTimeout
@@ -86,9 +114,12 @@ func New(o Options) *Handler {
 		h.base = context.Background()
 	}
 	h.verbose = h.log.Enabled(h.base, slog.LevelDebug)
+	h.timed = h.verbose || h.access > 0
 	h.tasks.New = func() any {
 		t := new(task)
 		t.load = t.loadBody
+		t.ctx.request, t.ctx.base = &t.request, context.Background()
+		t.turn = uint8(rand.Uint32()) // so that tasks which do not last are timed as often as the others
 		return t
 	}
 	return h
@@ -97,6 +128,7 @@ func New(o Options) *Handler {
 type nobody struct{}
 
 func (nobody) Observe(authz.Dialect, authz.Effect, string, authz.Credential) {}
+func (nobody) Took(authz.Dialect, bool, time.Duration, uint64)               {}
 
 // A task is what one check needs, kept for the next one.
 type task struct {
@@ -106,21 +138,38 @@ type task struct {
 	http     *fasthttp.RequestCtx       // of a check whose body load reads
 	load     func(*authz.Request) error // loadBody, made once
 	ctx      lazyContext
+	span     Span // nil for none
+
+	turn  uint8 // checks that this task was for, as far as that tells which is timed
+	timed bool
+	begun time.Time // of a check that is timed
 }
 
 func (h *Handler) task(dialect authz.Dialect) *task {
 	t := h.tasks.Get().(*task)
 	t.request.Dialect = dialect
+	if t.turn++; h.timed || t.turn%TimedOf == 0 {
+		t.timed, t.begun = true, time.Now()
+	}
 	return t
 }
 
 // release keeps the task for another check, unless somebody may still hold its context. It is not called when a check
 // panicked: nobody knows then what still points into the task.
 func (h *Handler) release(t *task) {
+	warm := t.ctx.end()
+	switch {
+	case !warm && !t.timed: // what came before it began to wait took microseconds
+		h.observer.Took(t.request.Dialect, false, time.Since(t.ctx.begun), 1)
+	case !warm || h.timed:
+		h.observer.Took(t.request.Dialect, warm, time.Since(t.begun), 1)
+	case t.timed:
+		h.observer.Took(t.request.Dialect, true, time.Since(t.begun), TimedOf)
+	}
 	t.request.Reset()
 	t.decision = authz.Decision{}
-	t.visitor, t.http = visitor{}, nil
-	if t.ctx.end() {
+	t.visitor, t.http, t.timed = visitor{}, nil, false
+	if warm {
 		h.tasks.Put(t)
 	}
 }
@@ -130,6 +179,13 @@ func (h *Handler) decide(base context.Context, t *task) {
 	limit := h.timeout
 	if t.request.Dialect == authz.SelfGate {
 		limit = max(limit, gateTimeout)
+	}
+	if h.tracer != nil {
+		var parent []byte
+		if h.trusted(t.request.Peer) {
+			parent = t.request.TraceParent()
+		}
+		base, t.span = h.tracer.Check(base, parent)
 	}
 	t.ctx.begin(base, limit)
 	d := &t.decision
@@ -155,23 +211,43 @@ func refusal(code fault.Code) *authz.Decision {
 	return &authz.Decision{Status: code.Status(), Code: string(code)}
 }
 
-// conclude counts the check and logs it.
+// conclude counts the check, logs it and ends its span.
 func (h *Handler) conclude(t *task) {
 	d := &t.decision
 	h.observer.Observe(t.request.Dialect, d.Effect, d.Code, d.Credential)
-	if h.verbose {
-		h.log.LogAttrs(h.base, slog.LevelDebug, "check",
-			slog.String("dialect", t.request.Dialect.String()), slog.String("method", t.request.Method),
-			slog.String("path", d.Path), slog.Int("status", d.Status), slog.String("code", d.Code),
-			slog.String("rule", d.Rule), slog.String("credential", d.Credential.String()),
-			slog.String("client", d.Client.String()))
+	if h.verbose || h.access > 0 {
+		h.logCheck(t)
+	}
+	if t.span != nil {
+		t.span.Decided(&t.request, d, string(t.ctx.requestID()))
+		t.span = nil
 	}
 }
 
+// logCheck logs the check, if it is one of those. It says neither the query nor a header: secrets stand there.
+func (h *Handler) logCheck(t *task) {
+	level := slog.LevelDebug
+	if h.access > 0 && uint64(rand.Uint32()) < h.access {
+		level = slog.LevelInfo
+	} else if !h.verbose {
+		return
+	}
+	d, uid := &t.decision, ""
+	if d.Principal != nil {
+		uid = d.Principal.UID
+	}
+	ctx := reqid.With(t.ctx.base, string(t.ctx.requestID()))
+	h.log.LogAttrs(ctx, level, "check",
+		slog.String("dialect", t.request.Dialect.String()), slog.String("method", t.request.Method),
+		slog.String("path", d.Path), slog.Int("status", d.Status), slog.String("code", d.Code),
+		slog.String("rule", d.Rule), slog.String("credential", d.Credential.String()), slog.String("uid", uid),
+		slog.String("client", d.Client.String()), slog.Float64("seconds", time.Since(t.begun).Seconds()))
+}
+
 // panicked reports a check that blew up. Whatever it had decided is worth nothing.
-func (h *Handler) panicked(dialect authz.Dialect, reason any) {
+func (h *Handler) panicked(ctx context.Context, dialect authz.Dialect, reason any) {
 	h.observer.Observe(dialect, authz.Deny, string(fault.InternalError), authz.NoCredential)
-	h.log.LogAttrs(h.base, slog.LevelError, "check panicked",
+	h.log.LogAttrs(ctx, slog.LevelError, "check panicked",
 		slog.String("dialect", dialect.String()), slog.Any("reason", reason), slog.String("stack", string(debug.Stack())))
 }
 
@@ -225,6 +301,7 @@ var (
 	nameAuthorization = []byte("Authorization")
 	nameCacheControl  = []byte("Cache-Control")
 	nameRemove        = []byte("X-Envoy-Auth-Headers-To-Remove")
+	nameRequestID     = []byte(reqid.Header)
 
 	valueNoStore       = []byte("no-store")
 	valueAuthorization = []byte("authorization")
@@ -266,14 +343,19 @@ func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 	if location := h.redirect(t); location != "" {
 		writeLogin(ctx, t.request.Dialect, location)
 	}
+	if t.decision.Effect == authz.Deny { // who asks why says which one
+		ctx.Response.Header.SetCanonical(nameRequestID, t.ctx.requestID())
+	}
 	h.release(t)
 }
 
 // recovered turns a panic of the check into a 500 for that request alone.
 func (h *Handler) recovered(ctx *fasthttp.RequestCtx, dialect authz.Dialect) {
 	if reason := recover(); reason != nil {
-		h.panicked(dialect, reason)
+		id := reqid.Of(ctx.Request.Header.Peek(reqid.Header))
+		h.panicked(reqid.With(h.base, id), dialect, reason)
 		listener.Refuse(ctx, fasthttp.StatusInternalServerError, fault.InternalError)
+		ctx.Response.Header.Set(reqid.Header, id)
 		if dialect == authz.AuthRequest {
 			listener.RepeatStatus(ctx, fasthttp.StatusInternalServerError, fault.InternalError)
 		}

@@ -18,6 +18,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/listener"
+	"barong/internal/reqid"
 )
 
 // dialects are the ways to ask over HTTP. Each asks for GET /api/v2/orders?page=2.
@@ -86,6 +87,7 @@ func TestAnswers(t *testing.T) {
 				case test.code != "":
 					want.Body = `{"errors":["` + test.code + `"]}`
 					want.Header.Set("Content-Type", "application/json")
+					want.Header.Set(reqid.Header, got.Header.Get(reqid.Header)) // see TestRefusalsCarryTheNameOfTheirRequest
 				case test.decision.Effect == authz.Allow:
 					want.Header.Set("Authorization", "Bearer a.b.c")
 				default:

@@ -36,6 +36,7 @@ func (h *Handler) Gate(ctx *fasthttp.RequestCtx, load func()) (proceed bool) {
 		return false
 	}
 	h.conclude(t)
+	ctx.Request.Header.SetCanonical(nameRequestID, t.ctx.requestID()) // the call has the name of its check
 	ctx.Request.Header.Del(fasthttp.HeaderAuthorization)
 	if d.Effect == authz.Allow {
 		ctx.Request.Header.SetBytesV(fasthttp.HeaderAuthorization, d.Authorization)

@@ -48,6 +48,10 @@ type Options struct {
 	LoginURL  string         // where people sign in; empty for the page of the portal
 	Redirects redirect.Rules // where browsers may go on to from there
 
+	// SignedIn is told how each sign-in ended: by what (ByPassword, ByPasskey), and the code of its refusal, empty when there
+	// was none. nil tells nobody.
+	SignedIn func(by, code string)
+
 	CORS    rest.CORS // pages of other origins that may call
 	Domain  string    // where the front end lives, with or without a scheme
 	Configs Configs
@@ -81,6 +85,31 @@ type Configs struct {
 type Build struct {
 	Tag, Commit string
 	Date        time.Time
+}
+
+// What Options.SignedIn is told of.
+const (
+	ByPassword = "password"
+	ByPasskey  = "passkey"
+)
+
+// counted is the handler of a sign-in, whose end is told.
+func (m *Module) counted(by string, handle rest.HandlerFunc) rest.HandlerFunc {
+	return func(ctx context.Context, c *rest.Call) error {
+		err := handle(ctx, c)
+		if m.SignedIn == nil {
+			return err
+		}
+		code := ""
+		if err != nil {
+			code = "other"
+			if f := fault.As(db.Translate(err)); len(f.Codes) > 0 {
+				code = string(f.Codes[0])
+			}
+		}
+		m.SignedIn(by, code)
+		return err
+	}
 }
 
 // A Module answers the routes of identity. It is safe for concurrent use.
@@ -175,7 +204,7 @@ func (m *Module) Routes() []rest.Route {
 				sessionCaptcha,
 				{Name: "otp_code", Type: rest.Code, Doc: "Code of the second factor, or a recovery code, when the account has one."},
 			},
-			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.signIn), Listed: []int{404},
+			Success: 201, Legacy: 200, BadRequest: true, Output: "UserWithFullInfo", Handle: m.ownSite(m.counted(ByPassword, m.signIn)), Listed: []int{404},
 			Errors: codes(captchaCodes, limited, []fault.Code{
 				"identity.session.invalid_params", "identity.session.banned", "identity.session.deleted",
 				"identity.session.not_active", "identity.session.missing_otp", "identity.session.invalid_otp", fault.TOTP,
@@ -276,7 +305,7 @@ func (m *Module) Routes() []rest.Route {
 				{Name: "flow", Required: true, Doc: "The flow that the options came with. It can be used once, within five minutes."},
 				{Name: "credential", Type: rest.JSONText, Required: true, Doc: "What navigator.credentials.get returned, in its JSON form."},
 			},
-			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Added: true, Handle: m.ownSite(m.signInByPasskey),
+			Success: 201, BadRequest: true, Output: "UserWithFullInfo", Added: true, Handle: m.ownSite(m.counted(ByPasskey, m.signInByPasskey)),
 			Errors: codes(limited, []fault.Code{
 				"identity.session.invalid_passkey", "identity.session.banned", "identity.session.deleted", "identity.session.not_active",
 			}),

@@ -12,6 +12,7 @@ import (
 
 	"barong/db"
 	"barong/internal/fault"
+	"barong/internal/reqid"
 )
 
 // status is what a success of the route answers.
@@ -83,7 +84,7 @@ func (c *Call) Redirect(location string) error {
 // cause, as of any other.
 func (c *Call) Told(err error) fault.Code {
 	f := toFault(err)
-	c.server.logRefusal(c.Route, f)
+	c.server.logRefusal(reqid.With(c.server.Base, requestID(c.rc)), c.Route, f)
 	if len(f.Codes) == 0 {
 		return fault.InternalError
 	}

@@ -26,6 +26,7 @@ import (
 	"barong/internal/header"
 	"barong/internal/listener"
 	"barong/internal/patience"
+	"barong/internal/reqid"
 	"barong/internal/trusted"
 	"barong/policy"
 )
@@ -66,10 +67,12 @@ type Options struct {
 	Open func(ctx context.Context, r *Route, m Message) ([]byte, error)
 
 	Observe func(route *Route, status int, took time.Duration) // may be nil
-	CORS    CORS
-	Legacy  bool
-	Base    context.Context // ends calls under way; may be nil
-	Log     *slog.Logger    // may be nil
+	// Trace begins the span of a call, which end ends. nil traces nothing.
+	Trace  func(ctx context.Context, r *Route, rc *fasthttp.RequestCtx) (traced context.Context, end func(status int))
+	CORS   CORS
+	Legacy bool
+	Base   context.Context // ends calls under way; may be nil
+	Log    *slog.Logger    // may be nil
 }
 
 // A Server answers the REST API, both as an upstream behind a gateway (/api/v2/…) and gated by itself
@@ -139,9 +142,12 @@ var errNoRoute = fault.Plain(fasthttp.StatusNotFound, "Route is not found")
 func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			s.Log.Error("call panicked", "method", string(rc.Method()), "reason", reason, "stack", string(debug.Stack()))
+			s.Log.Error("call panicked", "method", string(rc.Method()), "request_id", requestID(rc), "reason", reason, "stack", string(debug.Stack()))
 			rc.Response.Reset()
 			WriteFault(rc, fault.New(fault.InternalError))
+		}
+		if len(rc.Response.Header.Peek(reqid.Header)) == 0 { // a refusal of the gate has it
+			rc.Response.Header.Set(reqid.Header, requestID(rc))
 		}
 		s.CORS.decorate(rc)
 	}()
@@ -187,6 +193,19 @@ func (s *Server) Handle(rc *fasthttp.RequestCtx) {
 
 // userCaller is the key of who calls, where that is known before the call is read.
 const userCaller = "caller"
+
+// userRequest is the key of the name of a call, once somebody has asked for it.
+const userRequest = "request"
+
+// requestID is the name of a call: see package reqid. It stays the same while the call lasts, whatever its header becomes.
+func requestID(rc *fasthttp.RequestCtx) string {
+	if id, ok := rc.UserValue(userRequest).(string); ok {
+		return id
+	}
+	id := reqid.Of(rc.Request.Header.Peek(reqid.Header))
+	rc.SetUserValue(userRequest, id)
+	return id
+}
 
 // A Caller is who calls, behind trusted proxies.
 type Caller struct {
@@ -252,11 +271,11 @@ func (s *Server) call(rc *fasthttp.RequestCtx, r *Route) *Call {
 	return c
 }
 
-func (s *Server) logRefusal(r *Route, f *fault.Error) {
+func (s *Server) logRefusal(ctx context.Context, r *Route, f *fault.Error) {
 	if f.Status >= 500 {
-		s.Log.Error("call failed", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+		s.Log.ErrorContext(ctx, "call failed", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
 	} else {
-		s.Log.Debug("call refused", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
+		s.Log.DebugContext(ctx, "call refused", "method", r.Method, "route", r.Path, "status", f.Status, "error", f.Error())
 	}
 }
 
@@ -268,17 +287,23 @@ func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	}
 	ctx, cancel := context.WithTimeout(s.Base, limit)
 	defer cancel()
-	ctx, stop := patience.Limit(ctx, storeTimeout)
-	defer stop()
 	c := s.call(rc, r)
 	defer c.giveBack()
+	ctx = reqid.With(ctx, requestID(rc))
+	if s.Trace != nil {
+		traced, end := s.Trace(ctx, r, rc)
+		ctx = traced
+		defer func() { end(rc.Response.StatusCode()) }()
+	}
+	ctx, stop := patience.Limit(ctx, storeTimeout)
+	defer stop()
 	if err := s.guard(ctx, c); err != nil {
 		rc.Response.ResetBody()
-		s.logRefusal(r, WriteFault(rc, err))
+		s.logRefusal(ctx, r, WriteFault(rc, err))
 	}
 	if c.form != nil {
 		if err := c.form.RemoveAll(); err != nil {
-			s.Log.Warn("temporary files of an upload are left", "error", err)
+			s.Log.WarnContext(ctx, "temporary files of an upload are left", "error", err)
 		}
 	}
 	if s.Observe != nil {
@@ -459,7 +484,7 @@ func (s *Server) permit(ctx context.Context, c *Call) error {
 	}
 	entry := &authz.AuditEntry{
 		UserID: c.User.ID, UID: c.User.UID, Role: c.User.Role, Method: method, Path: path, Topic: verdict.Topic,
-		Query: string(c.rc.URI().QueryString()), Client: c.Client, UserAgent: c.UserAgent,
+		Query: string(c.rc.URI().QueryString()), Client: c.Client, UserAgent: c.UserAgent, RequestID: reqid.From(ctx),
 	}
 	// What was asked for stands in the body, most often. One that cannot be read changes nothing about the refusal.
 	give, err := s.readWhole(ctx, c.rc, c.User.ID)
@@ -468,7 +493,7 @@ func (s *Server) permit(ctx context.Context, c *Call) error {
 		entry.Body, entry.ContentType = c.rc.Request.Body(), string(c.rc.Request.Header.ContentType())
 	}
 	if err := s.Audit.Audit(ctx, entry); err != nil {
-		s.Log.Error("a refusal could not be recorded", "error", err)
+		s.Log.ErrorContext(ctx, "a refusal could not be recorded", "error", err)
 	}
 	return fault.New("authz.invalid_permission")
 }

@@ -59,6 +59,9 @@ func (v *server) openMail(limits limit.Limiter) (*mail.Renderer, outbox.Kind, er
 		return nil, outbox.Kind{}, err
 	}
 	v.closing("mail", sender.Close)
+	for _, kind := range mail.Kinds() {
+		v.metrics.Counter("barong_mails_dropped_total", "kind", kind, "reason", "limit")
+	}
 	return letters, outbox.Kind{Handler: mail.Handler(sender, limits, v.mailDropped("limit"))}, nil
 }
 
@@ -121,7 +124,11 @@ func (v *server) openOutbox(limits limit.Limiter) (
 		return queue.Close(ctx)
 	})
 	for kind := range kinds {
+		for _, outcome := range []string{"delivered", "failed", "dead"} { // alerts want to see them begin at 0
+			v.metrics.Counter("barong_outbox_attempts_total", "kind", kind, "outcome", outcome)
+		}
 		v.metrics.Gauge("barong_outbox_waiting", func() float64 { n, _ := queue.Depth(kind); return float64(n) }, "kind", kind)
+		v.metrics.Gauge("barong_outbox_oldest_seconds", func() float64 { return queue.Age(kind).Seconds() }, "kind", kind)
 		v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(kind); return float64(n) }, "kind", kind)
 	}
 	return letters, publishEvent, nil
@@ -205,6 +212,8 @@ func (v *server) hasher() *password.Hasher {
 	}
 	look(v.ctx)
 	v.every(time.Minute, look)
+	v.metrics.Gauge("barong_queue_items", func() float64 { n, _ := h.Waiting(); return float64(n) }, "queue", "passwords")
+	v.metrics.Gauge("barong_queue_seconds", func() float64 { _, age := h.Waiting(); return age.Seconds() }, "queue", "passwords")
 	return h
 }
 
@@ -293,6 +302,7 @@ func (v *server) openAPI() error {
 		Rest: rest.Options{
 			Users: v.db, Tokens: v.keys, Expect: expect, Policy: v.rules.Snapshot, Prefix: c.APIPrefix,
 			Gate: v.gateway.Gate, Client: rest.CallerBehind(v.proxies, v.engine), Audit: v.audit, CORS: cors, Legacy: c.Original(), Base: v.base, Log: v.log,
+			Trace: v.traceCalls(),
 			Observe: func(r *rest.Route, status int, took time.Duration) {
 				lock.Lock()
 				m := metrics[r]
@@ -309,6 +319,7 @@ func (v *server) openAPI() error {
 			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
 			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: passkeys == nil,
 			LoginURL: c.LoginURL, Redirects: redirect.Rules{Domain: c.CookieDomain},
+			SignedIn: v.signIns(),
 			Configs: identity.Configs{
 				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
 				PasswordRegexp: c.PasswordRegexp,

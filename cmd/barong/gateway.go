@@ -69,7 +69,10 @@ func (v *server) openRules() error {
 		}
 		return 0
 	})
+	v.metrics.Gauge("barong_policy_age_seconds", func() float64 { return time.Since(r.Status().Loaded).Seconds() })
 	v.audit = audit.New(audit.Options{DB: v.db, Country: v.geo.Country, Log: v.log})
+	v.metrics.Gauge("barong_queue_items", func() float64 { n, _ := v.audit.Waiting(); return float64(n) }, "queue", "audit")
+	v.metrics.Gauge("barong_queue_seconds", func() float64 { _, age := v.audit.Waiting(); return age.Seconds() }, "queue", "audit")
 	v.closing("audit", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
@@ -130,15 +133,20 @@ func (v *server) openEngine() error {
 		CSRF: c.CSRFProtection, Bind: binding,
 		NoKeyHeaders: !slices.Contains(c.APIKeySchemes, "v1"), NoSignatures: !slices.Contains(c.APIKeySchemes, "rfc9421"),
 		NonceLifetime: c.APIKeyNonceLifetime, Nonces: nonces, Auditor: v.audit, Sampler: v.rules.Sampler(), Compat: c.Original(),
-		Forwarder: v.metrics.Counter(forwarders).Inc, Mismatch: func(item string) { mismatches[item]() },
+		Signed: v.signatures(), Forwarder: v.metrics.Counter(forwarders).Inc, Mismatch: func(item string) { mismatches[item]() },
 		Log: v.log,
 	})
 	if err != nil {
 		return err
 	}
 	v.onClose(v.engine.Close)
-	v.gateway = envoy.New(envoy.Options{
-		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Observer: v.metrics, Log: v.log, Base: v.base,
-	})
+	o := envoy.Options{
+		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Observer: v.metrics, AccessLog: c.AccessLog,
+		Log: v.log, Base: v.base,
+	}
+	if v.tracer != nil {
+		o.Tracer = v.tracer
+	}
+	v.gateway = envoy.New(o)
 	return nil
 }

@@ -15,7 +15,7 @@ var rooms = []struct {
 	packages, imports, why string
 }{
 	{"internal/fault internal/header internal/crypto/secret internal/crypto/jws internal/bus internal/device internal/email internal/patience " +
-		"internal/crypto/passkey internal/phone internal/redirect internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
+		"internal/crypto/passkey internal/phone internal/redirect internal/reqid internal/yamlfile session", "", "everybody builds upon it, so it builds upon nothing"},
 	{"internal/crypto/keys", "internal/crypto/jws", "it reads keys, and knows nobody who signs with them"},
 	{"web", "", "pages speak to the API from the browser"},
 	{"internal/trusted", "internal/header", "the decision and the configuration both read it"},
@@ -26,18 +26,19 @@ var rooms = []struct {
 	{"session/near", "internal/bus session", "a warm check stays in memory: stores are behind the interfaces of session"},
 	{"policy", "internal/fault internal/yamlfile", "rules are compiled from values, wherever they are stored"},
 	{"internal/geoip", "policy", "it answers where an address is, in the words of restrictions"},
-	{"authz", "internal/fault internal/header internal/trusted policy session session/near", "a decision asks interfaces: who keeps what is plugged in by cmd"},
-	{"envoy", "authz internal/fault internal/header internal/listener", "a dialect reads, asks and writes; it knows no store and no rule"},
+	{"authz", "internal/fault internal/header internal/reqid internal/trusted policy session session/near", "a decision asks interfaces: who keeps what is plugged in by cmd"},
+	{"envoy", "authz internal/fault internal/header internal/listener internal/reqid", "a dialect reads, asks and writes; it knows no store and no rule"},
 	{"db/counts", "", "it says what counts must be, in SQL alone"},
 	{
-		"db", "db/counts internal/bus internal/email internal/fault internal/crypto/secret internal/yamlfile policy session",
+		"db", "db/counts internal/bus internal/email internal/fault internal/reqid internal/crypto/secret internal/yamlfile policy session",
 		"rows know the types that they hold, and nobody who asks for them",
 	},
 	{"internal/bus/sqlbus internal/delivery/outbox", "db internal/bus session", "what is kept in the database goes through db"},
 	{"internal/limit", "db internal/fault", "it counts, and does not know what"},
 	{"internal/rules", "authz db internal/bus policy", "it puts into force what is stored, and serves no route"},
 	{"internal/audit", "authz db internal/device", "it writes down what was decided"},
-	{"internal/obs", "authz internal/fault", "metrics are told, they ask nobody"},
+	{"internal/obs", "authz internal/fault internal/reqid", "metrics are told, they ask nobody"},
+	{"internal/tracing", "authz envoy internal/reqid", "spans are told, they ask nobody"},
 	{
 		"internal/blob internal/captcha internal/delivery/events internal/delivery/mail internal/crypto/password internal/delivery/sms",
 		"db internal/device internal/email internal/fault internal/crypto/jws internal/limit internal/delivery/outbox internal/patience internal/crypto/secret internal/trusted",
@@ -79,6 +80,7 @@ var libraries = []struct{ path, packages, why string }{
 	{"golang.org/x/oauth2", "internal/openid", "the same"},
 	{"github.com/zitadel/oidc", "internal/test/openidtest", "the program is no provider"},
 	{"github.com/alecthomas/kong", "cmd/barong", "only the program has a command line"},
+	{"go.opentelemetry.io/otel", "internal/tracing", "who makes spans is plugged in by cmd, and nothing of it runs without a collector"},
 	{"github.com/VictoriaMetrics/metrics", "internal/obs", "parts are given what counts, and do not know how"},
 }
 

@@ -21,6 +21,7 @@ import (
 	"barong/internal/geoip"
 	"barong/internal/obs"
 	"barong/internal/rules"
+	"barong/internal/tracing"
 	"barong/internal/trusted"
 	"barong/session"
 	"barong/session/near"
@@ -62,6 +63,7 @@ type server struct {
 	log      *slog.Logger
 	metrics  *obs.Metrics
 	ops      *obs.Ops
+	tracer   *tracing.Tracer // nil without traces
 
 	box      *secret.Box
 	keys     *keys.Ring
@@ -136,6 +138,7 @@ func (v *server) open(migrate bool) error {
 		v.work.Wait()
 	})
 	for _, step := range []func() error{
+		v.openTraces,
 		v.openSecrets,
 		func() error { return v.openDatabase(migrate) },
 		v.openShared,

@@ -53,9 +53,12 @@ func (v *server) openSecrets() error {
 func (v *server) openDatabase(migrate bool) error {
 	c := v.config
 	var err error
-	if v.db, err = db.Open(v.ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: v.box}); err != nil {
+	if v.db, err = db.Open(v.ctx, db.Options{
+		URL: c.DatabaseURL.Reveal(), Sealer: v.box, Watcher: v.watcher(databaseName(c), db.Operations),
+	}); err != nil {
 		return fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
 	}
+	v.watchDatabase()
 	v.closing("database", v.db.Close)
 	pending, err := v.db.Pending(v.ctx)
 	if err != nil {
@@ -148,6 +151,7 @@ func (v *server) openShared() error {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
 		}
 		v.redis = client
+		v.watchRedis()
 		v.closing("redis", client.Close)
 		v.watchClock("redis", func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() })
 		store := redisstore.New(client)
@@ -196,6 +200,7 @@ func (v *server) openShared() error {
 		Record: func(ctx context.Context, s *session.Session) error {
 			return v.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, s) })
 		},
+		Read:  v.cacheReads(),
 		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
 		Log:   v.log,
 	})

@@ -65,6 +65,7 @@ type Writer struct {
 	budgets map[int64]budget // by user
 	repeats map[int64]int    // of folds that are gone: not yet added to the count of the row with this id
 
+	storing atomic.Int64 // Unix nanoseconds: since when the writer has been at a batch; 0 when it is at none
 	senders sync.WaitGroup
 	give    context.CancelFunc // ends the writer's attempts
 	done    chan struct{}
@@ -255,6 +256,15 @@ func (w *Writer) send(ctx context.Context, e *authz.AuditEntry, it *item, now ti
 	}
 }
 
+// Waiting is how many rows wait to be taken by the writer, and how long it has been at those that it took last, which is 0
+// when it has stored them.
+func (w *Writer) Waiting() (rows int, storing time.Duration) {
+	if since := w.storing.Load(); since != 0 {
+		storing = max(w.o.Now().Sub(time.Unix(0, since)), 0)
+	}
+	return len(w.queue), storing
+}
+
 // Close stores what is queued and the counts of folded refusals, and ends the writer. Audit fails from now on. The error
 // says that ctx was done first; what was not stored by then is lost, and logged.
 func (w *Writer) Close(ctx context.Context) error {
@@ -310,7 +320,9 @@ func (w *Writer) run(ctx context.Context) {
 				more = false
 			}
 		}
+		w.storing.Store(w.o.Now().UnixNano())
 		w.commit(ctx, batch)
+		w.storing.Store(0)
 	}
 	var err error
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {

@@ -49,6 +49,9 @@ func (w *Writer) row(e *authz.AuditEntry, now time.Time) db.Activity {
 			a.UserIPCountry = &country
 		}
 	}
+	if e.RequestID != "" {
+		a.RequestID = &e.RequestID
+	}
 	data := p.data(e)
 	a.Data = &data
 	return a

@@ -322,6 +322,25 @@ type Config struct {
 	LogLevel string `group:"Logs" env:"BARONG_LOG_LEVEL" alias:"LOG_LEVEL" default:"info" oneof:"debug info warn error fatal unknown" fold:"true"`
 	// LogFormat is how log lines look. auto: text on a terminal, JSON elsewhere.
 	LogFormat string `env:"BARONG_LOG_FORMAT" default:"auto" oneof:"auto json text"`
+	// AccessLog is the share of checks that get a log line of their own: 0 is none, 1 all. A line says neither the query nor
+	// any header.
+	AccessLog float64 `env:"BARONG_ACCESS_LOG" default:"0" min:"0" max:"1"`
+
+	// OTLPEndpoint is the OpenTelemetry collector that traces are sent to, by OTLP over HTTP, at /v1/traces below this address.
+	// Empty, as is the next: there are no traces.
+	OTLPEndpoint string `group:"Traces" env:"OTEL_EXPORTER_OTLP_ENDPOINT" kind:"url?"`
+	// OTLPTraces replaces that for traces, and is used as it is.
+	OTLPTraces string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" kind:"url?"`
+	// TraceService is the name of the service in traces.
+	TraceService string `env:"OTEL_SERVICE_NAME" default:"barong" kind:"text"`
+	// TraceSampler chooses the traces that are recorded. Those that begin with parentbased do as the gateway's trace does
+	// (the header traceparent, of a trusted proxy), and choose themselves where there is none.
+	TraceSampler string `env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" oneof:"always_on always_off traceidratio parentbased_always_on parentbased_always_off parentbased_traceidratio"`
+	// TraceShare is the share of traces that traceidratio and parentbased_traceidratio record.
+	TraceShare float64 `env:"OTEL_TRACES_SAMPLER_ARG" default:"1" min:"0" max:"1"`
+	// TracesOff turns traces off, whatever else is set. Further variables of OpenTelemetry's exporter (OTEL_EXPORTER_OTLP_HEADERS,
+	// _CERTIFICATE, _TIMEOUT and so on) and of its batches (OTEL_BSP_…) are read as its documentation says.
+	TracesOff bool `env:"OTEL_SDK_DISABLED" default:"false"`
 
 	// ActivationRequirements are the private labels that make a pending user active, with the value each must have.
 	ActivationRequirements map[string]string `group:"File" file:"activation_requirements" default:"{email: verified}"`

@@ -3,10 +3,13 @@
 package obs
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
+
+	"barong/internal/reqid"
 
 	"github.com/mattn/go-isatty"
 )
@@ -16,10 +19,30 @@ import (
 func NewLog(w io.Writer, level, format string) *slog.Logger {
 	o := &slog.HandlerOptions{Level: logLevel(level), ReplaceAttr: redact}
 	if format == "text" || format == "auto" && terminal(w) {
-		return slog.New(slog.NewTextHandler(w, o))
+		return slog.New(named{slog.NewTextHandler(w, o)})
 	}
-	return slog.New(slog.NewJSONHandler(w, o))
+	return slog.New(named{slog.NewJSONHandler(w, o)})
 }
+
+// named says in each line which request and trace its context belongs to, if it belongs to one.
+type named struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h named) Handle(ctx context.Context, r slog.Record) error {
+	if id := reqid.From(ctx); id != "" {
+		r.AddAttrs(slog.String("request_id", id))
+	}
+	if id := reqid.Trace(ctx); id != "" {
+		r.AddAttrs(slog.String("trace_id", id))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h named) WithAttrs(attrs []slog.Attr) slog.Handler { return named{h.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (h named) WithGroup(name string) slog.Handler { return named{h.Handler.WithGroup(name)} }
 
 func logLevel(word string) slog.Level {
 	switch word {

@@ -3,7 +3,9 @@ package obs
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +18,18 @@ import (
 // Metrics are the counters and gauges of one process. It is safe for concurrent use. Labels come from closed sets only:
 // nothing a stranger sends makes a new series.
 type Metrics struct {
-	set    *metrics.Set
-	checks checks
+	set     *metrics.Set
+	checks  checks
+	latency [dialectCount][2]histogram // of checks: cold, warm
+
+	mu    sync.Mutex
+	asked []function
+}
+
+// A function is a series whose value is asked for whenever the metrics are read.
+type function struct {
+	series string
+	value  func() float64
 }
 
 // NewMetrics returns metrics that have counted nothing yet.
@@ -25,6 +37,11 @@ func NewMetrics() *Metrics {
 	metrics.ExposeMetadata(true) // "# TYPE" lines; a switch of the whole library
 	m := &Metrics{set: metrics.NewSet()}
 	m.checks.init(m.set)
+	for d := range m.latency {
+		for warm := range m.latency[d] {
+			m.latency[d][warm].labels = fmt.Sprintf(`dialect=%q,warm="%t"`, authz.Dialect(d), warm == 1)
+		}
+	}
 	b := Built()
 	m.Gauge("barong_build_info", func() float64 { return 1 }, "version", b.Version, "commit", b.Commit, "go", b.Go)
 	start := float64(started.UnixMilli()) / 1000
@@ -35,7 +52,34 @@ func NewMetrics() *Metrics {
 // Write writes every metric, and those of the Go runtime and the process, in the text format of Prometheus.
 func (m *Metrics) Write(w io.Writer) {
 	m.set.WritePrometheus(w)
+	m.writeLatency(w)
+	m.writeAsked(w)
 	metrics.WriteProcessMetrics(w)
+}
+
+// CounterFunc asks f for a number that only grows whenever the metrics are read. A counter of the same name and labels is
+// replaced.
+func (m *Metrics) CounterFunc(name string, f func() float64, labels ...string) {
+	series := seriesOf(name, labels)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(slices.DeleteFunc(m.asked, func(have function) bool { return have.series == series }), function{series, f})
+	slices.SortStableFunc(m.asked, func(a, b function) int { return strings.Compare(a.series, b.series) })
+}
+
+func (m *Metrics) writeAsked(w io.Writer) {
+	m.mu.Lock()
+	asked := slices.Clone(m.asked)
+	m.mu.Unlock()
+	last := ""
+	for _, f := range asked {
+		name, _, _ := strings.Cut(f.series, "{")
+		if name != last {
+			fmt.Fprintf(w, "# TYPE %s counter\n", name)
+			last = name
+		}
+		fmt.Fprintf(w, "%s %v\n", f.series, f.value())
+	}
 }
 
 // Gauge asks f for a value whenever the metrics are read. Labels are pairs of name and value. A gauge of the same name
@@ -148,6 +192,60 @@ func (m *Metrics) Observe(dialect authz.Dialect, effect authz.Effect, code strin
 		}
 	}
 	m.checks.counter(dialect, effect, credential, i).Inc()
+}
+
+// checkBounds are the upper bounds of the buckets of checks, in nanoseconds. Most checks fall below the first few.
+var checkBounds = [...]int64{
+	5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+	1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 250_000_000, 500_000_000,
+	1_000_000_000, 2_500_000_000,
+}
+
+// A histogram counts durations without a lock: every check that is timed writes to it.
+type histogram struct {
+	labels  string
+	buckets [len(checkBounds) + 1]atomic.Uint64 // not cumulative
+	sum     atomic.Uint64                       // nanoseconds
+}
+
+func (h *histogram) add(took time.Duration, weight uint64) {
+	n := max(int64(took), 0)
+	i := 0
+	for i < len(checkBounds) && n > checkBounds[i] {
+		i++
+	}
+	h.buckets[i].Add(weight)
+	h.sum.Add(uint64(n) * weight)
+}
+
+// Took adds a check, which stands for so many like it, to barong_check_duration_seconds. It allocates nothing.
+func (m *Metrics) Took(dialect authz.Dialect, warm bool, took time.Duration, checks uint64) {
+	if int(dialect) >= dialectCount {
+		return // a value that no check can have
+	}
+	kind := 0
+	if warm {
+		kind = 1
+	}
+	m.latency[dialect][kind].add(took, checks)
+}
+
+func (m *Metrics) writeLatency(w io.Writer) {
+	const name = "barong_check_duration_seconds"
+	fmt.Fprintf(w, "# TYPE %s histogram\n", name)
+	for d := range m.latency {
+		for k := range m.latency[d] {
+			h := &m.latency[d][k]
+			var sum uint64
+			for i := range checkBounds {
+				sum += h.buckets[i].Load()
+				fmt.Fprintf(w, "%s_bucket{%s,le=\"%v\"} %d\n", name, h.labels, float64(checkBounds[i])/1e9, sum)
+			}
+			sum += h.buckets[len(checkBounds)].Load()
+			fmt.Fprintf(w, "%s_bucket{%s,le=\"+Inf\"} %d\n", name, h.labels, sum)
+			fmt.Fprintf(w, "%s_sum{%s} %v\n%s_count{%s} %d\n", name, h.labels, float64(h.sum.Load())/1e9, name, h.labels, sum)
+		}
+	}
 }
 
 // A Route counts the requests of one route of the REST API.

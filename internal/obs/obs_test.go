@@ -23,6 +23,7 @@ import (
 	"barong/internal/crypto/secret"
 	"barong/internal/fault"
 	"barong/internal/obs"
+	"barong/internal/reqid"
 )
 
 func TestLogMasksSecretsByName(t *testing.T) {
@@ -408,4 +409,71 @@ func TestAtMostEvery(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ask(true)
 	})
+}
+
+func TestChecksAreTimed(t *testing.T) {
+	m := obs.NewMetrics()
+	m.Took(authz.EnvoyHTTP, true, 3*time.Microsecond, 16)
+	m.Took(authz.EnvoyHTTP, true, 5*time.Microsecond, 16)
+	m.Took(authz.EnvoyHTTP, true, 5001*time.Nanosecond, 16)
+	m.Took(authz.EnvoyHTTP, false, time.Hour, 1)
+	m.Took(authz.SelfGate, false, -time.Second, 1) // a clock that jumps
+	m.Took(authz.Dialect(200), false, time.Second, 1)
+	got := written(m)
+	for _, want := range []string{
+		"# TYPE barong_check_duration_seconds histogram\n",
+		`barong_check_duration_seconds_bucket{dialect="envoy_http",warm="true",le="5e-06"} 32` + "\n",
+		`barong_check_duration_seconds_bucket{dialect="envoy_http",warm="true",le="1e-05"} 48` + "\n",
+		`barong_check_duration_seconds_bucket{dialect="envoy_http",warm="true",le="+Inf"} 48` + "\n",
+		`barong_check_duration_seconds_count{dialect="envoy_http",warm="true"} 48` + "\n",
+		`barong_check_duration_seconds_bucket{dialect="envoy_http",warm="false",le="2.5"} 0` + "\n",
+		`barong_check_duration_seconds_bucket{dialect="envoy_http",warm="false",le="+Inf"} 1` + "\n",
+		`barong_check_duration_seconds_sum{dialect="envoy_http",warm="false"} 3600` + "\n",
+		`barong_check_duration_seconds_bucket{dialect="self",warm="false",le="5e-06"} 1` + "\n",
+		`barong_check_duration_seconds_sum{dialect="self",warm="false"} 0` + "\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no line %q in\n%s", want, got)
+		}
+	}
+}
+
+func TestStoresAndCounterFunctions(t *testing.T) {
+	m := obs.NewMetrics()
+	s := m.Store("redis", []string{"get", "other"})
+	s.Observe("get", 2*time.Millisecond, nil)
+	s.Observe("get", 2*time.Millisecond, errors.New("away"))
+	s.Observe("made up", time.Second, nil)
+	for i, store := range []string{"redis", "postgres", "redis"} {
+		m.CounterFunc("barong_pool_waits_total", func() float64 { return float64(i) }, "store", store)
+	}
+	got := written(m)
+	for _, want := range []string{
+		`barong_store_call_duration_seconds_bucket{store="redis",operation="get",le="0.0025"} 2` + "\n",
+		`barong_store_errors_total{store="redis",operation="get"} 1` + "\n",
+		`barong_store_errors_total{store="redis",operation="other"} 0` + "\n",
+		"# TYPE barong_pool_waits_total counter\n" + `barong_pool_waits_total{store="postgres"} 1` + "\n" + `barong_pool_waits_total{store="redis"} 2` + "\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no line %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "made up") {
+		t.Error("an operation from outside the set made a series")
+	}
+}
+
+func TestLogNamesTheRequest(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		var out bytes.Buffer
+		log := obs.NewLog(&out, "info", format).With("part", "x")
+		ctx := reqid.WithTrace(reqid.With(t.Context(), "one"), "two")
+		log.InfoContext(ctx, "named")
+		log.Info("nameless")
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], "one") || !strings.Contains(lines[0], "two") || !strings.Contains(lines[0], "request_id") ||
+			strings.Contains(lines[1], "request_id") || strings.Contains(lines[1], "trace_id") {
+			t.Errorf("%s: %q", format, lines)
+		}
+	}
 }

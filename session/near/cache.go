@@ -45,6 +45,9 @@ type Options struct {
 	MaxSessions int // most sessions, and most users, kept in memory; 0 is DefaultMaxSessions
 	MaxAPIKeys  int // most API keys kept in memory; 0 is DefaultMaxAPIKeys
 
+	// Read is told of each reading of the stores: of what (ReadSession, ReadPrincipal, ReadAPIKey), how many keys it asked
+	// for, and whether it renewed what is known rather than answer somebody who waits. It must not block; nil tells nobody.
+	Read func(what string, keys int, renewal bool)
 	// Record makes the end of a session outlive what happens to the store. nil leaves it to the store alone.
 	Record func(context.Context, *session.Session) error
 	// Ended is called when the cache itself ended a session in the store, so that other replicas can be told
@@ -53,6 +56,13 @@ type Options struct {
 	Now   func() time.Time // nil is time.Now
 	Log   *slog.Logger     // nil logs nothing
 }
+
+// What Options.Read is told of.
+const (
+	ReadSession   = "session"
+	ReadPrincipal = "principal"
+	ReadAPIKey    = "API key"
+)
 
 // Defaults of Options.
 const (
@@ -83,6 +93,7 @@ type Cache struct {
 	ttl        time.Duration
 	trust      time.Duration
 	life       time.Duration
+	reads      func(what string, keys int, renewal bool)
 	record     func(context.Context, *session.Session) error
 	ended      func(session.Key)
 	now        func() time.Time
@@ -123,7 +134,7 @@ type keyState struct {
 func New(o Options) *Cache {
 	c := &Cache{
 		store: o.Store, principals: o.Principals, keys: o.APIKeys, fresh: o.Fresh, ttl: o.TTL, trust: o.Trust, life: o.Life,
-		record: o.Record, ended: o.Ended, now: o.Now, log: o.Log,
+		reads: o.Read, record: o.Record, ended: o.Ended, now: o.Now, log: o.Log,
 		touches: make(chan touch, maxTouches), quit: make(chan struct{}),
 	}
 	if c.ttl <= 0 {
@@ -143,6 +154,9 @@ func New(o Options) *Cache {
 	if c.now == nil {
 		c.now = time.Now
 	}
+	if c.reads == nil {
+		c.reads = func(string, int, bool) {}
+	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -154,13 +168,13 @@ func New(o Options) *Cache {
 	}
 	c.base = c.now()
 	byText := hashOfText()
-	c.sessions = newTable(c, "session", o.MaxSessions, hashOfKey, c.readSession, c.readSessions)
+	c.sessions = newTable(c, ReadSession, o.MaxSessions, hashOfKey, c.readSession, c.readSessions)
 	c.sessions.kept = func(n *node[session.Key, sessionState], st *known[sessionState]) {
 		// What was read may be from before a touch that is on its way.
 		n.nextTouch.Store(max(n.nextTouch.Load(), c.stamp(st.value.session.SeenAt)+c.touchEvery()))
 	}
-	c.users = newTable(c, "principal", o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal, c.readPrincipals)
-	c.apiKeys = newTable(c, "API key", o.MaxAPIKeys, byText, c.readAPIKey, c.readAPIKeys)
+	c.users = newTable(c, ReadPrincipal, o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal, c.readPrincipals)
+	c.apiKeys = newTable(c, ReadAPIKey, o.MaxAPIKeys, byText, c.readAPIKey, c.readAPIKeys)
 	c.startRenewal()
 	c.workers.Add(touchers + 1)
 	for range touchers {

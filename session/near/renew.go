@@ -157,6 +157,7 @@ func (t *table[K, V]) renew(r *renewed[K, V]) error {
 	ctx, cancel := context.WithTimeout(t.cache.renewal.ctx, renewTimeout)
 	defer cancel()
 	loaded := t.cache.begin()
+	t.cache.reads(t.what, len(r.keys), true)
 	values, err := t.again(ctx, r.keys, r.values, t.cache.now())
 	if err != nil {
 		return err

@@ -272,6 +272,7 @@ func (t *table[K, V]) lead(ctx context.Context, k K, now time.Time, f *flight[K,
 		p.mu.Unlock()
 		close(f.done)
 	}()
+	t.cache.reads(t.what, 1, false)
 	value, err := t.read(ctx, k, now)
 	if err != nil && !answers(err) {
 		err = fmt.Errorf("read %s: %w", t.what, err)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"barong/internal/patience"
 
@@ -180,6 +181,9 @@ func (h *Hasher) fill(spent effort, password string) effort {
 
 // standIn is a bcrypt digest of a cost that no password fits.
 func standIn(cost int) []byte { return fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat(".", 53)) }
+
+// Waiting is how many wait for their turn, and for how long the first of them has.
+func (h *Hasher) Waiting() (n int, longest time.Duration) { return h.queue.length() }
 
 // work runs f when it is the caller's turn.
 func (h *Hasher) work(ctx context.Context, f func() error) error {

@@ -62,6 +62,7 @@ func (t *turns) take(now uint64) uint64 {
 
 type waiter struct {
 	asker
+	since  time.Time
 	called chan struct{} // closed once it got in, or was sent away
 	away   bool
 }
@@ -76,7 +77,7 @@ func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fault.New(fault.Unavailable).Because(err)
 	}
-	w := &waiter{called: make(chan struct{})}
+	w := &waiter{since: time.Now(), called: make(chan struct{})}
 	w.asker, _ = ctx.Value(askerKey{}).(asker)
 	leave = func() { q.leave(w) }
 	if !q.join(w) {
@@ -92,6 +93,16 @@ func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 		return nil, fault.RateLimited(time.Second).Because(errBusy)
 	}
 	return leave, nil
+}
+
+// length is how many wait, and for how long the first of them has.
+func (q *queue) length() (waiting int, longest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) > 0 {
+		longest = time.Since(q.waiting[0].since)
+	}
+	return len(q.waiting), longest
 }
 
 // join lets a caller in at once, or has it wait, and reports false when too many wait already.

@@ -108,6 +108,9 @@ func NewRenderer(o RendererOptions) (*Renderer, error) {
 	return r, nil
 }
 
+// Kinds are all kinds of mail.
+func Kinds() []string { return slices.Clone(kinds) }
+
 var kinds = []string{
 	Confirmation, ResetToken, PasswordReset, PasswordChanged, AccountDeleted, SessionCreated, LabelCreated, LabelUpdated,
 	DocumentVerified, DocumentRejected, ProfileVerified, ProfileRejected, OTPEnabled, OTPDisabled, APIKeyCreated,

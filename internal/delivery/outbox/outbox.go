@@ -100,6 +100,7 @@ type queue struct {
 	name          string
 	wake          chan struct{}
 	waiting, dead atomic.Int64
+	oldest        atomic.Int64 // Unix nanoseconds of the creation of the oldest that waits; 0 when none does
 }
 
 // margin is what a lease outlasts the longest delivery by: time enough to say how it ended.
@@ -166,6 +167,16 @@ func (b *Outbox) Depth(kind string) (waiting, dead int64) {
 		return q.waiting.Load(), q.dead.Load()
 	}
 	return 0, 0
+}
+
+// Age is how long the oldest item of a kind had waited when last counted, over all replicas; 0 when none waits.
+func (b *Outbox) Age(kind string) time.Duration {
+	if q := b.kinds[kind]; q != nil {
+		if oldest := q.oldest.Load(); oldest != 0 {
+			return max(b.o.Now().Sub(time.Unix(0, oldest)), 0)
+		}
+	}
+	return 0
 }
 
 // Close takes nothing new, and waits until what is in hand has been delivered or has failed. When ctx ends first the
@@ -362,6 +373,11 @@ func (b *Outbox) count() {
 			for name, q := range b.kinds {
 				q.waiting.Store(seen[name].Waiting)
 				q.dead.Store(seen[name].Dead)
+				oldest := int64(0)
+				if at := seen[name].Oldest; !at.IsZero() {
+					oldest = at.UnixNano()
+				}
+				q.oldest.Store(oldest)
 			}
 		}
 		select {
