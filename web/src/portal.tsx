@@ -5,7 +5,7 @@ import { loadLanguage, t } from "./i18n";
 import { catchLinks, type Route } from "./router";
 import { Frame } from "./ui/frame";
 import { SignIn } from "./pages/signin";
-import { mayUseConsole } from "./roles";
+import { useConsole } from "./roles";
 
 const enter = () => import("./pages/enter");
 const account = () => import("./pages/account");
@@ -33,7 +33,4 @@ await loadLanguage("portal");
 catchLinks(shown);
 const app = document.getElementById("app")!;
 app.replaceChildren();
-render(
-  <Frame routes={shown} home="/accounts/" other={(me) => (config.console && mayUseConsole(me) ? { href: "/console/", label: t("console.link") } : undefined)} />,
-  app,
-);
+render(<Frame routes={shown} home="/accounts/" useOther={() => (useConsole() ? { href: "/console/", label: t("console.link") } : undefined)} />, app);

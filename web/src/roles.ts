@@ -1,4 +1,15 @@
-import type { Me } from "./me";
+import { useEffect, useState } from "preact/hooks";
+import { call } from "./api";
+import { config } from "./config";
+import { useMe } from "./me";
 
-/** Reports whether there may be something in the console for the account: plain members have nothing to do there. */
-export const mayUseConsole = (me: Me): boolean => me.role !== "member";
+/** Reports whether there is something in the console for who is signed in: their role may make calls for staff. */
+export function useConsole(): boolean {
+  const me = useMe();
+  const [calls, set] = useState<string[]>([]);
+  const asks = config.console && me !== null && me.role !== "member";
+  useEffect(() => {
+    if (asks) call<{ calls: string[] }>("GET", "/resource/abilities").then((a) => set(a.calls), () => {}); // then nothing is offered
+  }, [asks && me.uid]);
+  return asks && calls.length > 0;
+}

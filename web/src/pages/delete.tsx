@@ -19,7 +19,7 @@ export function Delete() {
   const me = useMe();
   if (!me) return null;
   return (
-    <>
+    <section aria-label={t("delete.title")}>
       <p>{t("delete.text")}</p>
       <ul>
         <li>{t("delete.sessions")}</li>
@@ -34,7 +34,7 @@ export function Delete() {
         <Field name="password" type="password" label={t("field.password")} required autocomplete="current-password" />
         {me.otp && <CodeField name="otp_code" />}
       </Form>
-    </>
+    </section>
   );
 }
 

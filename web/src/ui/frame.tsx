@@ -16,8 +16,8 @@ export interface FrameProps {
   home: string;
   /** Whether who is signed in may see this application; undefined leaves that to its pages. */
   admits?: (me: Me) => boolean;
-  /** Leads to the other application, where there is one to lead to. */
-  other?: (me: Me) => { href: string; label: string } | undefined;
+  /** A hook: leads to the other application, where there is one to lead to. */
+  useOther?: () => { href: string; label: string } | undefined;
 }
 
 type Shown =
@@ -26,9 +26,10 @@ type Shown =
   | { is: "missing" }
   | { is: "page"; route: Route; page: ComponentType<PageProps>; props: PageProps; path: string };
 
-export function Frame({ routes, home, admits, other }: FrameProps) {
+export function Frame({ routes, home, admits, useOther = () => undefined }: FrameProps) {
   const at = useAddress();
   const me = useMe();
+  const elsewhere = useOther();
   const [shown, show] = useState<Shown>({ is: "waiting" });
   const heading = useRef<HTMLHeadingElement>(null);
   const first = useRef(true);
@@ -79,7 +80,6 @@ export function Frame({ routes, home, admits, other }: FrameProps) {
 
   const inside = me && !(shown.is === "page" && shown.route.open);
   const links = routes.filter((r) => r.nav);
-  const elsewhere = me && other?.(me);
   return (
     <>
       <a class="skip" href="#main">{t("skip")}</a>
