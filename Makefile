@@ -1,6 +1,7 @@
 # "make" lists the targets.
 GO ?= go
 FUZZTIME ?= 10s
+SOAK ?= 10m
 REPLAY ?= ../shared/replay
 
 TAG    := $(shell git describe --tags --exact-match 2>/dev/null)
@@ -24,7 +25,7 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build web run test race replay recordings fuzz bench lint docs verify tools vuln image clean
+.PHONY: help build web run test race replay recordings drill soak fuzz bench lint docs verify tools vuln image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +64,12 @@ recordings:
 	    echo "make replay: $(REPLAY) has no $$need. It needs the folder of the recordings, which is no part of this repository:" \
 	      "make replay REPLAY=/path/to/it" >&2; exit 2; }; \
 	done
+
+drill: tools ## Break every part in turn, under load, and print what came of it as a table.
+	$(GO) test ./internal/test/systemtest -run '^TestDrills$$' -drill -v -count 1 -timeout 40m
+
+soak: tools ## A mixed load for SOAK (10m), and what two replicas used meanwhile as a table.
+	$(GO) test ./internal/test/systemtest -run '^TestSoak$$' -soak $(SOAK) -v -count 1 -timeout 0
 
 fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz

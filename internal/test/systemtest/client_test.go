@@ -277,13 +277,17 @@ func (c *client) enable2FA(t *testing.T) *authenticator {
 type key struct {
 	KID    string `json:"kid"`
 	Secret string `json:"secret"`
-	last   int64
+	last   atomic.Int64
 }
 
 // sign returns the headers of one call.
 func (k *key) sign() []string {
-	k.last = max(k.last+1, time.Now().UnixMilli())
-	return signature(k.KID, k.Secret, k.last)
+	for {
+		last := k.last.Load()
+		if nonce := max(last+1, time.Now().UnixMilli()); k.last.CompareAndSwap(last, nonce) {
+			return signature(k.KID, k.Secret, nonce)
+		}
+	}
 }
 
 func signature(kid, secret string, nonce int64) []string {

@@ -97,16 +97,18 @@ func (s *mailServer) await(t *testing.T, to, subject string) letter {
 	return found
 }
 
-// startEnvoy starts a real Envoy on the reference configuration, with other ports, before a server and an upstream.
-func startEnvoy(t *testing.T, api, checks, upstream string) (gateway string) {
+// startEnvoy starts a real Envoy on the reference configuration, with other ports, before replicas and an upstream. The
+// addresses of the replicas' APIs, and those of their checks, are separated by spaces.
+func startEnvoy(t *testing.T, apis, checks, upstream string) (gateway string) {
 	t.Helper()
 	gateway = addr(t)
-	startGateway(t, "envoy", gateway, api, checks, upstream)
+	startGateway(t, "envoy", gateway, apis, checks, upstream)
 	return gateway
 }
 
-// startGateway starts a real gateway, envoy or traefik, on its reference configuration, with other ports.
-func startGateway(t *testing.T, name, gateway, api, checks, upstream string) {
+// startGateway starts a real gateway, envoy or traefik, on its reference configuration, with other ports. Envoy takes
+// several replicas.
+func startGateway(t *testing.T, name, gateway, apis, checks, upstream string) {
 	t.Helper()
 	files := map[string][]string{"envoy": {"envoy.yaml"}, "traefik": {"traefik.yml", "traefik-dynamic.yml"}}[name]
 	args := map[string][]string{
@@ -122,12 +124,8 @@ func startGateway(t *testing.T, name, gateway, api, checks, upstream string) {
 		for i, port := range []string{"8000", "8080", "8081", "8090"} {
 			text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAll(text, fmt.Appendf(nil, "port%d", i))
 		}
-		for i, to := range []string{gateway, api, checks, upstream} {
-			_, port, err := net.SplitHostPort(to)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text = bytes.ReplaceAll(text, fmt.Appendf(nil, "port%d", i), []byte(port))
+		for i, to := range []string{gateway, apis, checks, upstream} {
+			text = putPorts(t, text, fmt.Appendf(nil, "port%d", i), strings.Fields(to))
 		}
 		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
 			t.Fatal(err)
@@ -146,6 +144,31 @@ func startGateway(t *testing.T, name, gateway, api, checks, upstream string) {
 		}
 		return nil
 	})
+}
+
+// putPorts writes the ports of addresses in the place of a name: each of them where a cluster of Envoy lists its endpoints,
+// the first elsewhere.
+func putPorts(t *testing.T, text, name []byte, addrs []string) []byte {
+	t.Helper()
+	var ports []string
+	for _, to := range addrs {
+		_, port, err := net.SplitHostPort(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, port)
+	}
+	text = regexp.MustCompile(`(?m)^ *- endpoint: .*\n`).ReplaceAllFunc(text, func(line []byte) []byte {
+		if !bytes.Contains(line, name) {
+			return line
+		}
+		var lines []byte
+		for _, port := range ports {
+			lines = append(lines, bytes.ReplaceAll(line, name, []byte(port))...)
+		}
+		return lines
+	})
+	return bytes.ReplaceAll(text, name, []byte(ports[0]))
 }
 
 // A whole life of an account, through Envoy on its reference configuration: from the sign-up to the deletion.

@@ -37,7 +37,8 @@ const patientRedis = "?read_timeout=20s&write_timeout=20s&dial_timeout=20s&pool_
 // replica would.
 type cluster struct {
 	t        *testing.T
-	a, b     *server
+	replicas []*server
+	a, b     *server         // the first two
 	pg, vk   *testkit.Server // vk may be nil
 	db       *db.DB
 	sessions session.Store
@@ -47,36 +48,68 @@ type cluster struct {
 	members  int
 }
 
+// A plan is what a cluster is made of.
+type plan struct {
+	replicas        int
+	pg, vk          *testkit.Server // vk may be nil
+	database, redis string          // URLs by which the replicas reach the stores; redis may be empty
+	redisPast       string          // URL of the same Redis for the back door, past what stands in the way of the replicas
+	program         string          // see server
+	env             []string
+	envOf           func(i int) []string // of one replica; may be nil
+}
+
 func newCluster(t *testing.T, withValkey bool, env ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, pg: testkit.PostgresServer(t), vault: newVault()}
-	c.vault.keep("password", memberPassword)
-	env = append([]string{
-		"BARONG_DATABASE_URL=" + c.pg.URL, "BARONG_SECRET_KEY=" + secretKey,
-		"BARONG_JWT_PRIVATE_KEY_PATH=" + filepath.Join(t.TempDir(), "keys") + "/",
-	}, env...)
+	p := plan{replicas: 2, pg: testkit.PostgresServer(t), env: env}
+	p.database = p.pg.URL
 	if withValkey {
-		c.vk = testkit.ValkeyServer(t)
-		env = append(env, "BARONG_REDIS_URL="+c.vk.URL)
+		p.vk = testkit.ValkeyServer(t)
+		p.redis, p.redisPast = p.vk.URL, p.vk.URL
 	}
-	c.a, c.b = newServer(t, c.vault, env...), newServer(t, c.vault, env...)
+	return p.build(t)
+}
+
+func (p plan) build(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, pg: p.pg, vk: p.vk, vault: newVault()}
+	c.vault.keep("password", memberPassword)
+	env := []string{
+		"BARONG_DATABASE_URL=" + p.database, "BARONG_SECRET_KEY=" + secretKey,
+		"BARONG_JWT_PRIVATE_KEY_PATH=" + filepath.Join(t.TempDir(), "keys") + "/",
+	}
+	if p.redis != "" {
+		env = append(env, "BARONG_REDIS_URL="+p.redis)
+	}
+	env = append(env, p.env...)
+	for i := range p.replicas {
+		own := env
+		if p.envOf != nil {
+			own = append(slices.Clone(env), p.envOf(i)...)
+		}
+		s := newServer(t, c.vault, own...)
+		s.program = p.program
+		c.replicas = append(c.replicas, s)
+	}
+	c.a, c.b = c.replicas[0], c.replicas[1]
 	c.a.must("keys", "generate")
 	c.a.must("migrate", "up")
 	c.a.must("seed")
-	c.a.start()
-	c.b.start()
+	for _, s := range c.replicas {
+		s.start()
+	}
 
 	box, err := secret.New(secret.Text(secretKey))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.db, err = db.Open(t.Context(), db.Options{URL: c.pg.URL, Sealer: box}); err != nil {
+	if c.db, err = db.Open(t.Context(), db.Options{URL: p.pg.URL, Sealer: box}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.db.Close() })
 	c.sessions = c.db.Sessions()
-	if withValkey {
-		r, err := redisstore.Connect(c.vk.URL + patientRedis)
+	if p.redis != "" {
+		r, err := redisstore.Connect(p.redisPast + patientRedis)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,12 +189,12 @@ func (c *cluster) open(p *person) *client {
 	return cl
 }
 
-// A change is one edit at replica A and how it shows at replica B.
+// A change is one edit at a replica and how it shows at all.
 type change struct {
-	ask  func() reply // at B
-	edit func() reply // at A
-	done int          // status of the edit
-	code string       // of B's refusal once the edit is felt; before it, B passes
+	ask  func(at *server) reply
+	edit func(at *server) reply
+	done int    // status of the edit
+	code string // of the refusal once the edit is felt; before it, who asks passes
 }
 
 // kinds are the kinds of edits, with their share of all.
@@ -172,38 +205,41 @@ var kinds = []struct {
 }{
 	{"logout", 5, func(c *cluster, _ int) change {
 		s := c.open(c.person(false))
-		at := s.at(c.b)
 		return change{
-			ask:  func() reply { return at.check(account) },
-			edit: func() reply { return s.call("DELETE", "/identity/sessions", nil) }, done: 204, code: "authz.invalid_session",
+			ask:  func(at *server) reply { return s.at(at).check(account) },
+			edit: func(at *server) reply { return s.at(at).call("DELETE", "/identity/sessions", nil) }, done: 204, code: "authz.invalid_session",
 		}
 	}},
 	{"ban", 4, func(c *cluster, _ int) change {
 		p := c.person(false)
-		at := c.open(p).at(c.b)
+		s := c.open(p)
 		return change{
-			ask:  func() reply { return at.check(account) },
-			edit: func() reply { return c.admin.call("PUT", "/admin/users", params{"uid": p.UID, "state": "banned"}) },
+			ask: func(at *server) reply { return s.at(at).check(account) },
+			edit: func(at *server) reply {
+				return c.admin.at(at).call("PUT", "/admin/users", params{"uid": p.UID, "state": "banned"})
+			},
 			done: 200, code: "authz.invalid_session",
 		}
 	}},
 	{"role", 4, func(c *cluster, _ int) change {
 		p := c.person(false)
-		at := c.open(p).at(c.b)
+		s := c.open(p)
 		return change{
-			ask:  func() reply { return at.check(account) },
-			edit: func() reply { return c.admin.call("POST", "/admin/users/role", params{"uid": p.UID, "role": "trader"}) },
+			ask: func(at *server) reply { return s.at(at).check(account) },
+			edit: func(at *server) reply {
+				return c.admin.at(at).call("POST", "/admin/users/role", params{"uid": p.UID, "role": "trader"})
+			},
 			done: 201, code: "authz.invalid_session",
 		}
 	}},
 	{"password", 1, func(c *cluster, n int) change {
 		p := c.person(false)
-		s, at := c.open(p), c.open(p).at(c.b)
+		s, other := c.open(p), c.open(p)
 		next := c.vault.keep("password", fmt.Sprintf("Hq5+rMx9-%dWcTf", n))
 		return change{
-			ask: func() reply { return at.check(account) },
-			edit: func() reply {
-				return s.call("PUT", "/resource/users/password",
+			ask: func(at *server) reply { return other.at(at).check(account) },
+			edit: func(at *server) reply {
+				return s.at(at).call("PUT", "/resource/users/password",
 					params{"old_password": memberPassword, "new_password": next, "confirm_password": next})
 			},
 			done: 201, code: "authz.invalid_session",
@@ -217,54 +253,56 @@ var kinds = []struct {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		s, at := c.open(p), c.open(p).at(c.b)
+		s, other := c.open(p), c.open(p)
 		return change{
-			ask:  func() reply { return at.check(account) },
-			edit: func() reply { return s.call("POST", "/resource/otp/enable", params{"code": p.code(c.t)}) },
+			ask: func(at *server) reply { return other.at(at).check(account) },
+			edit: func(at *server) reply {
+				return s.at(at).call("POST", "/resource/otp/enable", params{"code": p.code(c.t)})
+			},
 			done: 201, code: "authz.invalid_session",
 		}
 	}},
 	{"API key deleted", 3, func(c *cluster, _ int) change {
 		p := c.person(true)
-		s, at, k := c.open(p), c.b.client(), key{KID: p.kid, Secret: p.secret}
+		s, k := c.open(p), &key{KID: p.kid, Secret: p.secret}
 		return change{
-			ask: func() reply { return at.check(account, k.sign()...) },
-			edit: func() reply {
-				return s.call("DELETE", "/resource/api_keys/"+p.kid+"?totp_code="+p.code(c.t), nil)
+			ask: func(at *server) reply { return at.client().check(account, k.sign()...) },
+			edit: func(at *server) reply {
+				return s.at(at).call("DELETE", "/resource/api_keys/"+p.kid+"?totp_code="+p.code(c.t), nil)
 			},
 			done: 204, code: "authz.unexistent_apikey",
 		}
 	}},
 	{"API key switched off", 3, func(c *cluster, _ int) change {
 		p := c.person(true)
-		s, at, k := c.open(p), c.b.client(), key{KID: p.kid, Secret: p.secret}
+		s, k := c.open(p), &key{KID: p.kid, Secret: p.secret}
 		return change{
-			ask: func() reply { return at.check(account, k.sign()...) },
-			edit: func() reply {
-				return s.call("PATCH", "/resource/api_keys/"+p.kid, params{"state": "inactive", "totp_code": p.code(c.t)})
+			ask: func(at *server) reply { return at.client().check(account, k.sign()...) },
+			edit: func(at *server) reply {
+				return s.at(at).call("PATCH", "/resource/api_keys/"+p.kid, params{"state": "inactive", "totp_code": p.code(c.t)})
 			},
 			done: 200, code: "authz.apikey_not_active",
 		}
 	}},
 	{"permission", 4, func(c *cluster, n int) change {
-		at := c.open(c.person(false)).at(c.b)
-		path := fmt.Sprintf("api/v2/peatio/account/p%d", n)
+		s := c.open(c.person(false))
+		path := fmt.Sprintf("api/v2/peatio/account/p%06d", n)
 		return change{
-			ask: func() reply { return at.check("/" + path) },
-			edit: func() reply {
-				return c.admin.call("POST", "/admin/permissions", params{"role": "member", "verb": "all", "path": path, "action": "drop"})
+			ask: func(at *server) reply { return s.at(at).check("/" + path) },
+			edit: func(at *server) reply {
+				return c.admin.at(at).call("POST", "/admin/permissions", params{"role": "member", "verb": "all", "path": path, "action": "drop"})
 			},
 			done: 201, code: "authz.invalid_permission",
 		}
 	}},
 	{"restriction", 3, func(c *cluster, n int) change {
-		at := c.b.client()
-		at.ip = fmt.Sprintf("198.18.%d.%d", n>>8, n&0xff)
+		s := c.a.client()
+		s.ip = fmt.Sprintf("198.18.%d.%d", n>>8&0xff, n&0xff)
 		return change{
-			ask: func() reply { return at.check("/api/v2/peatio/public/markets") },
-			edit: func() reply {
-				return c.admin.call("POST", "/admin/restrictions",
-					params{"scope": "ip", "value": at.ip, "category": "blacklist", "code": 401})
+			ask: func(at *server) reply { return s.at(at).check("/api/v2/peatio/public/markets") },
+			edit: func(at *server) reply {
+				return c.admin.at(at).call("POST", "/admin/restrictions",
+					params{"scope": "ip", "value": s.ip, "category": "blacklist", "code": 401})
 			},
 			done: 201, code: "authz.restrict.blacklist",
 		}
@@ -324,7 +362,7 @@ func (c *cluster) feel(what string, makeChange func() change) time.Duration {
 	ask := func() (r reply, asked time.Time) {
 		for {
 			asked = time.Now()
-			if r = ch.ask(); r.status != 503 || time.Since(began) > patience {
+			if r = ch.ask(c.b); r.status != 503 || time.Since(began) > patience {
 				return r, asked
 			}
 		}
@@ -335,7 +373,7 @@ func (c *cluster) feel(what string, makeChange func() change) time.Duration {
 			r, _ := ask()
 			r.wants(c.t, what+": before the edit", 200)
 		}
-		r := ch.edit()
+		r := ch.edit(c.a)
 		if edited = r.status != 503 || time.Since(began) > patience; edited {
 			r.wants(c.t, what, ch.done)
 		}
@@ -606,5 +644,6 @@ func (c *cluster) readOnly() {
 	leaver.call("DELETE", "/identity/sessions", nil).wants(t, "logout while Postgres is read-only", 204)
 	leaver.at(c.b).check(account).wants(t, "the session that was signed out", 401, "authz.invalid_session")
 	set("off")
+	label["key"] = "shade" // the first may have been stored before Postgres heard of the setting
 	testkit.Eventually(t, patience, func() bool { return s.call("POST", "/resource/labels", label).status == 201 })
 }

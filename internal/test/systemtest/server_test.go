@@ -103,6 +103,7 @@ type server struct {
 	api     string // host:port of the API and the checks
 	ops     string
 	vault   *vault
+	program string // empty for the one that is built from this checkout
 	process *testkit.Process
 }
 
@@ -146,7 +147,11 @@ func (s *server) start(args ...string) {
 // stop in order, and no log may hold a secret.
 func (s *server) run(ready func() error, args ...string) {
 	s.t.Helper()
-	line := append([]string{"-c", `cd "$0" && exec "$@"`, s.dir, testkit.Barong(s.t), "serve"}, args...)
+	program := s.program
+	if program == "" {
+		program = testkit.Barong(s.t)
+	}
+	line := append([]string{"-c", `cd "$0" && exec "$@"`, s.dir, program, "serve"}, args...)
 	p := testkit.Start(s.t, "/bin/sh", line, s.env, ready)
 	s.process = p
 	s.t.Cleanup(func() {

@@ -20,6 +20,7 @@ type Relay struct {
 	lost      int
 	swallowed []byte
 	delay     time.Duration
+	refusing  bool
 	conns     map[net.Conn]bool
 }
 
@@ -83,6 +84,25 @@ func (r *Relay) Delay(d time.Duration) {
 	r.delay = d
 }
 
+// Cut breaks every connection that stands. Clients may connect again at once.
+func (r *Relay) Cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		c.Close()
+	}
+}
+
+// Refuse breaks every connection, and those to come as well until it is called with false.
+func (r *Relay) Refuse(refuse bool) {
+	r.mu.Lock()
+	r.refusing = refuse
+	r.mu.Unlock()
+	if refuse {
+		r.Cut()
+	}
+}
+
 // Lost tells how many answers were lost so far.
 func (r *Relay) Lost() int {
 	r.mu.Lock()
@@ -94,7 +114,7 @@ func (r *Relay) Lost() int {
 func (r *Relay) keep(c net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conns == nil {
+	if r.conns == nil || r.refusing {
 		return false
 	}
 	r.conns[c] = true

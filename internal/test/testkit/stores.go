@@ -357,7 +357,10 @@ func freshPostgres(t testing.TB, template string, fill func(url string) error) s
 // valkeyDatabases is how many databases a Valkey has; each test gets one.
 const valkeyDatabases = 1024
 
-func newValkey() (*Server, error) {
+func newValkey() (*Server, error) { return newValkeyWith() }
+
+// newValkeyWith starts a Valkey with more arguments; what comes later wins.
+func newValkeyWith(args ...string) (*Server, error) {
 	program, err := bin("valkey-server")
 	if err != nil {
 		return nil, err
@@ -374,35 +377,38 @@ func newValkey() (*Server, error) {
 	s := &Server{Addr: addr, URL: "redis://" + addr + "/0", name: "valkey", folder: dir}
 	s.command = command{
 		path: program, dir: dir, folder: dir, env: os.Environ(), stop: syscall.SIGTERM, log: filepath.Join(dir, "log"),
-		args: []string{
+		args: append([]string{
 			"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
 			"--databases", strconv.Itoa(valkeyDatabases), "--dir", dir,
-		},
+		}, args...),
 	}
-	s.ready = func() error {
-		conn, err := net.DialTimeout("tcp", addr, dialTimeout)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(dialTimeout))
-		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-			return err
-		}
-		answer := make([]byte, 7)
-		if _, err := conn.Read(answer); err != nil {
-			return err
-		}
-		if !strings.HasPrefix(string(answer), "+PONG") {
-			return fmt.Errorf("valkey answers %q", answer)
-		}
-		return nil
-	}
+	s.ready = func() error { return pong(addr) }
 	if err := s.start(); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
 	return s, nil
+}
+
+// pong asks a Valkey or a sentinel whether it is there.
+func pong(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, dialTimeout)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
+	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		return err
+	}
+	answer := make([]byte, 7)
+	if _, err := conn.Read(answer); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(string(answer), "+PONG") {
+		return fmt.Errorf("valkey answers %q", answer)
+	}
+	return nil
 }
 
 // ValkeyServer starts a Valkey that the test has for itself. It keeps nothing on disk: a server started again is empty.
