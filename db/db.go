@@ -196,6 +196,8 @@ type Tx struct {
 	bun.Tx
 	notices []bus.Notice
 	after   []func(context.Context)
+
+	rulesLocked bool // see LockRules
 }
 
 // Notify tells this process's caches, and then the other replicas, what to forget, once the transaction has committed.

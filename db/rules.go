@@ -60,6 +60,13 @@ func (q queries) Restriction(ctx context.Context, id int64) (*Restriction, error
 	return r, nil
 }
 
+// PermissionsOf are all rows of a role by id.
+func (q queries) PermissionsOf(ctx context.Context, role string) ([]Permission, error) {
+	rows := []Permission{}
+	err := q.idb.NewSelect().Model(&rows).Where("role = ?", role).Order("id").Scan(ctx)
+	return rows, Translate(err)
+}
+
 // A RestrictionFilter narrows a list of restrictions. Every field that is set must fit.
 type RestrictionFilter struct {
 	Category, Scope *string
@@ -91,12 +98,14 @@ func (q queries) Restrictions(ctx context.Context, f RestrictionFilter, p Page) 
 	return rows, int64(n), Translate(err)
 }
 
-// LockRules keeps rule changes of other transactions waiting, so that a check of the whole set holds until the commit.
+// LockRules keeps rule changes of other transactions waiting, so that a check of the whole set holds until the commit, and
+// that the numbers of changes are in the order of their commits. Every change takes this lock by itself, before it writes.
 func (tx *Tx) LockRules(ctx context.Context) error {
-	if tx.db.sqlite {
-		return nil // the one writer
+	if tx.db.sqlite || tx.rulesLocked {
+		return nil // SQLite has one writer
 	}
 	_, err := tx.ExecContext(ctx, "LOCK TABLE permissions, restrictions IN SHARE ROW EXCLUSIVE MODE")
+	tx.rulesLocked = err == nil
 	return err
 }
 
@@ -134,6 +143,9 @@ func (tx *Tx) recordChange(ctx context.Context, who Who, subject string, id int6
 
 // InsertPermission stores a new row and keeps who did it.
 func (tx *Tx) InsertPermission(ctx context.Context, who Who, r *Permission) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	r.CreatedAt, r.UpdatedAt = tx.Now(), tx.Now()
 	if _, err := tx.NewInsert().Model(r).Returning("id").Exec(ctx); err != nil {
 		return fmt.Errorf("insert permission: %w", Translate(err))
@@ -143,6 +155,9 @@ func (tx *Tx) InsertPermission(ctx context.Context, who Who, r *Permission) erro
 
 // UpdatePermission stores a row and keeps who did it and how it stood before.
 func (tx *Tx) UpdatePermission(ctx context.Context, who Who, before, after *Permission) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	after.UpdatedAt = tx.Now()
 	if _, err := tx.NewUpdate().Model(after).ExcludeColumn("id", "created_at").WherePK().Exec(ctx); err != nil {
 		return fmt.Errorf("update permission: %w", Translate(err))
@@ -152,6 +167,9 @@ func (tx *Tx) UpdatePermission(ctx context.Context, who Who, before, after *Perm
 
 // DeletePermission removes a row and keeps who did it.
 func (tx *Tx) DeletePermission(ctx context.Context, who Who, r *Permission) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	if _, err := tx.NewDelete().Model(r).WherePK().Exec(ctx); err != nil {
 		return fmt.Errorf("delete permission: %w", Translate(err))
 	}
@@ -160,6 +178,9 @@ func (tx *Tx) DeletePermission(ctx context.Context, who Who, r *Permission) erro
 
 // InsertRestriction stores a new row and keeps who did it. The same scope, category and value is ErrTaken.
 func (tx *Tx) InsertRestriction(ctx context.Context, who Who, r *Restriction) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	r.CreatedAt, r.UpdatedAt = tx.Now(), tx.Now()
 	if _, err := tx.NewInsert().Model(r).Returning("id").Exec(ctx); err != nil {
 		return fmt.Errorf("insert restriction: %w", Translate(err))
@@ -169,6 +190,9 @@ func (tx *Tx) InsertRestriction(ctx context.Context, who Who, r *Restriction) er
 
 // UpdateRestriction stores a row and keeps who did it and how it stood before.
 func (tx *Tx) UpdateRestriction(ctx context.Context, who Who, before, after *Restriction) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	after.UpdatedAt = tx.Now()
 	if _, err := tx.NewUpdate().Model(after).ExcludeColumn("id", "created_at").WherePK().Exec(ctx); err != nil {
 		return fmt.Errorf("update restriction: %w", Translate(err))
@@ -178,6 +202,9 @@ func (tx *Tx) UpdateRestriction(ctx context.Context, who Who, before, after *Res
 
 // DeleteRestriction removes a row and keeps who did it.
 func (tx *Tx) DeleteRestriction(ctx context.Context, who Who, r *Restriction) error {
+	if err := tx.LockRules(ctx); err != nil {
+		return Translate(err)
+	}
 	if _, err := tx.NewDelete().Model(r).WherePK().Exec(ctx); err != nil {
 		return fmt.Errorf("delete restriction: %w", Translate(err))
 	}

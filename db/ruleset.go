@@ -55,6 +55,55 @@ func (d *DB) Rules(ctx context.Context) (*RuleSet, error) {
 	return s, nil
 }
 
+// A RuleDelta is the rules that changed after a version, as they are at one moment. What is gone is there by its id alone.
+type RuleDelta struct {
+	Permissions                       []Permission
+	Restrictions                      []Restriction
+	GonePermissions, GoneRestrictions []int64
+	Version                           int64
+}
+
+// RulesSince reads what has changed after a version of the rules: much less than all of them, where there are many. Edits
+// that went past this program, by hand, are not among it. Changes are numbered in the order of their commits; see LockRules.
+func (d *DB) RulesSince(ctx context.Context, version int64) (*RuleDelta, error) {
+	const latest, permission, restriction = 0, 1, 2
+	var rows []struct {
+		Kind       int
+		ID         int64
+		A, B, C, D *string
+		Topic      *string
+		Code       *int
+	}
+	err := d.idb.NewRaw(`
+		WITH changed AS (SELECT DISTINCT subject, subject_id FROM policy_changes WHERE id > ?3)
+		SELECT ?0 AS kind, coalesce(max(id), 0) AS id, '' AS a, '' AS b, '' AS c, '' AS d,
+			CAST(NULL AS TEXT) AS topic, CAST(NULL AS BIGINT) AS code FROM policy_changes
+		UNION ALL SELECT ?1, h.subject_id, p.role, p.verb, p.path, p.action, p.topic, NULL
+			FROM changed h LEFT JOIN permissions p ON p.id = h.subject_id WHERE h.subject = 'permission'
+		UNION ALL SELECT ?2, h.subject_id, r.category, r.scope, r.value, r.state, NULL, r.code
+			FROM changed h LEFT JOIN restrictions r ON r.id = h.subject_id WHERE h.subject = 'restriction'
+		ORDER BY 1, 2`, latest, permission, restriction, version).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("read changed rules: %w", Translate(err))
+	}
+	delta := new(RuleDelta)
+	for i := range rows {
+		switch r := &rows[i]; {
+		case r.Kind == latest:
+			delta.Version = r.ID
+		case r.Kind == permission && r.A == nil:
+			delta.GonePermissions = append(delta.GonePermissions, r.ID)
+		case r.Kind == permission:
+			delta.Permissions = append(delta.Permissions, Permission{ID: r.ID, Role: *r.A, Verb: *r.B, Path: *r.C, Action: *r.D, Topic: r.Topic})
+		case r.A == nil:
+			delta.GoneRestrictions = append(delta.GoneRestrictions, r.ID)
+		default:
+			delta.Restrictions = append(delta.Restrictions, Restriction{ID: r.ID, Category: *r.A, Scope: *r.B, Value: *r.C, State: *r.D, Code: r.Code})
+		}
+	}
+	return delta, nil
+}
+
 // PolicyVersion is the number of the latest rule change, or 0.
 func (q queries) PolicyVersion(ctx context.Context) (int64, error) {
 	var version int64

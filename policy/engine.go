@@ -41,7 +41,7 @@ func (e *Engine) Snapshot() *Snapshot { return e.current.Load() }
 
 // Load compiles src and puts it in force. On error nothing changes but the Status.
 func (e *Engine) Load(src Source) error {
-	snapshot, err := Compile(src)
+	snapshot, err := CompileAfter(e.current.Load(), src)
 	if err != nil {
 		e.Fail(err)
 		return err

@@ -64,8 +64,15 @@ func actionKind(action string) (kind, bool) {
 	return 0, false
 }
 
-// verbTrees are the rows of one role, a tree per verb. Verbs without rows of their own share the tree of the ALL rows.
+// verbTrees are the rows of one role, a tree per verb. Verbs without rows of their own share the tree of the ALL rows. The
+// trees number the rows of their role from 0, so that they are good for any Snapshot in which the role has the same rows.
 type verbTrees [len(methods)]*node
+
+// A roleRules is the rules of one role in a Snapshot.
+type roleRules struct {
+	rows  []int32 // indexes into Snapshot.permissions, by the number that the trees have for a row
+	trees *verbTrees
+}
 
 // Permit says whether role may call verb on path, and whether that is to be recorded. verb is the request's real
 // method, path its canonical path. With the shipped model it allocates nothing and costs the same for 10 and 10,000
@@ -110,12 +117,18 @@ func (s *Snapshot) judge(role, verb, path string, trace *[]int32) Verdict {
 		return Verdict{}
 	}
 	var h hits
-	if trees, ok := s.roles[role]; ok {
-		trees[verbNo].walk(path, &h, trace)
+	rules, known := s.roles[role]
+	if known {
+		rules.trees[verbNo].walk(path, &h, trace)
+		if trace != nil {
+			for i, no := range *trace {
+				(*trace)[i] = rules.rows[no]
+			}
+		}
 	}
 	var v Verdict
 	if i, ok := h.get(audit); ok {
-		v.Audit, v.Topic = true, s.permissions[i].Topic
+		v.Audit, v.Topic = true, s.permissions[rules.rows[i]].Topic
 	}
 	switch {
 	case s.own != nil:
@@ -125,34 +138,39 @@ func (s *Snapshot) judge(role, verb, path string, trace *[]int32) Verdict {
 			v.Rule = &s.permissions[answer.rule]
 		}
 	case h.first[drop] != 0:
-		v.Rule = &s.permissions[h.first[drop]-1]
+		v.Rule = &s.permissions[rules.rows[h.first[drop]-1]]
 	case h.first[accept] != 0:
-		v.Allow, v.Rule = true, &s.permissions[h.first[accept]-1]
+		v.Allow, v.Rule = true, &s.permissions[rules.rows[h.first[accept]-1]]
 	}
 	return v
 }
 
-// compilePermissions checks the rows, puts them in the order of their ids and builds the trees.
-func (s *Snapshot) compilePermissions(rows []Permission) error {
+// compilePermissions checks the rows, puts them in the order of their ids and builds the trees. Rows that the Snapshot before
+// has are good, and a role that has the same rows there has the same trees.
+func (s *Snapshot) compilePermissions(rows []Permission, before *Snapshot) error {
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b Permission) int { return cmp.Compare(a.ID, b.ID) })
 	s.permissions = rows
-	s.roles = make(map[string]*verbTrees)
-	type byVerb struct {
-		all []int32
-		own [len(methods)][]int32
+	s.roles = make(map[string]*roleRules)
+	var known []Permission // those before that may still come
+	if before != nil {
+		known = before.permissions
 	}
-	lists := make(map[string]*byVerb)
 	for i := range rows {
 		p := &rows[i]
 		p.Verb, p.Action = strings.ToUpper(p.Verb), strings.ToUpper(p.Action)
-		if err := p.check(); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+		for len(known) > 0 && known[0].ID < p.ID {
+			known = known[1:]
 		}
-		l := lists[p.Role]
-		if l == nil {
-			l = new(byVerb)
-			lists[p.Role] = l
+		if len(known) == 0 || known[0] != *p {
+			if err := p.check(); err != nil {
+				return fmt.Errorf("%s: %w", p, err)
+			}
+		}
+		rules := s.roles[p.Role]
+		if rules == nil {
+			rules = new(roleRules)
+			s.roles[p.Role] = rules
 			s.roleNames = append(s.roleNames, p.Role)
 		}
 		switch {
@@ -161,36 +179,60 @@ func (s *Snapshot) compilePermissions(rows []Permission) error {
 		case p.Action == "ACCEPT" && onlyByAll(p.Verb):
 			s.warnings = append(s.warnings, fmt.Sprintf("%s: grants nothing, because only ALL grants %s", p, p.Verb))
 		}
-		if p.Verb == "ALL" {
-			l.all = append(l.all, int32(i))
-		} else if p.Action != "ACCEPT" || !onlyByAll(p.Verb) {
-			l.own[methodIndex(p.Verb)] = append(l.own[methodIndex(p.Verb)], int32(i))
-		}
+		rules.rows = append(rules.rows, int32(i))
 	}
 	slices.Sort(s.roleNames)
-	for role, l := range lists {
-		shared := s.tree(l.all)
-		trees := new(verbTrees)
-		for v := range trees {
-			trees[v] = shared
-			if len(l.own[v]) > 0 {
-				trees[v] = s.tree(l.all, l.own[v])
+	for role, rules := range s.roles {
+		if before != nil {
+			if old := before.roles[role]; old != nil && s.sameRules(rules, before, old) {
+				rules.trees = old.trees
+				continue
 			}
 		}
-		s.roles[role] = trees
+		s.plant(rules)
 	}
 	return nil
 }
 
-func (s *Snapshot) tree(rows ...[]int32) *node {
-	all := slices.Concat(rows...)
-	slices.Sort(all)
-	root := new(node)
-	for _, i := range all {
-		k, _ := actionKind(s.permissions[i].Action)
-		root.add(s.permissions[i].Path, k, i)
+// sameRules reports whether two roles have the same trees.
+func (s *Snapshot) sameRules(rules *roleRules, before *Snapshot, old *roleRules) bool {
+	return slices.EqualFunc(rules.rows, old.rows, func(i, j int32) bool {
+		a, b := &s.permissions[i], &before.permissions[j]
+		return a.Path == b.Path && a.Verb == b.Verb && a.Action == b.Action
+	})
+}
+
+// plant builds the trees of a role.
+func (s *Snapshot) plant(rules *roleRules) {
+	var all []int32
+	var own [len(methods)][]int32
+	for no, i := range rules.rows {
+		switch p := &s.permissions[i]; {
+		case p.Verb == "ALL":
+			all = append(all, int32(no))
+		case p.Action != "ACCEPT" || !onlyByAll(p.Verb):
+			own[methodIndex(p.Verb)] = append(own[methodIndex(p.Verb)], int32(no))
+		}
 	}
-	return root
+	tree := func(numbers ...[]int32) *node {
+		sorted := slices.Concat(numbers...)
+		slices.Sort(sorted)
+		root := new(node)
+		for _, no := range sorted {
+			p := &s.permissions[rules.rows[no]]
+			k, _ := actionKind(p.Action)
+			root.add(p.Path, k, no)
+		}
+		return root
+	}
+	shared := tree(all)
+	rules.trees = new(verbTrees)
+	for v := range rules.trees {
+		rules.trees[v] = shared
+		if len(own[v]) > 0 {
+			rules.trees[v] = tree(all, own[v])
+		}
+	}
 }
 
 // unmatchable says why no canonical path begins with prefix, or nothing when one may.

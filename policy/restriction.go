@@ -154,12 +154,14 @@ type Outcome struct {
 
 // restrictions are the enabled rules, compiled.
 type restrictions struct {
-	any     bool
-	rules   []Restriction // enabled, by id then as given, with their true code
-	sets    [categories]ruleSet
-	locator Locator
-	access  string // the one path that no restriction covers, so that a whitelink can be redeemed
-	login   string // the path that blocklogin covers, also with a suffix such as ".json", which the API forgives
+	any      bool
+	rules    []Restriction // enabled, by id then as given, with their true code
+	sets     [categories]ruleSet
+	locator  Locator
+	given    []Restriction // what they were compiled from
+	warnings []string
+	access   string // the one path that no restriction covers, so that a whitelink can be redeemed
+	login    string // the path that blocklogin covers, also with a suffix such as ".json", which the API forgives
 }
 
 // A ruleSet is the rules of one category. Rules are numbered in stored order; where several match within a scope, the
@@ -181,10 +183,21 @@ type span struct {
 	rule        int32
 }
 
-// compileRestrictions checks the enabled rules; disabled ones are not looked at.
-func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator) error {
-	c := &s.restrict
-	c.locator, c.access, c.login = locator, s.prefix+"/identity/users/access", s.prefix+"/identity/sessions"
+// compileRestrictions checks the enabled rules; disabled ones are not looked at. Those of the Snapshot before are taken over
+// when they are the same.
+func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator, before *Snapshot) error {
+	if before != nil && before.prefix == s.prefix && before.restrict.locator == locator && slices.Equal(before.restrict.given, rows) {
+		s.restrict = before.restrict
+	} else if err := s.restrict.compile(s.prefix, rows, locator); err != nil {
+		return err
+	}
+	s.warnings = append(s.warnings, s.restrict.warnings...)
+	return nil
+}
+
+func (c *restrictions) compile(prefix string, rows []Restriction, locator Locator) error {
+	c.locator, c.access, c.login = locator, prefix+"/identity/users/access", prefix+"/identity/sessions"
+	c.given = slices.Clone(rows)
 	for _, r := range rows {
 		if r.Enabled {
 			c.rules = append(c.rules, r)
@@ -202,7 +215,7 @@ func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator) erro
 	for i := range c.rules {
 		r := &c.rules[i]
 		if r.Code != 0 && !ValidCode(r.Code) {
-			s.warnings = append(s.warnings, fmt.Sprintf("%s: code %d is not within 400 to 599, so the default is used", r, r.Code))
+			c.warnings = append(c.warnings, fmt.Sprintf("%s: code %d is not within 400 to 599, so the default is used", r, r.Code))
 		}
 		if !ValidCode(r.Code) {
 			r.Code = DefaultCode(r.Category, r.Scope)
@@ -234,7 +247,7 @@ func (s *Snapshot) compileRestrictions(rows []Restriction, locator Locator) erro
 			}
 			value := strings.TrimSpace(r.Value)
 			if !knownCode(scope, value) {
-				s.warnings = append(s.warnings, fmt.Sprintf(
+				c.warnings = append(c.warnings, fmt.Sprintf(
 					"%s: %s is no code of a %s, so it matches only where the place data has that name", r, value, r.Scope))
 			}
 			if scope == scopeContinent {

@@ -39,14 +39,19 @@ func (d *Desk) ChangePermission(ctx context.Context, by *db.User, change rules.C
 		if err := u.LockRules(ctx); err != nil { // no other edit of rules crosses this one
 			return err
 		}
-		before, err := u.AllPermissions(ctx)
+		// What superadmins may do lies in the rules of their role, unless the operator's own model reads others, too.
+		read := func(ctx context.Context) ([]db.Permission, error) { return u.PermissionsOf(ctx, policy.Superadmin) }
+		if d.Rules.Snapshot().OwnModel() {
+			read = u.AllPermissions
+		}
+		before, err := read(ctx)
 		if err != nil {
 			return err
 		}
 		if err := u.changePermission(ctx, &change); err != nil {
 			return err
 		}
-		after, err := u.AllPermissions(ctx)
+		after, err := read(ctx)
 		if err != nil {
 			return err
 		}
@@ -64,7 +69,7 @@ func (d *Desk) ChangePermission(ctx context.Context, by *db.User, change rules.C
 
 // reload has the stored rules in force in this process.
 func (d *Desk) reload(ctx context.Context) error {
-	if err := d.Rules.Reload(ctx); err != nil {
+	if err := d.Rules.Refresh(ctx); err != nil {
 		return fault.New(fault.Unavailable).Because(fmt.Errorf("the change is stored, but not in force: %w", err))
 	}
 	return nil

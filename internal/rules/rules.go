@@ -60,12 +60,12 @@ type Rules struct {
 	log     *slog.Logger
 	wake    chan struct{} // news; it holds one, which stands for any number
 
-	calls atomic.Int64 // of Reload so far
+	calls atomic.Int64 // of Reload and Refresh so far
+	all   atomic.Bool  // Run is to read everything
 
 	// The rest belongs to whoever holds turn, which has room for one.
 	turn     chan struct{}
-	covered  int64 // calls that the latest complete load began after
-	result   error // of that load
+	covered  [2]coverage // by the latest complete load, and by the latest that read everything
 	loaded   policy.Source
 	files    [2]fileState
 	hadLists bool // the lists have come from the file before
@@ -74,6 +74,18 @@ type Rules struct {
 	model atomic.Pointer[string] // text of the operator's model as loaded, empty for the shipped one
 	tick  time.Duration
 }
+
+// A coverage says which calls have been answered.
+type coverage struct {
+	calls  int64 // that the load began after
+	result error
+}
+
+// Indexes of Rules.covered.
+const (
+	byAny   = 0
+	byWhole = 1
+)
 
 // A fileState tells whether a file is the one that was read.
 type fileState struct {
@@ -106,8 +118,11 @@ func New(o Options) (*Rules, error) {
 	r.model.Store(new(string))
 	if o.Bus != nil {
 		o.Bus.Subscribe(func(n bus.Notice) {
-			if n.Kind == bus.PolicyChanged || n.Kind == bus.Everything {
+			switch n.Kind {
+			case bus.Everything:
 				r.Poke()
+			case bus.PolicyChanged:
+				r.hear()
 			}
 		})
 	}
@@ -131,8 +146,14 @@ func (r *Rules) Stale() error {
 // Sampler samples the decisions that Preview rehearses changes on.
 func (r *Rules) Sampler() *Sampler { return r.sampler }
 
-// Poke makes Run reload soon. It never blocks.
+// Poke makes Run reload everything soon, what was edited by hand included. It never blocks.
 func (r *Rules) Poke() {
+	r.all.Store(true)
+	r.hear()
+}
+
+// hear makes Run look soon for what has changed.
+func (r *Rules) hear() {
 	select {
 	case r.wake <- struct{}{}:
 	default: // the news that waits covers this one
@@ -142,7 +163,13 @@ func (r *Rules) Poke() {
 // Reload reads and compiles everything. When it returns nil, what was committed before the call is in force in this
 // process. Parallel calls share loads: each waits for one that began after the call. On error the last good policy
 // stays, and Status has the error.
-func (r *Rules) Reload(ctx context.Context) error {
+func (r *Rules) Reload(ctx context.Context) error { return r.bring(ctx, byWhole) }
+
+// Refresh is Reload, but of the tables it reads only what has changed through this program since the last time: where there
+// are thousands of rules, that is nearly all that an edit costs.
+func (r *Rules) Refresh(ctx context.Context) error { return r.bring(ctx, byAny) }
+
+func (r *Rules) bring(ctx context.Context, by int) error {
 	call := r.calls.Add(1)
 	select {
 	case r.turn <- struct{}{}:
@@ -150,22 +177,26 @@ func (r *Rules) Reload(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("reload rules: %w", ctx.Err())
 	}
-	if r.covered >= call {
-		return r.result
+	if r.covered[by].calls >= call {
+		return r.covered[by].result
 	}
 	covers := r.calls.Load() // all these calls were made before the load begins
-	err := r.load(ctx)
+	before := r.engine.Status()
+	some := by == byAny && before.Ready() && before.Error == ""
+	err := r.load(ctx, before, some)
 	if err != nil && ctx.Err() != nil {
 		return err // this caller gave up, which says nothing to the others
 	}
-	r.covered, r.result = covers, err
+	r.covered[byAny] = coverage{covers, err}
+	if !some {
+		r.covered[byWhole] = r.covered[byAny]
+	}
 	return err
 }
 
 // load does one reload. It logs an error and a warning once, and again only after they have changed.
-func (r *Rules) load(ctx context.Context) error {
-	before := r.engine.Status()
-	src, err := r.read(ctx)
+func (r *Rules) load(ctx context.Context, before policy.Status, some bool) error {
+	src, err := r.read(ctx, some)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return err
@@ -206,7 +237,9 @@ func equalSources(a, b *policy.Source) bool {
 		slices.Equal(a.Restrictions, b.Restrictions) && reflect.DeepEqual(a.Lists, b.Lists)
 }
 
-func (r *Rules) read(ctx context.Context) (policy.Source, error) {
+// read reads the files, and of the tables all rows, or with some only those that have changed since the rules that are
+// loaded.
+func (r *Rules) read(ctx context.Context, some bool) (policy.Source, error) {
 	src := policy.Source{Locator: r.o.Locator, Prefix: r.o.Prefix, Lists: policy.DefaultLists().At(r.o.Prefix)}
 	// The state is taken before the file is read: a change between the two is then found by the next look.
 	r.files = r.look()
@@ -233,15 +266,52 @@ func (r *Rules) read(ctx context.Context) (policy.Source, error) {
 			return src, fmt.Errorf("casbin model %s: it is empty", r.o.ModelFile)
 		}
 	}
+	if some {
+		delta, err := r.o.DB.RulesSince(ctx, r.loaded.Version)
+		if err != nil {
+			return src, err
+		}
+		if delta.Version >= r.loaded.Version { // else the tables are others: those of a backup
+			src.Version = delta.Version
+			src.Permissions = merged(r.loaded.Permissions, Permissions(delta.Permissions), delta.GonePermissions,
+				func(p *policy.Permission) int64 { return p.ID })
+			src.Restrictions = merged(r.loaded.Restrictions, restrictionsOf(delta.Restrictions), delta.GoneRestrictions,
+				func(p *policy.Restriction) int64 { return p.ID })
+			return src, nil
+		}
+	}
 	set, err := r.o.DB.Rules(ctx)
 	if err != nil {
 		return src, err
 	}
-	src.Version, src.Permissions = set.Version, Permissions(set.Permissions)
-	for i := range set.Restrictions {
-		src.Restrictions = append(src.Restrictions, Restriction(&set.Restrictions[i]))
-	}
+	src.Version, src.Permissions, src.Restrictions = set.Version, Permissions(set.Permissions), restrictionsOf(set.Restrictions)
 	return src, nil
+}
+
+// merged are rows by id with those that changed in their places, and without those that are gone. changed and gone are
+// sorted by id as well.
+func merged[R any](rows, changed []R, gone []int64, id func(*R) int64) []R {
+	if len(changed)+len(gone) == 0 {
+		return rows
+	}
+	out := make([]R, 0, len(rows)+len(changed))
+	for i := range rows {
+		at := id(&rows[i])
+		for len(changed) > 0 && id(&changed[0]) < at {
+			out, changed = append(out, changed[0]), changed[1:]
+		}
+		for len(gone) > 0 && gone[0] < at {
+			gone = gone[1:]
+		}
+		switch {
+		case len(gone) > 0 && gone[0] == at:
+		case len(changed) > 0 && id(&changed[0]) == at:
+			out, changed = append(out, changed[0]), changed[1:]
+		default:
+			out = append(out, rows[i])
+		}
+	}
+	return append(out, changed...)
 }
 
 // Permission is a row as the policy knows it.
@@ -258,6 +328,14 @@ func Permissions(rows []db.Permission) []policy.Permission {
 	out := make([]policy.Permission, 0, len(rows))
 	for i := range rows {
 		out = append(out, Permission(&rows[i]))
+	}
+	return out
+}
+
+func restrictionsOf(rows []db.Restriction) []policy.Restriction {
+	var out []policy.Restriction
+	for i := range rows {
+		out = append(out, Restriction(&rows[i]))
 	}
 	return out
 }
@@ -312,8 +390,11 @@ func (r *Rules) Run(ctx context.Context) {
 			flushed = now
 			r.flush(ctx)
 		}
+		all := r.all.Swap(false)
 		switch {
-		case news, r.due(now.Sub(full), fullReload), !retry.IsZero() && !now.Before(retry), r.fileChanged(ctx):
+		case all, r.due(now.Sub(full), fullReload), !retry.IsZero() && !now.Before(retry), r.fileChanged(ctx):
+			all = true
+		case news:
 		case r.due(now.Sub(asked), r.o.Poll) && retry.IsZero():
 			asked = now
 			if !r.moved(ctx) {
@@ -323,7 +404,11 @@ func (r *Rules) Run(ctx context.Context) {
 			continue
 		}
 		loading, cancel := context.WithTimeout(ctx, loadTime)
-		err := r.Reload(loading)
+		bring := r.Refresh
+		if all {
+			bring = r.Reload
+		}
+		err := bring(loading)
 		if err != nil && loading.Err() != nil && ctx.Err() == nil {
 			r.engine.Fail(err) // nobody gave up: the database does not answer
 		}
@@ -333,7 +418,10 @@ func (r *Rules) Run(ctx context.Context) {
 			retry = time.Now().Add(wait)
 			continue
 		}
-		asked, full, wait, retry = now, now, 0, time.Time{}
+		asked, wait, retry = now, 0, time.Time{}
+		if all {
+			full = now
+		}
 	}
 }
 

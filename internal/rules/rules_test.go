@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -379,4 +381,90 @@ func TestDue(t *testing.T) {
 	if DefaultPoll+time.Second > 5*time.Second {
 		t.Errorf("the rules are asked for every %v, too seldom to be felt within five seconds", DefaultPoll)
 	}
+}
+
+// Refresh brings the same into force as Reload, over edits of every kind, though it reads only what has changed; what was
+// edited by hand is Reload's alone.
+func TestRefreshIsReload(t *testing.T) {
+	t.Parallel()
+	bothEngines(t, func(t *testing.T, url string) {
+		w := start(t, url, nil)
+		if err := w.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		var permissions []*db.Permission
+		var restrictions []*db.Restriction
+		for step := range 60 {
+			w.update(t, func(ctx context.Context, tx *db.Tx) error {
+				for range 1 + random.IntN(3) { // several edits in one commit, of the same row as well
+					var err error
+					switch n := random.IntN(6); {
+					case n == 0 || len(permissions) == 0:
+						p := &db.Permission{Role: "r", Verb: "GET", Path: fmt.Sprintf("p/%d", step), Action: "ACCEPT"}
+						if err = tx.InsertPermission(ctx, db.Who{}, p); err == nil {
+							permissions = append(permissions, p)
+						}
+					case n == 1:
+						i := random.IntN(len(permissions))
+						err = tx.DeletePermission(ctx, db.Who{}, permissions[i])
+						permissions = slices.Delete(permissions, i, i+1)
+					case n == 2:
+						i := random.IntN(len(permissions))
+						after := *permissions[i]
+						after.Path += "x"
+						err = tx.UpdatePermission(ctx, db.Who{}, permissions[i], &after)
+						permissions[i] = &after
+					case n == 3 || len(restrictions) == 0:
+						r := &db.Restriction{Category: "blacklist", Scope: "ip", Value: fmt.Sprintf("10.0.%d.%d", step, random.IntN(250)), State: "enabled"}
+						if err = tx.InsertRestriction(ctx, db.Who{}, r); err == nil {
+							restrictions = append(restrictions, r)
+						}
+					case n == 4:
+						i := random.IntN(len(restrictions))
+						err = tx.DeleteRestriction(ctx, db.Who{}, restrictions[i])
+						restrictions = slices.Delete(restrictions, i, i+1)
+					default:
+						i := random.IntN(len(restrictions))
+						after := *restrictions[i]
+						after.State = map[string]string{"enabled": "disabled", "disabled": "enabled"}[after.State]
+						err = tx.UpdateRestriction(ctx, db.Who{}, restrictions[i], &after)
+						restrictions[i] = &after
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err := w.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			got := w.loaded
+			want, err := w.read(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !equalSources(&got, &want) || !slices.Equal(w.Snapshot().Permissions(), want.Permissions) {
+				t.Fatalf("step %d: got %+v, want %+v", step, got, want)
+			}
+		}
+		if _, err := w.db.Bun().ExecContext(t.Context(), "UPDATE permissions SET path = 'by/hand'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(w.Snapshot().Permissions(), func(p policy.Permission) bool { return p.Path == "by/hand" }) {
+			t.Error("Refresh read everything")
+		}
+		if err := w.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range w.Snapshot().Permissions() {
+			if p.Path != "by/hand" {
+				t.Fatalf("Reload did not read %s", p)
+			}
+		}
+	})
 }
