@@ -2,7 +2,7 @@
 // replicas share. It also makes the client of a Redis URL (Connect) and remembers used nonces (Nonces).
 //
 // A session is one text under its key (record.go), which expires by itself. It is read together with the generation by
-// one MGET, which readings at the same time share (reads); on a cluster, where the two may lie on two nodes, by a GET of each. A
+// one MGET, which readings at the same time share (together); on a cluster, where the two may lie on two nodes, by a GET of each. A
 // user's index is a sorted set of the keys of their sessions. On a cluster the two live in different slots and cannot
 // change together, so each is written in an order that leaves at worst an index entry without a session, never a session
 // without its entry; readers pass over such an entry, and it goes when the session would have ended. A change of a session
@@ -51,7 +51,7 @@ var (
 // A Store keeps sessions in Redis.
 type Store struct {
 	client redis.UniversalClient
-	reads  *reads // nil on a cluster
+	reads  *together[string, reading] // nil on a cluster
 }
 
 var _ session.Store = (*Store)(nil)
@@ -204,7 +204,8 @@ func (s *Store) GetMany(ctx context.Context, keys []session.Key, now time.Time) 
 // same time. What is not there is empty.
 func (s *Store) record(ctx context.Context, name string) (record, generation string, err error) {
 	if s.reads != nil {
-		return s.reads.read(ctx, name)
+		r, err := s.reads.ask(ctx, name)
+		return r.record, r.generation, err
 	}
 	pipe := s.client.Pipeline()
 	one, other := pipe.Get(ctx, name), pipe.Get(ctx, generationKey)
