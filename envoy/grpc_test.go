@@ -323,3 +323,21 @@ func TestGRPCShutdownInTime(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A method is found by its whole path, with a slash before it: others are nobody's (CVE-2026-33186 was about those without).
+func TestGRPCPaths(t *testing.T) {
+	checker := says(allow)
+	_, conn := listenGRPC(t, envoy.Options{Checker: checker})
+	for _, method := range []string{
+		"envoy.service.auth.v3.Authorization/Check", "/envoy.service.auth.v3.Authorization/check", "/envoy.service.auth.v3.Authorization/Check/",
+		"//envoy.service.auth.v3.Authorization/Check", "/Authorization/Check", "/",
+	} {
+		err := conn.Invoke(t.Context(), method, attributes("GET", "/a", nil), new(auth.CheckResponse))
+		if code := status.Code(err); code != codes.Unimplemented {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if asked := checker.take(); len(asked) != 0 {
+		t.Errorf("asked %+v", asked)
+	}
+}

@@ -40,6 +40,9 @@ func (s serveCommand) Run(p *program) error {
 		return err
 	}
 	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
+	if err := keepInside(secretVariable, secretFlag); err != nil {
+		log.Warn("secrets of this process may be seen from beside it", "error", err)
+	}
 	for _, w := range c.Warnings() {
 		log.Warn("configuration", "warning", w)
 	}

@@ -1,11 +1,15 @@
 package systemtest
 
 import (
+	"database/sql"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"barong/internal/test/testkit"
 )
@@ -99,38 +103,56 @@ func TestGuessing(t *testing.T) {
 	}
 }
 
-// Nobody can tell by the time of a refusal whether an address has an account.
+// Nobody can tell by the time of a refusal whether an address has an account, nor how its password is stored.
 func TestSignInTellsNothingByTime(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, newVault())
-	_, email, _ := s.member()
-	wrong := s.vault.keep("wrong password", "Wrong9-guess+x")
-	var known, unknown []time.Duration
-	c := s.client()
-	for n := range 60 {
-		// In turns, and in both orders, so that whatever else the machine does meets both alike.
-		addresses := []string{email, fmt.Sprintf("nobody%d@example.com", n)}
-		if n%2 == 1 {
-			slices.Reverse(addresses)
-		}
-		for _, address := range addresses {
-			r := c.signIn(address, wrong).wants(t, "a wrong password", 401, "identity.session.invalid_params")
-			if address == email {
-				known = append(known, r.took)
-			} else {
-				unknown = append(unknown, r.took)
-			}
+	_, modern, _ := s.member()
+	_, imported, _ := s.member()
+	_, broken, _ := s.member()
+	s.stop()
+	old, err := bcrypt.GenerateFromPassword([]byte("Hd4-pYt9+sLc"), bcrypt.DefaultCost) // as an import brings it
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "data", "barong.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for email, digest := range map[string]string{imported: string(old), broken: "$5$unknown$scheme"} {
+		if _, err := d.ExecContext(t.Context(), "UPDATE users SET password_digest = ? WHERE email = ?", digest, email); err != nil {
+			t.Fatal(err)
 		}
 	}
-	slices.Sort(known)
-	slices.Sort(unknown)
-	at := func(d []time.Duration, percent int) time.Duration { return d[len(d)*percent/100] }
-	for _, percent := range []int{10, 25, 50, 75, 90} {
-		t.Logf("%d%%: known %s, unknown %s", percent, at(known, percent), at(unknown, percent))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+
+	wrong := s.vault.keep("wrong password", "Wrong9-guess+x")
+	kinds := []string{"argon2id", "bcrypt", "a digest that cannot be read", "no account"}
+	took := map[string][]time.Duration{}
+	c := s.client()
+	for n := range 24 {
+		// In turns, and in another order each time, so that whatever else the machine does meets all alike.
+		for i := range kinds {
+			kind := kinds[(i+n)%len(kinds)]
+			address := map[string]string{kinds[0]: modern, kinds[1]: imported, kinds[2]: broken, kinds[3]: fmt.Sprintf("nobody%d@example.com", n)}[kind]
+			r := c.signIn(address, wrong).wants(t, "a wrong password", 401, "identity.session.invalid_params")
+			took[kind] = append(took[kind], r.took)
+		}
+	}
+	at := func(kind string, percent int) time.Duration { return took[kind][len(took[kind])*percent/100] }
+	spread := 10 * time.Millisecond
+	for _, kind := range kinds {
+		slices.Sort(took[kind])
+		t.Logf("%s: 10%% %s, 25%% %s, 50%% %s, 75%% %s, 90%% %s", kind, at(kind, 10), at(kind, 25), at(kind, 50), at(kind, 75), at(kind, 90))
+		spread = max(spread, at(kind, 75)-at(kind, 25))
 	}
 	// The medians lie within the spread of each: a difference that drowns in the noise of one's own answers.
-	spread := max(at(known, 75)-at(known, 25), at(unknown, 75)-at(unknown, 25), 10*time.Millisecond)
-	if d := (at(known, 50) - at(unknown, 50)).Abs(); d > spread {
-		t.Errorf("an unknown address takes %s more or less than a known one; answers alike differ by %s", d, spread)
+	for _, kind := range kinds[1:] {
+		if diff := (at(kind, 50) - at(kinds[0], 50)).Abs(); diff > spread {
+			t.Errorf("%s takes %s more or less than %s; answers alike differ by %s", kind, diff, kinds[0], spread)
+		}
 	}
 }
