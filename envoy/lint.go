@@ -23,6 +23,8 @@ type Finding struct {
 	Why     string
 	// Open says that requests pass unchecked that should be checked.
 	Open bool
+	// Signed says that it is about requests that are signed whole (RFC 9421) alone.
+	Signed bool
 }
 
 func (f Finding) String() string { return fmt.Sprintf("line %d: %s: %s", f.Line, f.Setting, f.Why) }
@@ -50,7 +52,8 @@ var weak = map[string]Finding{
 }
 
 // Lint looks for what defeats the check in a gateway's configuration: a check that is not asked at all, one that is switched
-// off for a part, and settings that open it. It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
+// off for a part, settings that open it, and headers of signed requests that the check does not get, or gets as clients write
+// them. It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
 // and Traefik's configurations as YAML or JSON, of one or several documents, Envoy's filter by its own schema; nginx.conf
 // and Caddyfiles by their grammar; and anything else, such as templates, line by line. That nothing is found does not mean
 // that the file is right: compare it with the reference beside this package.
@@ -85,6 +88,9 @@ type linter struct {
 	Linted
 	seen   map[*yaml.Node]bool // an anchor is looked at once
 	routes *yaml.Node          // what sends requests on, which some check must stand before
+	asked  *yaml.Node          // what has the check asked
+	passes []passed            // the lists of headers that reach the check
+	framed bool                // something is said about X-Original-Framing elsewhere
 }
 
 // marks are the keys, and values of kind and @type, by which configurations are told, and those by which they have a check
@@ -130,14 +136,18 @@ func (l *linter) note(text string, n *yaml.Node) {
 			l.Gateway = m.gateway
 		}
 		l.Asks = l.Asks || m.asks
+		if m.asks && l.asked == nil {
+			l.asked = n
+		}
 		if m.routes && l.routes == nil {
 			l.routes = n
 		}
 	}
 }
 
-// conclude finds that requests are sent on and nothing asks.
+// conclude finds that requests are sent on and nothing asks, and what is missing from what is asked.
 func (l *linter) conclude() {
+	l.signatures()
 	if l.routes != nil && !l.Asks {
 		l.Unasked = &Finding{
 			Line: l.routes.Line, Setting: l.routes.Value, Why: "requests are sent on and nothing has them checked", Open: true,
@@ -168,6 +178,12 @@ func (l *linter) walk(key string, n *yaml.Node) {
 		if name.Value == "handler" || name.Value == "uri" { // of Caddy's JSON
 			l.note(name.Value+": "+value.Value, value)
 		}
+		if slices.Contains(passing, name.Value) {
+			l.passes = append(l.passes, passed{name, headersIn(value)})
+			continue
+		}
+		l.framed = l.framed || isFraming(name) || isFraming(value) ||
+			value.Kind == yaml.SequenceNode && slices.ContainsFunc(value.Content, isFraming)
 		f, ok := weak[name.Value]
 		if name.Value == "disabled" && strings.Contains(key, "ext_authz") { // ExtAuthzPerRoute
 			f, ok = Finding{Why: "what this route matches passes unchecked"}, true
@@ -177,6 +193,83 @@ func (l *linter) walk(key string, n *yaml.Node) {
 			l.Found = append(l.Found, f)
 		}
 		l.walk(name.Value, value)
+	}
+}
+
+// passing are the keys of the lists of headers that reach the check: those of Envoy, Istio, Envoy Gateway and Traefik.
+var passing = []string{"allowed_headers", "allowedHeaders", "includeRequestHeadersInCheck", "headersToExtAuth", "authRequestHeaders"}
+
+// A passed is a list of headers that reach the check.
+type passed struct {
+	key   *yaml.Node
+	names []string // in lower case; nil where a pattern may name any
+}
+
+// headersIn are the headers that a list names, by texts or by Envoy's patterns; nil where not all patterns are plain texts.
+func headersIn(n *yaml.Node) []string {
+	names := []string{}
+	var look func(key string, n *yaml.Node) bool
+	look = func(key string, n *yaml.Node) bool {
+		switch n.Kind {
+		case yaml.ScalarNode:
+			switch key {
+			case "", "patterns", "exact":
+				names = append(names, strings.ToLower(n.Value))
+			case "ignore_case", "ignoreCase":
+			default:
+				return false
+			}
+			return true
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if !look(n.Content[i].Value, n.Content[i+1]) {
+					return false
+				}
+			}
+			return true
+		case yaml.SequenceNode:
+			return !slices.ContainsFunc(n.Content, func(item *yaml.Node) bool { return !look(key, item) })
+		case yaml.AliasNode, yaml.DocumentNode: // which might lead back here
+		}
+		return false
+	}
+	if !look("", n) {
+		return nil
+	}
+	return names
+}
+
+func isFraming(n *yaml.Node) bool { return nameFraming.Is([]byte(n.Value)) }
+
+// What may be wrong with the headers of requests that are signed whole.
+const (
+	withoutSignature = "calls of API keys that sign the whole request (RFC 9421) are refused, for the check does not get "
+	forgedFraming    = "clients may say in X-Original-Framing that they send no body, which their signature then need not cover: set or remove that header"
+)
+
+// signatures looks for the headers of requests that are signed whole: that they reach the check, and that clients do not say
+// themselves whether they send a body.
+func (l *linter) signatures() {
+	if l.asked == nil {
+		return
+	}
+	told := l.Gateway == "Traefik" || l.Gateway == "ingress-nginx" // without a list every header reaches the check
+	for _, p := range l.passes {
+		told = p.names == nil || slices.Contains(p.names, "x-original-framing")
+		var missing []string
+		for _, name := range []string{"signature", "signature-input", "content-digest"} {
+			if p.names != nil && !slices.Contains(p.names, name) {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) > 0 {
+			l.Found = append(l.Found, Finding{
+				Line: p.key.Line, Setting: p.key.Value, Why: withoutSignature + strings.Join(missing, ", "), Signed: true,
+			})
+		}
+	}
+	if told && !l.framed {
+		l.Found = append(l.Found, Finding{Line: l.asked.Line, Setting: l.asked.Value, Why: forgedFraming, Signed: true})
 	}
 }
 
@@ -301,7 +394,8 @@ func (l *Linted) nginx(text string) {
 	if !ok || len(rest) > 0 {
 		return
 	}
-	var sends *directive
+	var sends, asks *directive
+	framed := false
 	var look func(ds []directive, inside []directive)
 	look = func(ds, inside []directive) {
 		for i := range ds {
@@ -310,10 +404,14 @@ func (l *Linted) nginx(text string) {
 			case "http", "server", "location", "upstream", "proxy_pass":
 				l.Gateway = "nginx"
 			}
+			framed = framed || d.framing()
 			switch d.words[0] {
 			case "auth_request":
 				if len(d.words) > 1 && d.words[1] != "off" {
 					l.Asks = true
+					if asks == nil {
+						asks = d
+					}
 				} else if forwards(ds) && !own(ds, inside) {
 					l.Found = append(l.Found, Finding{
 						Line: d.line, Setting: "auth_request off", Why: "what this location matches passes unchecked",
@@ -330,11 +428,31 @@ func (l *Linted) nginx(text string) {
 		}
 	}
 	look(all, nil)
+	l.unframed(asks, framed)
 	if l.Gateway != "" && sends != nil && !l.Asks {
 		l.Unasked = &Finding{
 			Line: sends.line, Setting: strings.Join(sends.words, " "), Open: true,
 			Why: "requests are sent on and no auth_request has them checked",
 		}
+	}
+}
+
+// framing reports whether a directive says something about X-Original-Framing, or may, since it includes another file.
+func (d *directive) framing() bool {
+	if d.words[0] == "include" || d.words[0] == "import" {
+		last := d.words[len(d.words)-1]
+		return !strings.HasSuffix(last, "mime.types") && !strings.HasSuffix(last, "_params")
+	}
+	return slices.ContainsFunc(d.words, func(word string) bool {
+		return nameFraming.Is([]byte(strings.TrimLeft(word, "+->?"))) // signs of Caddyfiles
+	})
+}
+
+// unframed finds a check that is asked where nothing is said about X-Original-Framing. nginx and Caddy hand every header of
+// the client's on to it.
+func (l *Linted) unframed(asks *directive, framed bool) {
+	if asks != nil && !framed {
+		l.Found = append(l.Found, Finding{Line: asks.line, Setting: strings.Join(asks.words, " "), Why: forgedFraming, Signed: true})
 	}
 }
 
@@ -364,14 +482,19 @@ func (l *Linted) caddy(text string) {
 	if !ok || len(rest) > 0 {
 		return
 	}
-	var sends *directive
+	var sends, asks *directive
+	framed := false
 	var look func(ds []directive)
 	look = func(ds []directive) {
 		for i := range ds {
 			d := &ds[i]
+			framed = framed || d.framing()
 			switch {
 			case d.words[0] == "forward_auth":
 				l.Gateway, l.Asks = "Caddy", true
+				if asks == nil {
+					asks = d
+				}
 			case slices.Contains(senders, d.words[0]):
 				l.Gateway = "Caddy"
 				if sends == nil && (d.words[0] == "reverse_proxy" || d.words[0] == "php_fastcgi") {
@@ -382,6 +505,7 @@ func (l *Linted) caddy(text string) {
 		}
 	}
 	look(all)
+	l.unframed(asks, framed)
 	if sends != nil && !l.Asks {
 		l.Unasked = &Finding{
 			Line: sends.line, Setting: strings.Join(sends.words, " "), Open: true,

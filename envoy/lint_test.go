@@ -42,6 +42,44 @@ func TestLintReferences(t *testing.T) {
 			}
 		}
 	}
+	// Without what requests need that are signed whole.
+	for _, c := range []struct {
+		name, drop string
+		why        string // empty: nothing is wrong then
+	}{
+		{"envoy.yaml", "- exact: signature-input\n", "the check does not get signature-input"},
+		{"envoy.yaml", "- exact: content-digest\n", "the check does not get content-digest"},
+		{"envoy.yaml", "header: { key: x-original-framing", "X-Original-Framing"},
+		{"envoy.yaml", "- exact: x-original-framing\n", ""}, // then every method but GET has to cover a digest
+		{"envoy-grpc.yaml", "- remove: x-original-framing\n", ""},
+		{"traefik-dynamic.yml", "X-Original-Framing:", ""}, // which the check does not get
+		{"traefik-dynamic.yml", "- Signature-Input\n", "the check does not get signature-input"},
+		{"nginx.conf", "X-Original-Framing", "X-Original-Framing"},
+		{"Caddyfile", "X-Original-Framing", "X-Original-Framing"},
+	} {
+		text, err := os.ReadFile(c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept []string
+		for line := range strings.Lines(string(text)) {
+			if !strings.Contains(line, c.drop) && !(c.name == "envoy.yaml" && strings.HasPrefix(c.drop, "header:") && strings.Contains(line, "request_headers_to_remove")) {
+				kept = append(kept, line)
+				continue
+			}
+			if c.drop == "header: { key: x-original-framing" && strings.Contains(line, c.drop) {
+				kept = append(kept, strings.Replace(line, "x-original-framing", "x-other", 1))
+			}
+		}
+		read, err := Lint([]byte(strings.Join(kept, "")))
+		signed := slices.DeleteFunc(read.Found, func(f Finding) bool { return !f.Signed })
+		switch {
+		case err != nil, len(kept) == strings.Count(string(text), "\n") && c.drop != "header: { key: x-original-framing":
+			t.Errorf("%s without %s: %+v %v", c.name, c.drop, read, err)
+		case c.why == "" && len(signed) != 0, c.why != "" && (len(signed) != 1 || !strings.Contains(signed[0].Why, c.why) || signed[0].Open):
+			t.Errorf("%s without %s: %+v", c.name, c.drop, read.Found)
+		}
+	}
 	// The same files, spoiled in one place.
 	for _, c := range []struct{ name, good, bad string }{
 		{"envoy.yaml", "failure_mode_allow: false", "failure_mode_allow: true"},
@@ -104,6 +142,31 @@ func TestLint(t *testing.T) {
 	}
 	if _, err := Lint(make([]byte, maxLint+1)); err == nil {
 		t.Error("a file without bounds is read")
+	}
+}
+
+// Lists of headers in the forms of other gateways.
+func TestLintSignedHeaders(t *testing.T) {
+	for text, want := range map[string]int{
+		"x:\n  forwardAuth:\n    address: a\n    authRequestHeaders: [cookie, signature, signature-input, content-digest]\n":                     0,
+		"x:\n  forwardAuth:\n    address: a\n    authRequestHeaders: [Cookie, Signature, Signature-Input, Content-Digest, X-Original-Framing]\n": 1,
+		"x:\n  forwardAuth:\n    address: a\n    authRequestHeaders: [cookie]\n":                                                                 1,
+		"x:\n  forwardAuth:\n    address: a\n": 1,
+		"x:\n  forwardAuth: {address: a}\n  headers: {customRequestHeaders: {x-original-framing: ''}}\n":           0,
+		"envoyExtAuthzHttp:\n  includeRequestHeadersInCheck: [cookie]\n":                                           1,
+		"envoyExtAuthzGrpc:\n  service: a\n":                                                                       0,
+		"extAuth:\n  headersToExtAuth: [signature, signature-input, content-digest, x-original-framing]\n":         1,
+		"x:\n  forwardAuth: {address: a, authRequestHeaders: &x [*x]}\n":                                           1,
+		"location / { auth_request /check; proxy_pass http://a; }\n":                                               1,
+		"location / { auth_request /check; include check.conf; proxy_pass http://a; }\n":                           0,
+		"include mime.types; location / { auth_request /check; proxy_pass http://a; }\n":                           1,
+		":80 {\n\tforward_auth a {\n\t\turi /api/v2/forward-auth\n\t}\n\treverse_proxy b\n}\n":                     1,
+		":80 {\n\trequest_header -X-Original-Framing\n\tforward_auth a {\n\t\turi /x\n\t}\n\treverse_proxy b\n}\n": 0,
+	} {
+		read, err := Lint([]byte(text))
+		if n := len(read.Found); err != nil || n != want || n == 1 && (!read.Found[0].Signed || read.Found[0].Open) {
+			t.Errorf("%q: %+v %v", text, read, err)
+		}
 	}
 }
 

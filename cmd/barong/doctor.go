@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -135,7 +136,7 @@ func (d doctorCommand) Run(p *program) error {
 		})
 	}
 	for _, name := range d.GatewayFile {
-		detail, err := lookAtGateway(p.ctx, name)
+		detail, err := lookAtGateway(p.ctx, name, slices.Contains(c.APIKeySchemes, "rfc9421"))
 		line("gateway "+name, detail, err)
 	}
 	if err := w.Flush(); err != nil {
@@ -147,8 +148,9 @@ func (d doctorCommand) Run(p *program) error {
 	return nil
 }
 
-// lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a warning.
-func lookAtGateway(ctx context.Context, name string) (string, error) {
+// lookAtGateway reads a configuration of a gateway. What opens it fails, what else is found is a warning. signed says that
+// requests may be signed whole.
+func lookAtGateway(ctx context.Context, name string, signed bool) (string, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return "", err
@@ -168,6 +170,9 @@ func lookAtGateway(ctx context.Context, name string) (string, error) {
 	var all []string
 	open := false
 	for _, f := range read.Found {
+		if f.Signed && !signed {
+			continue
+		}
 		all = append(all, f.String())
 		open = open || f.Open
 	}

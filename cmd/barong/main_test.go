@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -693,6 +694,14 @@ func TestDoctorLooksAtOtherFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	unsigned, err := os.ReadFile(filepath.Join("..", "..", "envoy", "envoy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned = bytes.Replace(unsigned, []byte("exact: signature-input\n"), []byte("exact: x-other\n"), 1)
+	if err := os.WriteFile(filepath.Join(dir, "unsigned.yaml"), unsigned, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"envoy.yaml", "traefik.yml", "Caddyfile"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", "envoy", name))
 		if err == nil {
@@ -705,11 +714,16 @@ func TestDoctorLooksAtOtherFiles(t *testing.T) {
 	gateways := []string{"PATH=" + filepath.Dir(testkit.Bin(t, "caddy")) + ":" + filepath.Dir(testkit.Bin(t, "nginx"))}
 	play(t, dir,
 		step{call: "doctor --gateway-file envoy.yaml", out: `gateway envoy\.yaml +ok +Envoy, nothing found`, not: "FAILED"},
+		step{call: "doctor --gateway-file unsigned.yaml", out: `gateway unsigned\.yaml +warning +line \d+: allowed_headers: .*signature-input`},
+		step{
+			call: "doctor --gateway-file unsigned.yaml", env: []string{"BARONG_APIKEY_SCHEMES=v1"}, out: `gateway unsigned\.yaml +ok`,
+			not: "signature-input",
+		},
 		step{call: "doctor --gateway-file traefik.yml", out: `gateway traefik\.yml +ok +Traefik, nothing found .*no check is asked here`, not: "FAILED"},
 		step{call: "doctor --gateway-file Caddyfile", env: gateways, out: `gateway Caddyfile +ok +Caddy, nothing found`, not: "FAILED|no check"},
 		step{call: "doctor --gateway-file good.json", status: 1, out: `gateway good\.json +FAILED +not recognised`},
 		step{call: "doctor --gateway-file open.caddy", status: 1, out: `gateway open\.caddy +FAILED +line 3: reverse_proxy .*no forward_auth`},
-		step{call: "doctor --gateway-file bad.caddy", env: gateways, out: `gateway bad\.caddy +warning +caddy does not take it: [^{]*no_such_thing`},
+		step{call: "doctor --gateway-file bad.caddy", env: gateways, out: `gateway bad\.caddy +warning +.*caddy does not take it: [^{]*no_such_thing`},
 		step{call: "doctor --gateway-file open.conf", status: 1, out: `gateway open\.conf +FAILED +line 3: proxy_pass http://x: .*no auth_request`},
 		step{call: "doctor --gateway-file split.conf", status: 1, out: `gateway split\.conf +FAILED +line 11: proxy_pass`},
 		step{call: "doctor --gateway-file split.conf", env: gateways, out: `gateway split\.conf +ok +nginx, nothing found`, not: "FAILED|no check"},
