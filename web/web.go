@@ -52,6 +52,7 @@ const (
 type Pages struct {
 	assets  map[string]*Asset
 	styles  []string
+	names   []string // of the portal's pages
 	portal  []byte
 	console []byte // nil when there is none
 }
@@ -95,6 +96,10 @@ func New(o Options) (*Pages, error) {
 		return nil, err
 	}
 	p.styles = []string{Assets + m.Style}
+	p.names = slices.Clone(portalPages)
+	if !o.Phones {
+		p.names = slices.DeleteFunc(p.names, func(name string) bool { return name == "phones" })
+	}
 	logo := ""
 	if o.Logo != "" {
 		if logo, err = p.addLogo(o.Logo); err != nil {
@@ -309,7 +314,7 @@ var portalPages = []string{
 // known tells whether there is such a page, for a status: the pages themselves say so to people.
 func (p *Pages) Page(path string) (text []byte, known bool) {
 	if name, ok := strings.CutPrefix(path, "/accounts/"); ok {
-		return p.portal, slices.Contains(portalPages, strings.TrimSuffix(name, "/"))
+		return p.portal, slices.Contains(p.names, strings.TrimSuffix(name, "/"))
 	}
 	if strings.HasPrefix(path, "/console/") && p.console != nil {
 		return p.console, true

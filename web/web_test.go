@@ -138,7 +138,10 @@ func TestRoutes(t *testing.T) {
 	if len(found) < 15 {
 		t.Fatalf("%d routes", len(found))
 	}
-	p := pages(t, web.Options{})
+	p := pages(t, web.Options{Phones: true})
+	if _, known := pages(t, web.Options{}).Page("/accounts/phones"); known {
+		t.Error("without phones there is a page for them")
+	}
 	for _, m := range found {
 		if _, known := p.Page(string(m[1])); !known {
 			t.Errorf("%s is a page, and not known to be one", m[1])

@@ -39,22 +39,25 @@ interface Session {
 }
 
 let csrf: string | undefined;
+let uid: string | undefined;
 
 /** Who is signed in here. Strangers get an answer too. */
 export async function session(): Promise<Session> {
   const s = await call<Session>("GET", "/identity/sessions/current");
   csrf = s.csrf_token;
+  if (s.active) uid ??= s.uid;
   return s;
 }
 
 /** Keeps the token of a session that was just opened. */
-export function opened(user: { csrf_token?: string }): void {
+export function opened(user: { uid: string; csrf_token?: string }): void {
   csrf = user.csrf_token;
+  uid = user.uid;
 }
 
 /** Forgets the token of the session that was ended. */
 export function closed(): void {
-  csrf = undefined;
+  csrf = uid = undefined;
 }
 
 export interface Page<Row> {
@@ -84,9 +87,17 @@ export const address = (path: string, query: Values = {}): string => {
   return config.api + path + (text ? "?" + text : "");
 };
 
-/** Fetches the CSRF token. The check asks for that first, so that a session that has ended would be told of by its lack. */
+/**
+ * Fetches the CSRF token. The check asks for that first, so that a session that has ended would be told of by its lack. Where
+ * somebody else has signed in meanwhile, in another tab, the page is loaded anew: what it shows is not theirs to change.
+ */
 async function stillSignedIn(): Promise<void> {
-  if (!(await session()).active) throw new Refusal(401, ["authz.invalid_session"]);
+  const s = await session();
+  if (!s.active) throw new Refusal(401, ["authz.invalid_session"]);
+  if (uid !== undefined && s.uid !== uid) {
+    location.reload();
+    await new Promise(() => {});
+  }
 }
 
 interface Answer {
