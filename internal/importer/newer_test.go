@@ -8,6 +8,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -185,6 +186,155 @@ func TestNewerReleases(t *testing.T) {
 		if n, _ := d.CountUsers(t.Context()); n != 0 {
 			t.Errorf("%s: something was written", name)
 		}
+	}
+}
+
+// of25 is a database of 2.5: personal data is in clear still, API keys may have their secret in Vault's either place.
+func of25() []table {
+	return []table{
+		{"activities", "id user_id target_uid category user_ip user_agent topic action result data created_at", [][]any{
+			{1, 1, nil, "user", "::1", "agent", "session", "login", "succeed", nil, day1},
+		}},
+		{"apikeys", "id user_id kid algorithm scope secret_encrypted state created_at updated_at", [][]any{
+			{1, 1, "kid1", "HS256", nil, nil, "active", day1, day1},
+			{2, 1, "kid2", "HS256", nil, "vault:v1:aaaa", "active", day1, day1},
+			{3, 1, "kid3", "HS256", nil, nil, "active", day1, day1},
+		}},
+		{"comments", "id author_uid title data user_id created_at updated_at", [][]any{{1, "IDA", "x", "y", 1, day1, day1}}},
+		{"documents", "id user_id upload doc_type doc_number doc_expire identificator metadata created_at updated_at doc_issue doc_category", [][]any{
+			{1, 1, "a.jpg", "Passport", "NUMBER-1", "2031-12-01", "batch", nil, day1, day1, "2019-01-01", "front_side"},
+		}},
+		{"labels", "id user_id key value scope description created_at updated_at", [][]any{{1, 1, "email", "verified", "private", nil, day1, day1}}},
+		{"permissions", "id action role verb path topic created_at updated_at", [][]any{{1, "ACCEPT", "member", "ALL", "api", nil, day1, day1}}},
+		{"phones", "id user_id country number code validated_at created_at updated_at", [][]any{{1, 1, "UA", "380670000001", "12345", day1, day1, day1}}},
+		{"profiles", "id user_id author applicant_id first_name last_name dob address postcode city country state metadata created_at updated_at", [][]any{
+			{1, 1, "IDA", "applicant", "Zoë", "Łuk", "1990-02-16", "Street 1", "01001", "Kyiv", "UA", 3, `{"a":1}`, day1, day1},
+		}},
+		{"restrictions", "id category scope value code state created_at updated_at", [][]any{
+			{1, "denylist", "ip", "1.2.3.4", 423, "enabled", day1, day1},
+			{2, "allowlist", "ip", "1.2.3.5", nil, "enabled", day1, day1},
+			{3, "blocklogin", "all", "all", nil, "enabled", day1, day1},
+		}},
+		{"schema_migrations", "version", [][]any{{"20200629110014"}, {"20200701115721"}}},
+		{"users", "id uid email password_digest role data level otp state referral_id created_at updated_at", [][]any{
+			{1, "IDA", "anna@example.com", digest, "member", `{"language":"ru"}`, 0, 1, "active", nil, day1, day1},
+		}},
+	}
+}
+
+// A database of 2.5 comes in whole; what it added has no home here, and is told.
+func TestRelease25(t *testing.T) {
+	t.Parallel()
+	address := fakeVault(t)
+	for name, s := range map[string]style{"2.5": {}, "2.5 without CREATE TABLE": {bare: true}} {
+		d := empty(t, "sqlite")
+		report := bring(t, d, options(t, file(t, sql(of25(), s)), func(o *importer.Options) { o.Secrets = vaultSecrets(t, address, "root") }))
+		ctx := t.Context()
+		profiles, err := d.Profiles(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, name, profiles, []db.Profile{{
+			ID: 1, UserID: 1, FirstName: p("Zoë"), LastName: p("Łuk"), DOB: p("1990-02-16"), Address: p("Street 1"), Postcode: p("01001"), City: p("Kyiv"),
+			Country: p("UA"), State: 3, Metadata: p(`{"a":1}`), CreatedAt: at(day1), UpdatedAt: at(day1),
+		}})
+		if phone, err := d.Phone(ctx, 1, "380670000001"); err != nil || phone.ValidatedAt == nil {
+			t.Errorf("%s: phone %+v, %v", name, phone, err)
+		}
+		if documents, err := d.Documents(ctx, 1); err != nil || *documents[0].DocNumber != "NUMBER-1" || *documents[0].Upload != "uploads/document/upload/1/a.jpg" {
+			t.Errorf("%s: documents %+v, %v", name, documents, err)
+		}
+		for kid, secret := range map[string]string{"kid1": "kv-of-kid1", "kid2": "secret-of-kid1"} {
+			if k, err := d.APIKey(ctx, kid); err != nil || string(k.Secret) != secret || !k.Active {
+				t.Errorf("%s: key %s %+v, %v", name, kid, k, err)
+			}
+		}
+		if k, err := d.TOTPKey(ctx, 1); err != nil || k.Secret != factorA {
+			t.Errorf("%s: second factor: %v", name, err)
+		}
+		check(t, name, report.SchemaVersion, "20200701115721")
+		check(t, name, report.UnknownTables, []string{"comments"})
+		check(t, name, report.UnknownColumns, map[string][]string{
+			"profiles": {"author", "applicant_id"}, "documents": {"identificator", "doc_issue", "doc_category"},
+		})
+		check(t, name, report.Counts, map[string]int64{"apikey_without_secret": 1})
+		var restrictions []string
+		rr, err := d.AllRestrictions(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rr {
+			restrictions = append(restrictions, r.Category)
+		}
+		check(t, name, restrictions, []string{"blacklist", "whitelist", "blocklogin"})
+	}
+}
+
+// rawVault answers as a stock Vault of 1.3 does that was started with raw_storage_endpoint: it has no export of second
+// factors, and tells a root token what its storage holds, by the id of the mount.
+func rawVault(t testing.TB, stored map[string]string, asked *[]string) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := func(data any) { _ = json.NewEncoder(w).Encode(map[string]any{"request_id": "x", "data": data}) } // to a test
+		fail := func(status int, text string) {
+			w.WriteHeader(status)
+			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []string{text}}) // to a test
+		}
+		*asked = append(*asked, r.Method+" "+r.URL.Path)
+		key, raw := strings.CutPrefix(r.URL.Path, "/v1/sys/raw/logical/1f5c3d2e-uuid/key/")
+		switch {
+		case r.Header.Get("X-Vault-Token") != "root":
+			fail(http.StatusForbidden, "permission denied")
+		case strings.HasPrefix(r.URL.Path, "/v1/totp/export/"):
+			fail(http.StatusMethodNotAllowed, "unsupported operation")
+		case r.URL.Path == "/v1/sys/mounts":
+			answer(map[string]any{
+				"secret/": map[string]any{"type": "kv", "uuid": "other"}, "totp/": map[string]any{"type": "totp", "uuid": "1f5c3d2e-uuid"},
+			})
+		case raw && stored[key] != "":
+			answer(map[string]any{"value": stored[key]})
+		default:
+			fail(http.StatusNotFound, "")
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// Second factors of a stock Vault come from its raw storage; those of another kind are told, and not taken for usual ones.
+func TestRawVault(t *testing.T) {
+	t.Parallel()
+	users := with(of25(), "users", func(t *table) {
+		for i, uid := range []string{"IDB", "IDC", "IDD"} {
+			t.rows = append(t.rows, []any{i + 2, uid, strings.ToLower(uid) + "@example.com", digest, "member", nil, 1, 1, "active", nil, day1, day1})
+		}
+	})
+	entry := func(algorithm, digits, period int) string {
+		return fmt.Sprintf(`{"key":%q,"issuer":"Barong","account_name":"a@b.c","period":%d,"algorithm":%d,"digits":%d,"skew":1,"qr_size":300}`, factorA, period, algorithm, digits)
+	}
+	var asked []string
+	address := rawVault(t, map[string]string{"IDA": entry(0, 6, 30), "opendax_IDB": entry(0, 6, 30), "IDC": entry(1, 8, 30)}, &asked)
+	d := empty(t, "sqlite")
+	report := bring(t, d, options(t, file(t, sql(users, style{})), func(o *importer.Options) { o.Secrets = vaultSecrets(t, address, "root") }))
+	for id, want := range map[int64]bool{1: true, 2: true, 3: false, 4: false} {
+		k, err := d.TOTPKey(t.Context(), id)
+		if there := err == nil && k.Secret == factorA; there != want {
+			t.Errorf("user %d: %v, %v", id, there, err)
+		}
+	}
+	if report.Counts["totp_unusable"] != 1 || report.Counts["otp_without_secret"] < 1 {
+		t.Errorf("report %v", report.Counts)
+	}
+	exports, mounts := 0, 0
+	for _, a := range asked {
+		if strings.Contains(a, "/totp/export/") {
+			exports++
+		}
+		if strings.HasSuffix(a, "/sys/mounts") {
+			mounts++
+		}
+	}
+	if exports != 1 || mounts != 1 {
+		t.Errorf("asked for exports %d times and for mounts %d times", exports, mounts)
 	}
 }
 

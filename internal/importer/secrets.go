@@ -376,7 +376,30 @@ func (v *vault) rawKey(ctx context.Context, name string) (string, error) {
 	if json.Unmarshal(data, &answer) != nil {
 		return "", nil
 	}
-	return secretIn(json.RawMessage(answer.Value)), nil
+	return rawFactor(answer.Value), nil
+}
+
+// rawFactor reads a second factor as Vault's TOTP engine stores it, and writes it as the URL that its export would be: so
+// one of another kind is told of, and not taken for what it is not.
+func rawFactor(stored string) string {
+	var entry struct {
+		Key                       string
+		Period, Algorithm, Digits json.Number // seconds; 0 for SHA-1
+	}
+	if json.Unmarshal([]byte(stored), &entry) != nil || entry.Key == "" {
+		return ""
+	}
+	q := url.Values{"secret": {entry.Key}}
+	if v := entry.Period.String(); v != "" {
+		q.Set("period", v)
+	}
+	if v := entry.Digits.String(); v != "" {
+		q.Set("digits", v)
+	}
+	if v := entry.Algorithm.String(); v != "" && v != "0" {
+		q.Set("algorithm", "number "+v)
+	}
+	return "otpauth://totp/?" + q.Encode()
 }
 
 // An opener opens the columns that 2.6 seals: "<year and week>.<ciphertext>--<iv>--<tag>", each part in base64, AES-256-GCM
