@@ -16,8 +16,9 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// pageSize is how many rows are asked for at once: a query that is read slowly would be cut off by the server.
-const pageSize = 5000
+// pageSize is how many rows are asked for at once: a query that is read slowly would be cut off by the server. A page is found
+// by its first id, so that small ones cost a round trip each and nothing else.
+const pageSize = 1000
 
 // A server is a running MySQL, read in one snapshot. It needs no right but SELECT.
 type server struct {

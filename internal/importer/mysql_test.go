@@ -91,7 +91,7 @@ func mysqlServer(t testing.TB, tables []table) string {
 // A running server gives what its dump gives.
 func TestMySQL(t *testing.T) {
 	many := with(invented(), "activities", func(t *table) {
-		for i := 1000; i < 13000; i++ { // several pages
+		for i := 1000; i < 3100; i++ { // several pages
 			t.rows = append(t.rows, []any{i, 2, nil, "user", "::1", fmt.Sprint("agent ", i), "session", "login", "succeed", nil, day1})
 		}
 	})
@@ -99,7 +99,7 @@ func TestMySQL(t *testing.T) {
 	bring(t, dumped, options(t, file(t, sql(many, style{}))))
 	source := mysqlServer(t, many)
 	report := bring(t, live, options(t, source))
-	if report.Rows["activities"].InDump != 12004 || report.SchemaVersion != "20200429082843" || report.Environment != "production" {
+	if report.Rows["activities"].InDump != 2104 || report.SchemaVersion != "20200429082843" || report.Environment != "production" {
 		t.Errorf("report: %+v", report.Rows["activities"])
 	}
 	want, got := content(t, dumped), content(t, live)
