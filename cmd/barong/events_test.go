@@ -134,6 +134,7 @@ func TestMailer(t *testing.T) {
 	env := []string{
 		"BARONG_HTTP_ADDR=" + api, "BARONG_OPS_ADDR=" + ops, "BARONG_GRPC_ADDR=", "BARONG_JWT_ALGORITHM=EdDSA", "ADMIN_PASSWORD=Tr0ub4dor&3xyz",
 		"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"), "BARONG_EVENT_API_RABBITMQ_URL=" + b.URL(), "BARONG_MAILER_FILE=" + file,
+		"BARONG_DRAIN_TIME=0",
 	}
 	start := func(more ...string) (p *testkit.Process, mails func() []string) {
 		p = testkit.Start(t, testkit.Barong(t), []string{"serve"}, slices.Concat(env, more), testkit.Answers("http://"+ops+"/readyz"))
