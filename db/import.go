@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,16 +35,38 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 		return fmt.Errorf("import: %w", err)
 	}
 	defer conn.Close()
-	if d.sqlite { // a larger memory of pages, while most of them change
-		if _, err := conn.ExecContext(ctx, "PRAGMA cache_size = -131072"); err != nil {
+	if d.sqlite {
+		restore, err := d.prepareImport(ctx, conn)
+		if err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
-		defer conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA cache_size = -2000") //nolint:errcheck // a hint
+		defer restore()
 	}
 	_, err = d.within(ctx, conn, func(ctx context.Context, tx *Tx) error {
 		return f(ctx, &Import{Tx: tx, conn: conn})
 	})
 	return Translate(err)
+}
+
+// prepareImport gives SQLite a larger memory of pages, while most of them change, and has it sort in files beside the
+// database, which it removes from the folder as soon as it has made them: in memory, where it sorts otherwise, the indexes of
+// ten million activities would take gigabytes. What they hold stands in clear in the database as well.
+func (d *DB) prepareImport(ctx context.Context, conn bun.Conn) (restore func(), err error) {
+	path, err := SQLitePath(d.url)
+	if err != nil {
+		return nil, err
+	}
+	folder := strings.ReplaceAll(filepath.Dir(path), "'", "''")
+	for _, pragma := range []string{"cache_size = -65536", "temp_store_directory = '" + folder + "'", "temp_store = FILE"} {
+		if _, err := conn.ExecContext(ctx, "PRAGMA "+pragma); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		for _, pragma := range []string{"cache_size = -2000", "temp_store = MEMORY", "temp_store_directory = ''"} {
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA "+pragma) // the connection is closed soon
+		}
+	}, nil
 }
 
 // An Importable is a row that an Import can write: a *User, *TOTPKey, *Profile, *Phone, *Document, *Label, *Level,
