@@ -108,7 +108,7 @@ type Decision struct {
 	Code       string // error code of a denial, e.g. "authz.invalid_session"; empty otherwise
 	Credential Credential
 
-	// Authorization is the header value "Bearer <JWT>" of an Allow. It is immutable and may be kept.
+	// Authorization is the header value "Bearer <JWT>" of an Allow. It is good until the Decision is filled again.
 	Authorization []byte
 	// SetCookie is the value of a Set-Cookie header that renews the session's cookie, or empty. Only when the sliding
 	// expiry was written back, which is at most once per 1/20 of the session's life.
@@ -121,4 +121,9 @@ type Decision struct {
 	Path   string     // canonical path: no leading or trailing slash; a view of Request.Target
 	Client netip.Addr // client address behind trusted proxies; the zero Addr when unknown
 	Rule   string     // the rule that decided, for logs: a list entry, a permission's path or a restriction's value; may be empty
+
+	token []byte // room for Authorization
 }
+
+// Reset makes the Decision empty. It keeps the room that the next one needs.
+func (d *Decision) Reset() { *d = Decision{token: d.token[:0]} }

@@ -173,7 +173,7 @@ func (e *Engine) Close() { e.tokens.close() }
 // Check fills d with the decision about r. It keeps no view of r's strings and bytes, nor ctx, which limits what stores
 // may take; a warm check asks none and does not look at it. A panic leaves a denial behind.
 func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
-	*d = Decision{Status: unavailable.status, Code: unavailable.code}
+	*d = Decision{Status: unavailable.status, Code: unavailable.code, token: d.token[:0]}
 	h := &r.headers
 	path, ok := Canonical(r.Target)
 	if !ok {
@@ -459,7 +459,7 @@ func (c *check) byRole(ctx context.Context, p *session.Principal, s *session.Ses
 		}
 		return
 	}
-	authorization, err := e.tokens.authorization(ctx, slot, p, s, c.now)
+	token, err := e.tokens.authorization(ctx, slot, p, s, c.now)
 	if err != nil {
 		c.unavailable(ctx, "token", err)
 		return
@@ -470,7 +470,8 @@ func (c *check) byRole(ctx context.Context, p *session.Principal, s *session.Ses
 			return
 		}
 	}
-	d.Authorization = authorization
+	d.token = token.AppendTo(d.token[:0])
+	d.Authorization = d.token
 	d.Status, d.Code, d.Effect = 200, "", Allow
 }
 

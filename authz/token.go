@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,9 +11,9 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"barong/internal/header"
 	"barong/session"
 	"barong/session/near"
 )
@@ -34,13 +35,14 @@ type TokenSettings struct {
 	Beginning bool          // tokens of sessions tell how and when these began: claims amr and auth_time
 }
 
-// claims are the claims of a gateway token, in the order in which they are written.
+// claims are the claims of a gateway token, in the order in which they are written. Those that all tokens have stand first:
+// see near.TokenHead.
 type claims struct {
-	IssuedAt   int64    `json:"iat"`
-	Expires    int64    `json:"exp"`
 	Subject    string   `json:"sub"`
 	Issuer     string   `json:"iss"`
 	Audience   []string `json:"aud"`
+	IssuedAt   int64    `json:"iat"`
+	Expires    int64    `json:"exp"`
 	ID         string   `json:"jti"`
 	UID        string   `json:"uid"`
 	Email      string   `json:"email"`
@@ -72,6 +74,9 @@ type tokens struct {
 	now    func() time.Time
 	signed func(took time.Duration, err error)
 	log    *slog.Logger
+
+	common []byte                        // what the claims of every token begin with
+	head   atomic.Pointer[near.TokenHead] // of the token that was signed last
 
 	mu      sync.Mutex
 	signing map[*near.TokenSlot]chan struct{} // closed when the signature under way is there
@@ -106,6 +111,7 @@ func newTokens(o *Options, workers int) *tokens {
 		t.signed = func(time.Duration, error) {}
 	}
 	t.last = int64(float64(t.window) * lastShare)
+	t.common, _, _ = bytes.Cut(t.payload(&claims{Subject: subject, Issuer: o.Token.Issuer, Audience: o.Token.Audience}), []byte(`"iat"`))
 	if t.window > 0 {
 		t.workers.Add(workers)
 		for range workers {
@@ -135,22 +141,18 @@ func (t *tokens) worker() {
 	}
 }
 
-// authorization returns the header value for p in session s, which is nil for an API key: the one last signed for the slot
+// authorization returns the token for p in session s, which is nil for an API key: the one last signed for the slot
 // if it may be handed out again, else a new one. Checks that need the same one share a signature. A slot is that of one
 // session, whose beginning never changes.
 func (t *tokens) authorization(
 	ctx context.Context, slot *near.TokenSlot, p *session.Principal, s *session.Session, now time.Time,
-) ([]byte, error) {
+) (*near.Token, error) {
 	signer := t.signer()
 	if signer == nil {
 		return nil, errors.New("authz: there is no signing key")
 	}
 	if t.window <= 0 {
-		token, err := t.sign(signer, p, s, now)
-		if err != nil {
-			return nil, err
-		}
-		return header.BytesOf(token.Authorization), nil
+		return t.sign(signer, p, s, now)
 	}
 	token := slot.Load()
 	if !t.usable(token, signer, p, now) {
@@ -162,7 +164,7 @@ func (t *tokens) authorization(
 	if t.since(now) >= token.Until-t.last {
 		t.refreshLater(slot, token, p, s)
 	}
-	return header.BytesOf(token.Authorization), nil
+	return token, nil
 }
 
 // current returns the slot's token, and signs one if need be.
@@ -190,7 +192,7 @@ func (t *tokens) since(now time.Time) int64 { return int64(now.Sub(t.start)) }
 
 // usable reports whether a token says what a new one would say, and may still be handed out.
 func (t *tokens) usable(token *near.Token, signer Signer, p *session.Principal, now time.Time) bool {
-	return token != nil && t.since(now) < token.Until && now.UnixNano() < token.Expires && token.KeyID == signer.KeyID() &&
+	return token != nil && t.since(now) < token.Until && now.UnixNano() < token.Expires && token.Head.KeyID == signer.KeyID() &&
 		(token.Principal == p || sameClaims(token.Principal, p))
 }
 
@@ -293,7 +295,7 @@ func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, n
 	rand.Read(id[:]) // never fails since Go 1.24: a broken source ends the process
 	c := claims{
 		IssuedAt: now.Unix(), Expires: now.Unix() + int64(t.set.Life/time.Second),
-		Subject: "session", Issuer: t.set.Issuer, Audience: t.set.Audience, ID: hex.EncodeToString(id[:]),
+		Subject: subject, Issuer: t.set.Issuer, Audience: t.set.Audience, ID: hex.EncodeToString(id[:]),
 		UID: p.UID, Email: p.Email, Role: p.Role, Level: int(p.Level), State: p.State,
 	}
 	if p.ReferralID != 0 {
@@ -302,10 +304,7 @@ func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, n
 	if t.set.Beginning && s != nil {
 		c.Methods, c.AuthTime = s.Methods.Names(), s.AuthTime.Unix()
 	}
-	payload, err := json.Marshal(&c)
-	if err != nil {
-		return nil, fmt.Errorf("encode claims: %w", err)
-	}
+	payload := t.payload(&c)
 	keyID := signer.KeyID()
 	begin := time.Now()
 	compact, err := signer.SignPayload(payload)
@@ -313,8 +312,36 @@ func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, n
 	if err != nil {
 		return nil, fmt.Errorf("sign token: %w", err)
 	}
-	token := near.NewToken("Bearer ", compact)
-	token.Principal, token.KeyID = p, keyID
+	head := t.headOf(keyID, compact, payload)
+	token := near.NewToken(head, compact[len(head.Text)-len(scheme):])
+	token.Principal = p
 	token.Until, token.Expires = t.since(now)+int64(t.window), now.Add(t.window).UnixNano()
 	return token, nil
+}
+
+const (
+	scheme  = "Bearer "
+	subject = "session"
+)
+
+func (t *tokens) payload(c *claims) []byte {
+	payload, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // texts and numbers are JSON
+	}
+	return payload
+}
+
+// headOf returns what a token has in common with others: its header, and its claims up to the first that is its own.
+func (t *tokens) headOf(keyID string, compact, payload []byte) *near.TokenHead {
+	n := bytes.IndexByte(compact, '.') + 1
+	if digits := len(t.common) / 3 * 4; bytes.HasPrefix(payload, t.common) && n+digits <= len(compact) {
+		n += digits // four digits are three bytes, whatever follows
+	}
+	head := t.head.Load()
+	if head == nil || head.KeyID != keyID || head.Text[len(scheme):] != string(compact[:n]) {
+		head = &near.TokenHead{Text: scheme + string(compact[:n]), KeyID: keyID}
+		t.head.Store(head)
+	}
+	return head
 }

@@ -167,7 +167,7 @@ func (h *Handler) release(t *task) {
 		h.observer.Took(t.request.Dialect, true, time.Since(t.begun), TimedOf)
 	}
 	t.request.Reset()
-	t.decision = authz.Decision{}
+	t.decision.Reset()
 	t.visitor, t.http, t.timed = visitor{}, nil, false
 	if warm {
 		h.tasks.Put(t)

@@ -95,6 +95,7 @@ func (v *server) serve() error {
 			if _, err := releaseProgram(); err != nil {
 				v.log.Debug("the pages of the program stay in memory", "error", err)
 			}
+			giveBack(ctx)
 		}
 	})
 

@@ -25,7 +25,9 @@ func (s *server) visitor(host string) *keeper {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", s.api) }
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", s.api)
+	}
 	transport := &http.Transport{DialContext: dial}
 	s.t.Cleanup(transport.CloseIdleConnections)
 	return &keeper{t: s.t, http: &http.Client{Jar: jar, Transport: transport, Timeout: patience}, host: host}

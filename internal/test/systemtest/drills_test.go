@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,11 +41,13 @@ type world struct {
 // A drill is something that fails, under load.
 type drill struct {
 	name  string
-	short bool                                // make test makes it, too
-	hits  []int                               // replicas that it stops or hurts themselves
-	lossy bool                                // a sign-in may be lost in it: Redis comes back without the last writes, or empty
-	every time.Duration                       // between edits; 0 is 120 ms
-	hurt  func(t *testing.T, w *world) string // fails something, waits, mends it, and returns a remark for the table
+	short bool  // make test makes it, too
+	hits  []int // replicas that it stops or hurts themselves
+	lossy bool  // a sign-in may be lost in it: Redis comes back without the last writes, or empty
+	// excuses are codes that the hit replicas may answer meanwhile: what is signed for a moment is not good by another clock.
+	excuses []string
+	every   time.Duration                       // between edits; 0 is 120 ms
+	hurt    func(t *testing.T, w *world) string // fails something, waits, mends it, and returns a remark for the table
 }
 
 func (d *drill) editEvery() time.Duration {
@@ -254,10 +257,12 @@ var drillTables = []struct {
 		{name: "Cluster: slots move", hurt: moveSlots},
 	}},
 	{"a replica with a clock of its own", clocked, []drill{
-		{name: "a replica's clock is a minute ahead", hurt: clockAhead(time.Minute)},
-		{name: "a replica's clock steps back an hour, and Postgres hangs", hurt: clockBack},
+		{name: "a replica's clock is a minute ahead", hits: []int{2}, excuses: byAnotherClock, hurt: clockAhead(time.Minute)},
+		{name: "a replica's clock steps back an hour, and Postgres hangs", hits: []int{2}, excuses: byAnotherClock, hurt: clockBack},
 	}},
 }
+
+var byAnotherClock = []string{"authz.nonce_expired", "jwt.decode_and_verify", "resource.otp.invalid"}
 
 // TestDrills breaks something in a world under load, again and again, and has an oracle hold that what was answered is
 // kept, what was ended never passes again, and nobody is refused who must not be. make drill makes all drills and prints
@@ -816,10 +821,8 @@ func clockAhead(ahead time.Duration) func(t *testing.T, w *world) string {
 		in.signIn(p.Email, memberPassword).wants(t, "a sign-in at the replica that is ahead", 201)
 		in.at(w.a).checkPatiently(account).wants(t, "its session at another", 200)
 		time.Sleep(hurtTime())
-		if m := last.probe("/metrics"); !strings.Contains(m.body, "barong_clock_ahead_seconds{store=\"database\"} 60") &&
-			!strings.Contains(m.body, "barong_clock_ahead_seconds{store=\"database\"} 59") {
-			t.Error("no metric says that the clock is ahead")
-		}
+		off := regexp.MustCompile(`barong_clock_ahead_seconds\{store="\w+"\} (59|60|61)`)
+		testkit.Eventually(t, patience, func() bool { return off.MatchString(last.probe("/metrics").body) }) // looked at twice a minute
 		return "its tokens and sessions are good at the others"
 	}
 }
