@@ -115,6 +115,18 @@ func (c *Config) Production() bool { return c.Env == "production" }
 // Original reports BARONG_COMPAT=2.4.17: statuses and bodies as the original's last release sent them.
 func (c *Config) Original() bool { return c.Compat == "2.4.17" }
 
+// SignIn is the portal's page for signing in.
+const SignIn = "/accounts/signin"
+
+// HasPortal reports that the pages for people are served.
+func (c *Config) HasPortal() bool { return c.Portal == "on" }
+
+// HasConsole reports that the pages for staff are served.
+func (c *Config) HasConsole() bool { return c.HasPortal() && c.Console == "on" }
+
+// OwnLogin reports that browsers are sent to the portal's page because nobody has said where to.
+func (c *Config) OwnLogin() bool { return c.HasPortal() && !c.given("BARONG_LOGIN_URL") }
+
 // GeneratedKeys reports that no signing key was named, so that one is generated at JWTPrivateKeyPath.
 func (c *Config) GeneratedKeys() bool { return !c.given("BARONG_JWT_PRIVATE_KEY_PATH") }
 

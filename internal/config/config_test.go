@@ -210,6 +210,12 @@ func TestValues(t *testing.T) {
 		"BARONG_UID_PREFIX":                 {[]string{"ID", "abcdef"}, []string{"", "I", "ABCDEFG", "I1"}},
 		"BARONG_API_PREFIX":                 {[]string{"api/v2/barong", "/api/"}, []string{"", "/", "a//b", "a/../b", "a b", "a%2f"}},
 		"BARONG_LOGIN_URL":                  {[]string{"", "https://a.test/signin?x=1", "/signin"}, []string{"signin", "//a.test", "/\\a.test", "javascript:alert(1)", "ftp://a"}},
+		"BARONG_PORTAL":                     {[]string{"on", "off"}, []string{"", "true", "yes"}},
+		"BARONG_CONSOLE":                    {[]string{"on", "off"}, []string{"", "true"}},
+		"BARONG_PORTAL_LOGO":                {[]string{"", file}, []string{"absent.svg", dir}},
+		"BARONG_PORTAL_CSS":                 {[]string{"", file}, []string{"absent.css", dir}},
+		"BARONG_PORTAL_LANGUAGES":           {[]string{"", dir}, []string{"absent", file}},
+		"BARONG_PORTAL_REDIRECTS":           {[]string{"", "app.example", "App.example:8443, [::1]:80, 10.0.0.1"}, []string{"https://app.example", "app.example/", "a b", "*.example", "app.example:0", "app.example:70000", "-a", "a..b", "a@b", "//a"}},
 		"BARONG_DEFAULT_LANGUAGE":           {[]string{"en", "RU"}, []string{"", "eng", "e1"}},
 		"BARONG_SENDER_EMAIL":               {[]string{"a@b.test"}, []string{"", "a", "A <a@b.test>"}},
 		"BARONG_SMS_CONTENT_TEMPLATE":       {[]string{"{{code}}", "x {{code}} y"}, []string{"", "no code"}},
@@ -658,4 +664,51 @@ func TestAnyValueLoadsOrIsRefusedByName(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The portal's page for signing in is where browsers are sent, unless somebody says otherwise.
+func TestPortal(t *testing.T) {
+	inEmptyFolder(t)
+	for _, test := range []struct {
+		env             []string
+		login, source   string
+		own             bool
+		portal, console bool
+	}{
+		{nil, "/accounts/signin", "default", true, true, true},
+		{[]string{"BARONG_CONSOLE=off"}, "/accounts/signin", "default", true, true, false},
+		{[]string{"BARONG_PORTAL=off"}, "", "default", false, false, false},
+		{[]string{"BARONG_PORTAL=off", "BARONG_CONSOLE=on"}, "", "default", false, false, false},
+		{[]string{"BARONG_LOGIN_URL="}, "", "env", false, true, true},
+		{[]string{"BARONG_LOGIN_URL=https://a.test/in"}, "https://a.test/in", "env", false, true, true},
+		{[]string{"BARONG_PORTAL=off", "BARONG_LOGIN_URL=/in"}, "/in", "env", false, false, false},
+		{[]string{"BARONG_API_PREFIX=accounts"}, "", "default", false, false, false},
+		{[]string{"BARONG_API_PREFIX=console/v2"}, "", "default", false, false, false},
+		{[]string{"BARONG_API_PREFIX=accountsX/v2"}, "/accounts/signin", "default", true, true, true},
+	} {
+		c := mustLoad(t, test.env...)
+		shown := ""
+		for _, v := range c.Values() {
+			if v.Name == "BARONG_LOGIN_URL" {
+				shown = v.Text
+			}
+		}
+		if c.LoginURL != test.login || shown != test.login || c.Source("BARONG_LOGIN_URL") != test.source || c.OwnLogin() != test.own ||
+			c.HasPortal() != test.portal || c.HasConsole() != test.console {
+			t.Errorf("%v: %q, shown %q of %s, own %v, portal %v, console %v", test.env, c.LoginURL, shown, c.Source("BARONG_LOGIN_URL"),
+				c.OwnLogin(), c.HasPortal(), c.HasConsole())
+		}
+	}
+	if c := mustLoad(t, "BARONG_API_PREFIX=accounts"); !warned(c, "BARONG_API_PREFIX=accounts", "pages") {
+		t.Errorf("no warning in %q", c.Warnings())
+	}
+	if c := mustLoad(t, "BARONG_PORTAL=off", "BARONG_PORTAL_CSS=absent.css"); !warned(c, "BARONG_PORTAL_CSS", "no effect") {
+		t.Errorf("no warning in %q", c.Warnings())
+	}
+	if _, err := load(t, "BARONG_API_PREFIX=accounts", "BARONG_PORTAL=on"); err == nil || !strings.Contains(err.Error(), "BARONG_PORTAL=") {
+		t.Errorf("pages where the API is: %v", err)
+	}
+	if c := mustLoad(t, "BARONG_PORTAL_REDIRECTS=App.Example:8443, b.test"); !slices.Equal(c.PortalRedirects, []string{"app.example:8443", "b.test"}) {
+		t.Errorf("read %q", c.PortalRedirects)
+	}
 }

@@ -70,6 +70,7 @@ var kinds = map[string]kind{
 var listKinds = map[string]kind{
 	"origins":    {"a list of origins such as https://example.com, separated by commas, or *", readOrigin},
 	"pages":      {"a list of origins such as https://example.com, or android:apk-key-hash:…, separated by commas", readPage},
+	"hosts":      {"a list of hosts such as app.example.com or app.example.com:8443, separated by commas", readHost},
 	"extensions": {"a list of file name extensions, separated by commas", readExtension},
 }
 
@@ -82,6 +83,7 @@ var (
 	origin     = matches(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
 	androidApp = matches(`^android:apk-key-hash:[A-Za-z0-9_-]{43}$`)
 	extension  = matches(`^[a-z0-9]{1,10}$`)
+	hostPort   = matches(`^([a-z0-9_]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 )
 
 func readPrefix(s string) (string, bool) {
@@ -175,6 +177,12 @@ func readPage(s string) (string, bool) {
 		return app, true
 	}
 	return origin(strings.TrimSuffix(s, "/"))
+}
+
+func readHost(s string) (string, bool) {
+	s, ok := hostPort(strings.ToLower(s))
+	_, port, err := net.SplitHostPort(s)
+	return s, ok && (err != nil || isPort(port) && port != "0") && !strings.Contains(s, "..")
 }
 
 func readExtension(s string) (string, bool) {

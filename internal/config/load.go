@@ -642,6 +642,24 @@ func (l *loader) derive() {
 			l.revalue("BARONG_HTTP_ADDR", c.HTTPAddr, "PORT")
 		}
 	}
+	if first, _, _ := strings.Cut(c.APIPrefix, "/"); c.HasPortal() && (first == "accounts" || first == "console") {
+		if c.given("BARONG_PORTAL") {
+			l.problem("BARONG_PORTAL", "%s", problem("BARONG_PORTAL", c.Portal, "off, since BARONG_API_PREFIX="+c.APIPrefix+
+				" is where its pages would be"))
+		} else {
+			l.warn("there are no pages for people: BARONG_API_PREFIX=%s is where they would be", c.APIPrefix)
+		}
+		c.Portal = "off"
+		l.revalue("BARONG_PORTAL", c.Portal, "BARONG_API_PREFIX")
+	}
+	if c.HasPortal() && !c.given("BARONG_LOGIN_URL") && !c.bad["BARONG_LOGIN_URL"] {
+		c.LoginURL = SignIn
+		for i := range c.values {
+			if v := &c.values[i]; v.Name == "BARONG_LOGIN_URL" {
+				v.Text = SignIn
+			}
+		}
+	}
 	if c.LogLevel == "fatal" || c.LogLevel == "unknown" {
 		c.LogLevel = "error"
 		l.revalue("BARONG_LOG_LEVEL", c.LogLevel, "BARONG_LOG_LEVEL")

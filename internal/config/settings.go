@@ -141,8 +141,25 @@ type Config struct {
 	CSRFProtection bool `env:"BARONG_CSRF_PROTECTION" default:"true"`
 	// LoginURL is where browsers (GET or HEAD, Accept: text/html) without a session are sent by forward-auth, and by Envoy
 	// where it passes the header accept on: an address, or a path on the host that was asked for. The parameter rd names
-	// what was asked for. Others get the error as JSON. Empty: browsers get it too.
+	// what was asked for. Others get the error as JSON. Empty: browsers get it too. Default: /accounts/signin with
+	// BARONG_PORTAL=on, as long as that page passes the check.
 	LoginURL string `env:"BARONG_LOGIN_URL" kind:"link?"`
+
+	// Portal is whether the pages for people are served: those of the portal below /accounts/ (sign-in, sign-up, one's own
+	// account), and those of the console. off removes both, and browsers are told of refusals in JSON as programs are.
+	Portal string `group:"Pages" env:"BARONG_PORTAL" default:"on" oneof:"on off"`
+	// Console is whether the pages for staff are served, below /console/. What they may do there, permissions say.
+	Console string `env:"BARONG_CONSOLE" default:"on" oneof:"on off" needs:"BARONG_PORTAL=on"`
+	// PortalLogo is the picture in the header of the pages: a file .svg, .png, .jpg or .webp. Empty: none.
+	PortalLogo string `env:"BARONG_PORTAL_LOGO" kind:"file?" needs:"BARONG_PORTAL=on"`
+	// PortalCSS is a style sheet of your own, which is loaded after the built-in one. Empty: none.
+	PortalCSS string `env:"BARONG_PORTAL_CSS" kind:"file?" needs:"BARONG_PORTAL=on"`
+	// PortalLanguages is a folder of catalogues (de.json) for other languages, or for other words of the built-in ones,
+	// English and Russian. Empty: these alone.
+	PortalLanguages string `env:"BARONG_PORTAL_LANGUAGES" kind:"folder?" needs:"BARONG_PORTAL=on"`
+	// PortalRedirects are the hosts to which people may be sent back after signing in (the parameter rd), beside the one
+	// that they signed in at and those below BARONG_COOKIE_DOMAIN. One with a port allows that port alone.
+	PortalRedirects []string `env:"BARONG_PORTAL_REDIRECTS" kind:"hosts" needs:"BARONG_PORTAL=on"`
 
 	// WebauthnRPID is the domain that passkeys belong to (the RP ID of WebAuthn): that of the pages that ask for them, or a
 	// parent of it. Passkeys that were made for another domain stop working. Empty: the host of BARONG_DOMAIN; where that is
