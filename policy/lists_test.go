@@ -98,6 +98,30 @@ func TestLists(t *testing.T) {
 			t.Errorf("%q: got pass %q, block %q, want %q, %q", tc.path, pass, block, tc.pass, tc.block)
 		}
 	}
+	pages := compile(t, Source{Lists: Lists{Block: []string{"accounts/keys"}}, Pages: []string{"accounts", "console"}})
+	for _, tc := range []struct {
+		method, path, rule string
+		blocked            bool
+	}{
+		{"GET", "accounts", "accounts", false},
+		{"GET", "accounts/signin", "accounts", false},
+		{"HEAD", "accounts/assets/portal-X.js", "accounts", false},
+		{"GET", "accounts/keys", "accounts", true}, // the block list is asked first
+		{"GET", "console/users/ID1", "console", false},
+		{"GET", "accountsX", "", false},
+		{"GET", "accounts.json", "", false},
+		{"GET", "Accounts/signin", "", false},
+		{"GET", "x/accounts", "", false},
+		{"GET", "", "", false},
+		{"POST", "accounts/signin", "", false},
+		{"DELETE", "console/users", "", false},
+		{"OPTIONS", "accounts", "", false},
+	} {
+		rule, passed := pages.Passed(tc.method, tc.path)
+		if _, blocked := pages.Blocked(tc.path); rule != tc.rule || passed != (tc.rule != "") || blocked != tc.blocked {
+			t.Errorf("%s %s: passed by %q, %v, blocked %v", tc.method, tc.path, rule, passed, blocked)
+		}
+	}
 	files := compile(t, Source{Lists: Lists{Block: []string{"api/v2/kyc/files/7"}}, Prefix: "api/v2/kyc"})
 	for _, tc := range []struct {
 		method, path    string

@@ -43,7 +43,10 @@ type Source struct {
 	Model        string  // the operator's own Casbin model; empty for the shipped one
 	Locator      Locator // finds the place of an address; needed when a country or continent rule is enabled
 	Prefix       string  // public path of this API without leading slash; empty for DefaultPrefix
-	Version      int64   // of the stored rules, handed back by Snapshot.Version
+	// Pages are the paths below which this process has pages for people, without slashes at their ends. GET and HEAD of them
+	// pass, where the lists are the built-in ones.
+	Pages   []string
+	Version int64 // of the stored rules, handed back by Snapshot.Version
 }
 
 // A Snapshot is a compiled, immutable set of rules, safe for concurrent use. A nil Snapshot decides nothing and so
@@ -56,6 +59,7 @@ type Snapshot struct {
 	roles       map[string]*roleRules
 	roleNames   []string
 	own         *ownModel // nil for the shipped model
+	pages       []string
 	lists       Lists
 	block, pass *node
 	restrict    restrictions
@@ -79,6 +83,7 @@ func CompileAfter(before *Snapshot, src Source) (*Snapshot, error) {
 		version: src.Version,
 		prefix:  strings.TrimSuffix(prefix, "/"),
 		files:   strings.TrimSuffix(prefix, "/") + "/files/",
+		pages:   slices.Clone(src.Pages),
 		lists:   Lists{Pass: slices.Clone(src.Lists.Pass), Block: slices.Clone(src.Lists.Block)},
 		block:   new(node),
 		pass:    new(node),
@@ -166,7 +171,8 @@ func (s *Snapshot) Blocked(path string) (rule string, ok bool) {
 // Passed reports whether path is at or below an entry of the pass list, and which. The block list is asked first.
 //
 // GET and HEAD of the files that this API hands out pass whatever the list says: the browser that follows a link to one
-// sends no token, and the signature in the link is what opens it. Their rule is the path below which they are.
+// sends no token, and the signature in the link is what opens it. So do GET and HEAD of Source.Pages, and no other method:
+// what stands there takes none. The rule of both is the path below which they are.
 func (s *Snapshot) Passed(method, path string) (rule string, ok bool) {
 	if s == nil {
 		return "", false
@@ -176,8 +182,16 @@ func (s *Snapshot) Passed(method, path string) (rule string, ok bool) {
 	if i, ok := h.get(accept); ok {
 		return s.lists.Pass[i], true
 	}
-	if (method == "GET" || method == "HEAD") && strings.HasPrefix(path, s.files) {
+	if method != "GET" && method != "HEAD" {
+		return "", false
+	}
+	if strings.HasPrefix(path, s.files) {
 		return s.files, true
+	}
+	for _, page := range s.pages {
+		if rest, ok := strings.CutPrefix(path, page); ok && (rest == "" || rest[0] == '/') {
+			return page, true
+		}
 	}
 	return "", false
 }

@@ -257,8 +257,19 @@ func validateRuleFiles(c *config.Config) error {
 func ruleOptions(c *config.Config, d *db.DB, places *geoip.Locator) rules.Options {
 	return rules.Options{
 		DB: d, ListsFile: c.AuthzRulesFile, ListsRequired: c.AuthzRulesFile != "" && c.Source("BARONG_AUTHZ_RULES_FILE") != "default",
-		Getenv: c.Lookup, ModelFile: c.CasbinModel, Prefix: c.APIPrefix, Locator: places,
+		Getenv: c.Lookup, ModelFile: c.CasbinModel, Prefix: c.APIPrefix, Pages: pagePaths(c), Locator: places,
 	}
+}
+
+// pagePaths are the paths below which there are pages for people.
+func pagePaths(c *config.Config) (paths []string) {
+	if c.HasPortal() {
+		paths = append(paths, "accounts")
+	}
+	if c.HasConsole() {
+		paths = append(paths, "console")
+	}
+	return paths
 }
 
 // openPlaces opens the source of countries and continents: the operator's, or the built-in one.

@@ -33,6 +33,7 @@ type Options struct {
 
 	Locator policy.Locator
 	Prefix  string        // BARONG_API_PREFIX; empty for policy.DefaultPrefix
+	Pages   []string      // paths of pages for people, which pass beside the built-in lists; nil: there are none
 	Poll    time.Duration // how often the database is asked whether rules changed; 0 is DefaultPoll
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -234,13 +235,13 @@ func (r *Rules) load(ctx context.Context, before policy.Status, some bool) error
 
 func equalSources(a, b *policy.Source) bool {
 	return a.Version == b.Version && a.Model == b.Model && slices.Equal(a.Permissions, b.Permissions) &&
-		slices.Equal(a.Restrictions, b.Restrictions) && reflect.DeepEqual(a.Lists, b.Lists)
+		slices.Equal(a.Restrictions, b.Restrictions) && slices.Equal(a.Pages, b.Pages) && reflect.DeepEqual(a.Lists, b.Lists)
 }
 
 // read reads the files, and of the tables all rows, or with some only those that have changed since the rules that are
 // loaded.
 func (r *Rules) read(ctx context.Context, some bool) (policy.Source, error) {
-	src := policy.Source{Locator: r.o.Locator, Prefix: r.o.Prefix, Lists: policy.DefaultLists().At(r.o.Prefix)}
+	src := policy.Source{Locator: r.o.Locator, Prefix: r.o.Prefix, Lists: policy.DefaultLists().At(r.o.Prefix), Pages: r.o.Pages}
 	// The state is taken before the file is read: a change between the two is then found by the next look.
 	r.files = r.look()
 	if r.o.ListsFile != "" {
@@ -249,7 +250,8 @@ func (r *Rules) read(ctx context.Context, some bool) (policy.Source, error) {
 			if src.Lists, err = policy.ParseLists(data, r.o.Getenv); err != nil {
 				return src, err
 			}
-			r.hadLists = true
+			r.hadLists, src.Pages = true, nil
+			src.Lists.Warnings = append(src.Lists.Warnings, r.unreachable(&src.Lists)...)
 		case errors.Is(err, fs.ErrNotExist) && !r.o.ListsRequired && !r.hadLists:
 			// A default path with nothing there. One that has gone is another matter: an editor may be about to put it
 			// back, and until then the paths that it blocks must stay blocked.
@@ -312,6 +314,18 @@ func merged[R any](rows, changed []R, gone []int64, id func(*R) int64) []R {
 		}
 	}
 	return append(out, changed...)
+}
+
+// unreachable warns of pages that nobody reaches through a gateway who is not signed in already. A rules file says all that
+// passes: what it does not list may be a path of somebody's own service.
+func (r *Rules) unreachable(l *policy.Lists) (warnings []string) {
+	for _, page := range r.o.Pages {
+		if !slices.Contains(l.Pass, page) && !slices.Contains(l.Pass, page+"/") {
+			warnings = append(warnings, fmt.Sprintf("rules file: %s is not on the list pass, so that people who are not signed in do not reach "+
+				"the pages below /%s/ through a gateway: add it, or switch the pages off (BARONG_PORTAL=off, BARONG_CONSOLE=off)", page, page))
+		}
+	}
+	return warnings
 }
 
 // Permission is a row as the policy knows it.

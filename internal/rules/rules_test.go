@@ -300,6 +300,32 @@ func TestListsFile(t *testing.T) {
 	eventually(t, "it is back", func() bool { return w.Status().Error == "" && blocked("third") })
 }
 
+// Pages pass beside the built-in lists. A rules file says all that passes, since what it does not list may be a path of
+// somebody's own service; that its pages are then out of reach is told.
+func TestPages(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "authz_rules.yml")
+	w := start(t, sqlite(t), func(o *Options) { o.ListsFile, o.Poll, o.Pages = file, time.Hour, []string{"accounts", "console"} })
+	w.reload(t)
+	passed := func(method, path string) bool { _, ok := w.Snapshot().Passed(method, path); return ok }
+	if !passed("GET", "accounts/signin") || !passed("HEAD", "console") || passed("POST", "accounts/signin") || passed("GET", "accountsX") {
+		t.Error("pages do not pass beside the built-in lists as they should")
+	}
+	w.run(t)
+	write(t, file, "rules: {pass: [public, console/]}\n")
+	eventually(t, "the file is read", func() bool { return passed("GET", "public") })
+	if passed("GET", "accounts/signin") {
+		t.Error("what the file does not list passes")
+	}
+	if log := w.log.String(); !strings.Contains(log, "accounts is not on the list pass") || strings.Contains(log, "console is not on the list") {
+		t.Errorf("the log says %s", log)
+	}
+	write(t, file, "rules: {pass: [accounts, console]}\n")
+	eventually(t, "the pages are listed", func() bool { return passed("GET", "accounts/signin") })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRequiredFiles(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "absent")
 	w := start(t, sqlite(t), func(o *Options) { o.ListsFile, o.ListsRequired = absent, true })
