@@ -8,13 +8,12 @@ import (
 	"context"
 	"errors"
 	"mime"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/swaggest/swgui/v5emb"
 	"github.com/valyala/fasthttp"
-	"github.com/valyala/fasthttp/fasthttpadaptor"
 
 	"barong/api/admin"
 	"barong/api/identity"
@@ -25,6 +24,8 @@ import (
 	"barong/db"
 	"barong/internal/blob"
 	"barong/internal/fault"
+	"barong/internal/pages"
+	"barong/policy"
 )
 
 // Options are what New needs.
@@ -46,16 +47,15 @@ type API struct {
 	routes []rest.Route
 }
 
-// Addresses beside /api/v2.
-const (
-	jwksPath = "/.well-known/jwks.json" // RFC 8615
-	docsPath = "/docs"
-)
+// jwksPath is an address beside /api/v2 (RFC 8615).
+const jwksPath = "/.well-known/jwks.json"
 
 // New assembles the API.
 func New(o Options) (*API, error) {
 	people := identity.New(o.Identity)
-	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), admin.New(o.Admin).Routes(), fileRoutes(o.Resource.DB, o.Files))
+	staff := admin.New(o.Admin).Routes()
+	o.Resource.Abilities = func(role string) []string { return abilities(staff, o.Rest.Policy(), o.Rest.Prefix, role) }
+	routes := slices.Concat(people.Routes(), resource.New(o.Resource).Routes(), staff, fileRoutes(o.Resource.DB, o.Files))
 	described := openapi.Options{Routes: routes, Version: o.Version, Prefix: o.Rest.Prefix, Legacy: o.Rest.Legacy}
 	// Made when they are first asked for: a start does not wait for what few ever read.
 	document := sync.OnceValues(func() ([]byte, error) { return openapi.Document(described) })
@@ -70,8 +70,23 @@ func New(o Options) (*API, error) {
 	})
 	return &API{
 		server: rest.New(o.Rest), keys: people.JWKSDocument, routes: routes,
-		page: fasthttpadaptor.NewFastHTTPHandler(v5emb.New("Barong", rest.Base+"/openapi.json", docsPath+"/")),
+		page: pages.Docs(rest.Base + "/openapi.json"),
 	}, nil
+}
+
+// parameter is a parameter in the path of a route.
+var parameter = regexp.MustCompile(`\{[^}]+\}`)
+
+// abilities are the routes that the rules let a role call. Of one whose path has parameters, any value stands for all.
+func abilities(routes []rest.Route, rules *policy.Snapshot, prefix, role string) []string {
+	calls := []string{}
+	for i := range routes {
+		r := &routes[i]
+		if rules.Permit(role, r.Method, prefix+parameter.ReplaceAllString(r.Path, "x")).Allow {
+			calls = append(calls, r.Method+" "+r.Path)
+		}
+	}
+	return calls
 }
 
 // Routes are the routes that the documents describe.
@@ -86,7 +101,7 @@ func (a *API) Handle(rc *fasthttp.RequestCtx) {
 		rc.Response.Header.Set(fasthttp.HeaderCacheControl, d.CacheControl)
 		rc.Response.Header.SetContentType(d.ContentType)
 		rc.SetBody(d.Body)
-	case (path == docsPath || strings.HasPrefix(path, docsPath+"/")) && (rc.IsGet() || rc.IsHead()):
+	case (path == pages.DocsPath || strings.HasPrefix(path, pages.DocsPath+"/")) && (rc.IsGet() || rc.IsHead()):
 		a.page(rc)
 	default:
 		a.server.Handle(rc)

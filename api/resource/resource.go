@@ -27,6 +27,8 @@ type Options struct {
 
 	StorageTitles []string // what may be stored under; empty refuses every title
 
+	Abilities func(role string) []string // the calls for staff that a role may make, as "GET /admin/users"
+
 	NoPhones   bool // there are no phones, and no routes for them
 	NoPasskeys bool // the same of passkeys
 	Legacy     bool
@@ -158,6 +160,10 @@ func (m *Module) Routes() []rest.Route {
 		{
 			Method: "GET", Path: "/resource/users/me", Summary: "Shows the caller's account.",
 			Access: rest.User, Prefix: users, Success: 200, Output: "UserWithFullInfo", Handle: m.me,
+		},
+		{
+			Method: "GET", Path: "/resource/abilities", Summary: "Lists the calls for staff that the caller's role may make.",
+			Access: rest.User, Prefix: users, Success: 200, Output: "{role:string,calls:[string]}", Added: true, Handle: m.listAbilities,
 		},
 		{
 			Method: "PUT", Path: "/resource/users/me", Summary: "Replaces the caller's data.",

@@ -85,6 +85,7 @@ func start(t *testing.T, e *apitest.Env, changes ...func(*resource.Options)) *be
 		},
 		StorageTitles: []string{"personal", "Odd title", "user", "licence", strings.Repeat("x", 65)},
 		RateLimits:    true,
+		Abilities:     func(role string) []string { return []string{"GET /admin/" + role} },
 	}
 	for _, change := range changes {
 		change(&o)
@@ -488,3 +489,13 @@ func TestOwnLists(t *testing.T) {
 }
 
 var relation = regexp.MustCompile(`\b(first|prev|last|next)\b`)
+
+// What the caller's role may do is asked for that role.
+func TestAbilities(t *testing.T) {
+	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
+		b := start(t, e)
+		e.Permit(t, "support", "GET", apitest.Prefix+"/admin/users")
+		b.Get(t, "/resource/abilities", apitest.As(e.NewStaff(t, "support"))).
+			WantBody(t, 200, `{"role":"support","calls":["GET /admin/support"]}`)
+	})
+}

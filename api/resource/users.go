@@ -318,3 +318,11 @@ func (m *Module) validateStorage(d *db.DataStorage) (f storageFaults) {
 	}
 	return f
 }
+
+// listAbilities answers GET /resource/abilities.
+func (m *Module) listAbilities(_ context.Context, c *rest.Call) error {
+	return c.Answer(struct {
+		Role  string   `json:"role"`
+		Calls []string `json:"calls"`
+	}{c.User.Role, m.Abilities(c.User.Role)})
+}
