@@ -226,6 +226,25 @@ func (e *Engine) Check(ctx context.Context, r *Request, d *Decision) {
 	}
 }
 
+// Identify tells whose session a request shows that was refused before anybody was asked, such as by a restriction: it fills
+// in Decision.Principal and Session where the cookie is that of a live one which fits the client. It decides nothing.
+func (e *Engine) Identify(ctx context.Context, r *Request, d *Decision) {
+	h := &r.headers
+	if d.Effect != Deny || d.Principal != nil || h.has&keyHeaders != 0 || h.malformed(e.proxies) {
+		return
+	}
+	c := check{engine: e, request: r, decision: &Decision{}, now: e.now()}
+	e.cookies.find(&c.sent, h.cookie.list())
+	if c.sent.count == 0 || c.sent.odd() {
+		return
+	}
+	found, err := c.among(ctx)
+	if err != nil || !e.fits(found.Session, h.single[userAgent], e.proxies.Client(r.Peer, h.single[trueClientIP], h.forwarded.list()...)) {
+		return
+	}
+	d.Session, d.Principal = found.Session, found.Principal
+}
+
 // Client is Proxies.Client, and tells of a peer whose forwarding headers are ignored.
 func (e *Engine) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[]byte) netip.Addr {
 	if len(forwardedFor) > 0 && !e.proxies.Trusted(peer) {

@@ -12,7 +12,7 @@ import (
 func TestChecksAllocateNothing(t *testing.T) {
 	for _, cost := range costs {
 		t.Run(cost.name, func(t *testing.T) {
-			h := envoy.New(envoy.Options{Checker: &fixed{cost.decision}, Trusted: loopback})
+			h := envoy.New(envoy.Options{Checker: &fixed{cost.decision}, Trusted: loopback, LoginURL: "/accounts/signin", Refusals: refusals()})
 			ctx := prepared(t, cost.wire)
 			if n := testing.AllocsPerRun(1000, func() {
 				ctx.Response.Reset()

@@ -73,7 +73,7 @@ func BenchmarkCheck(b *testing.B) {
 	})
 	for _, cost := range costs {
 		b.Run(cost.name, func(b *testing.B) {
-			h := envoy.New(envoy.Options{Checker: &fixed{cost.decision}, Trusted: loopback})
+			h := envoy.New(envoy.Options{Checker: &fixed{cost.decision}, Trusted: loopback, LoginURL: "/accounts/signin", Refusals: refusals()})
 			ctx := prepared(b, cost.wire)
 			b.ReportAllocs()
 			for b.Loop() {

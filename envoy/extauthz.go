@@ -45,9 +45,6 @@ func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
 		case overrides(s.name):
 			h.reportOverride(s.name)
 		}
-		if h.login != nil {
-			t.visitor.note(&nameHost, s.name, s.value)
-		}
 		t.request.AddHeader(s.name, s.value)
 	}
 	if !s.ok() || !originForm(t.request.Target) {

@@ -39,7 +39,8 @@ func (h *Handler) ForwardAuth(ctx *fasthttp.RequestCtx) {
 //
 // nginx turns every status but 2xx, 401 and 403 into its own 500 and drops the body, so the answer repeats its status
 // in X-Auth-Status and its code in X-Auth-Code, from which the reference configuration restores both. For the same reason
-// a browser without a session is answered 401, with the login page in Location.
+// a browser without a session is answered 401, with the login page in Location, and the page about a refusal stands in
+// X-Auth-Page, if the gateway asks for it by a header of that name: it has to make room for one.
 func (h *Handler) AuthRequest(ctx *fasthttp.RequestCtx) {
 	defer h.recovered(ctx, authz.AuthRequest)
 	t := h.task(authz.AuthRequest)
@@ -96,9 +97,6 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 		case overrides(s.name):
 			h.reportOverride(s.name)
 		}
-		if h.login != nil {
-			t.visitor.note(&nameForwardedHost, s.name, s.value)
-		}
 		t.request.AddHeader(s.name, s.value)
 	}
 	if !s.ok() {
@@ -124,7 +122,6 @@ func (t *task) readURL(address string, known bool) bool {
 	t.request.Target = target
 	if host != "" {
 		t.request.Scheme, t.request.Host = strings.ToLower(scheme), host
-		t.visitor.scheme, t.visitor.host, t.visitor.hosts = header.BytesOf(scheme), header.BytesOf(host), 1
 	}
 	return true
 }

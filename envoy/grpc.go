@@ -205,7 +205,7 @@ func (a authorization) Check(ctx context.Context, in *auth.CheckRequest) (*auth.
 	a.h.conclude(t)
 	var out *auth.CheckResponse
 	if t.decision.Effect == authz.Deny {
-		out = denied(&t.decision, a.h.redirect(t), string(t.ctx.requestID()))
+		out = a.h.deniedBrowser(t, in)
 	} else {
 		out = granted(&t.decision)
 	}
@@ -227,25 +227,9 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 	t.request.Method = request.GetMethod()
 	t.request.Target = request.GetPath() // undecoded, with its query
 	g := grpcHeaders{handler: h, task: t, path: request.GetPath(), method: request.GetMethod(), ok: true}
-	if raw := request.GetHeaderMap().GetHeaders(); len(raw) > 0 { // Envoy's encode_raw_headers
-		for _, field := range raw {
-			value := field.GetRawValue()
-			if len(value) == 0 {
-				value = header.BytesOf(field.GetValue())
-			}
-			g.add(field.GetKey(), value)
-		}
-	} else {
-		for name, value := range request.GetHeaders() {
-			g.add(name, header.BytesOf(value))
-		}
-	}
+	eachHeader(request, g.add)
 	t.request.Host, t.request.Scheme = request.GetHost(), request.GetScheme()
 	t.request.Content = (&framing{value: g.framing, lines: 1}).content()
-	t.visitor.host, t.visitor.hosts = header.BytesOf(request.GetHost()), 1
-	if len(t.visitor.scheme) == 0 {
-		t.visitor.scheme = header.BytesOf(request.GetScheme())
-	}
 	g.lastHop(attributes.GetSource().GetAddress())
 	if audited(t.request.Method) {
 		body := request.GetRawBody() // Envoy's pack_as_bytes
@@ -261,6 +245,23 @@ func (h *Handler) readGRPC(ctx context.Context, t *task, in *auth.CheckRequest) 
 		return false
 	}
 	return true
+}
+
+// eachHeader calls f with the headers of a request.
+func eachHeader(request *auth.AttributeContext_HttpRequest, f func(name string, value []byte)) {
+	if raw := request.GetHeaderMap().GetHeaders(); len(raw) > 0 { // Envoy's encode_raw_headers
+		for _, field := range raw {
+			value := field.GetRawValue()
+			if len(value) == 0 {
+				value = header.BytesOf(field.GetValue())
+			}
+			f(field.GetKey(), value)
+		}
+		return
+	}
+	for name, value := range request.GetHeaders() {
+		f(name, header.BytesOf(value))
+	}
 }
 
 // grpcHeaders takes the headers of one check over into its request.
@@ -306,9 +307,6 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	case overrides(n):
 		g.handler.reportOverride(n)
 	}
-	if g.handler.login != nil {
-		g.task.visitor.note(nil, n, value)
-	}
 	g.task.request.AddHeader(n, value)
 }
 
@@ -339,6 +337,42 @@ func granted(d *authz.Decision) *auth.CheckResponse {
 		Status:       &status.Status{Code: int32(codes.OK)},
 		HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: ok},
 	}
+}
+
+// deniedBrowser is denied, for a client that may be a browser.
+func (h *Handler) deniedBrowser(t *task, in *auth.CheckRequest) *auth.CheckResponse {
+	d, id := &t.decision, string(t.ctx.requestID())
+	if h.login == nil && h.refusals == nil {
+		return denied(d, "", id)
+	}
+	request := in.GetAttributes().GetRequest().GetHttp()
+	v := visitor{host: header.BytesOf(request.GetHost()), hosts: 1}
+	eachHeader(request, func(name string, value []byte) {
+		if len(name) > 0 && name[0] != ':' {
+			v.note(nil, header.BytesOf(name), value)
+		}
+	})
+	if len(v.scheme) == 0 {
+		v.scheme = header.BytesOf(request.GetScheme())
+	}
+	location := h.redirect(t, &v)
+	out := denied(d, location, id)
+	if location != "" {
+		return out
+	}
+	if page := h.page(t, &v); page != "" {
+		answer := out.GetDeniedResponse()
+		answer.Body = page
+		for _, h := range answer.Headers {
+			if h.Header.Key == "content-type" {
+				h.Header.Value = typeHTML
+			}
+		}
+		for _, extra := range h.refusals.Headers() {
+			answer.Headers = append(answer.Headers, option(strings.ToLower(extra.Name), extra.Value, replace))
+		}
+	}
+	return out
 }
 
 // denied is the answer to a check of that name that may not pass, or is redirected to a location. Envoy passes the body on

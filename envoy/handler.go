@@ -16,6 +16,7 @@ import (
 	"barong/internal/fault"
 	"barong/internal/header"
 	"barong/internal/listener"
+	"barong/internal/pages"
 	"barong/internal/reqid"
 )
 
@@ -66,7 +67,11 @@ type Options struct {
 	// Trusted reports whether a peer is a gateway whose word about its clients is believed. It is asked with the zero
 	// Addr for peers on a unix socket.
 	Trusted  func(netip.Addr) bool
-	LoginURL string        // where browsers without a session are sent, an address or a path; empty: nowhere
+	LoginURL string // where browsers without a session are sent, an address or a path; empty: nowhere
+	// LoginOpen reports whether somebody without a session reaches LoginURL. Nil: they do.
+	LoginOpen func() bool
+	// Refusals make the pages for browsers that are signed in and refused; nil: they get what programs get.
+	Refusals *pages.Refusals
 	Timeout  time.Duration // for the stores, per check; 0 is DefaultTimeout
 	Observer Observer      // nil counts nothing
 	Tracer   Tracer        // nil traces nothing
@@ -91,6 +96,9 @@ type Handler struct {
 	timed    bool   // every check is timed
 	base     context.Context
 
+	loginOpen func() bool
+	refusals  *pages.Refusals // nil for none
+
 	tasks        sync.Pool    // of *task
 	lastOverride atomic.Int64 // when a method override was last reported, in Unix seconds
 }
@@ -100,6 +108,7 @@ func New(o Options) *Handler {
 	h := &Handler{
 		checker: o.Checker, trusted: o.Trusted, login: newLoginPage(o.LoginURL), timeout: o.Timeout,
 		observer: o.Observer, tracer: o.Tracer, log: o.Log, base: o.Base, access: uint64(o.AccessLog * (1 << 32)),
+		loginOpen: o.LoginOpen, refusals: o.Refusals,
 	}
 	if h.timeout <= 0 {
 		h.timeout = DefaultTimeout
@@ -134,7 +143,6 @@ func (nobody) Took(authz.Dialect, bool, time.Duration, uint64)               {}
 type task struct {
 	request  authz.Request
 	decision authz.Decision
-	visitor  visitor                    // as far as there is a login page
 	http     *fasthttp.RequestCtx       // of a check whose body load reads
 	load     func(*authz.Request) error // loadBody, made once
 	ctx      lazyContext
@@ -168,7 +176,7 @@ func (h *Handler) release(t *task) {
 	}
 	t.request.Reset()
 	t.decision.Reset()
-	t.visitor, t.http, t.timed = visitor{}, nil, false
+	t.http, t.timed = nil, false
 	if warm {
 		h.tasks.Put(t)
 	}
@@ -340,8 +348,13 @@ func routeNotFound(ctx *fasthttp.RequestCtx) {
 func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 	h.conclude(t)
 	write(ctx, &t.decision)
-	if location := h.redirect(t); location != "" {
-		writeLogin(ctx, t.request.Dialect, location)
+	if t.decision.Effect == authz.Deny && (h.login != nil || h.refusals != nil) {
+		v := t.visitorOf(ctx)
+		if location := h.redirect(t, &v); location != "" {
+			writeLogin(ctx, t.request.Dialect, location)
+		} else if page := h.page(t, &v); page != "" {
+			h.writePage(ctx, t.request.Dialect, page)
+		}
 	}
 	if t.decision.Effect == authz.Deny { // who asks why says which one
 		ctx.Response.Header.SetCanonical(nameRequestID, t.ctx.requestID())

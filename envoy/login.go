@@ -56,16 +56,21 @@ func (l *loginPage) location(origin, target string) string {
 	if !ok || path == l.path && l.at(origin) {
 		return ""
 	}
-	back := origin + target
-	if len(back) > maxReturn {
-		back = origin + "/"
-	}
-	location := l.base + url.QueryEscape(back) + l.fragment
+	location := l.base + url.QueryEscape(returnTo(origin, target)) + l.fragment
 	if l.relative {
 		// Traefik resolves a path as one of this process's own.
 		location = origin + location
 	}
 	return location
+}
+
+// returnTo is the address that was asked for. One that is too long, or no path with one reading, is left out.
+func returnTo(origin, target string) string {
+	back := origin + target
+	if _, ok := authz.Canonical(target); !ok || len(back) > maxReturn {
+		back = origin + "/"
+	}
+	return back
 }
 
 // at reports whether an origin may be that of the login page. One that is not known may be.
@@ -74,12 +79,31 @@ func (l *loginPage) at(origin string) bool {
 	return l.relative || origin == "" || err != nil || strings.EqualFold(u.Hostname(), l.host)
 }
 
-// A visitor is what a check says about the client that it is about. The views are good until the check is over.
+// A visitor is what a check says about the client that it is about. It is looked for when the check has refused them, and
+// costs nothing until then.
 type visitor struct {
-	html   bool // it accepts pages
-	host   []byte
-	scheme []byte // the whole X-Forwarded-Proto
-	hosts  int    // how often the host was named
+	html      bool   // it accepts pages
+	languages []byte // Accept-Language
+	page      bool   // the gateway takes a page in a header
+	host      []byte
+	scheme    []byte // the whole X-Forwarded-Proto
+	hosts     int    // how often the host was named
+}
+
+// visitor reads the headers of a check over HTTP once more.
+func (t *task) visitorOf(ctx *fasthttp.RequestCtx) (v visitor) {
+	host := &nameForwardedHost
+	if d := t.request.Dialect; d == authz.EnvoyHTTP || d == authz.SelfGate {
+		host = &nameHost
+	}
+	s := scan(&ctx.Request.Header)
+	for s.next() {
+		v.note(host, s.name, s.value)
+	}
+	if t.request.Host != "" { // of an absolute address
+		v.scheme, v.host, v.hosts = header.BytesOf(t.request.Scheme), header.BytesOf(t.request.Host), 1
+	}
+	return v
 }
 
 // note takes over a header, if it says something about the visitor. host is the header that names the host; nil for none.
@@ -87,6 +111,10 @@ func (v *visitor) note(host *header.Name, name, value []byte) {
 	switch {
 	case nameAccept.Is(name):
 		v.html = v.html || acceptsHTML(value)
+	case nameAcceptLanguage.Is(name):
+		v.languages = value
+	case nameAuthPage.Is(name):
+		v.page = true
 	case host != nil && host.Is(name):
 		v.host = value
 		v.hosts++
@@ -124,17 +152,21 @@ func plainHost(host []byte) bool {
 // redirect is where a client belongs that was refused: a browser (GET or HEAD, with Accept: text/html) without a session
 // goes to the login page, if there is one. It is empty for all others. What a peer says that is not trusted about hosts
 // is not repeated.
-func (h *Handler) redirect(t *task) string {
+func (h *Handler) redirect(t *task, v *visitor) string {
 	r := &t.request
-	if h.login == nil || !t.visitor.html || !signedOut(&t.decision) || r.Method != "GET" && r.Method != "HEAD" ||
-		r.Dialect == authz.SelfGate {
+	if h.login == nil || !v.html || !signedOut(&t.decision) || r.Method != "GET" && r.Method != "HEAD" ||
+		r.Dialect == authz.SelfGate || h.loginOpen != nil && !h.loginOpen() {
 		return ""
 	}
-	origin := ""
-	if h.trusted(r.Peer) {
-		origin = t.visitor.origin()
+	return h.login.location(h.origin(t, v), r.Target)
+}
+
+// origin is where the visitor asked, as far as the peer is trusted to say.
+func (h *Handler) origin(t *task, v *visitor) string {
+	if !h.trusted(t.request.Peer) {
+		return ""
 	}
-	return h.login.location(origin, r.Target)
+	return v.origin()
 }
 
 // signedOut reports a denial that signing in would cure: there is no session, or it has expired. A denial of a session that
@@ -159,6 +191,8 @@ func writeLogin(ctx *fasthttp.RequestCtx, dialect authz.Dialect, location string
 
 var (
 	nameAccept         = header.NewName("accept")
+	nameAcceptLanguage = header.NewName("accept-language")
+	nameAuthPage       = header.NewName("x-auth-page")
 	valueHTML          = header.NewName("text/html")
 	nameHost           = header.NewName("host")
 	nameForwardedHost  = header.NewName("x-forwarded-host")

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"crypto/rand"
 	"html"
 	"net/url"
 	"strconv"
@@ -75,7 +74,7 @@ func (r *Refusals) Page(about Refusal) string {
 		link(button, about.Portal+"/accounts/", words.account)
 	}
 	b.WriteString(`</p><p><small class="muted"><code>` + esc(about.Code) + `</code> · ` + strconv.Itoa(about.Status) + ` · ` + esc(words.request) +
-		` <code>` + esc(about.RequestID) + `</code></small></p></main></body></html>`)
+		` <code>` + esc(plain(about.RequestID)) + `</code></small></p></main></body></html>`)
 	return b.String()
 }
 
@@ -87,19 +86,6 @@ func plain(s string) string {
 		}
 		return c
 	}, s)
-}
-
-// maxRequestID is the longest id of a request that is repeated, in bytes.
-const maxRequestID = 64
-
-// RequestID is the id that a gateway gave a request, or a new one where it gave none that can be repeated as it is.
-func RequestID(given string) string {
-	if given != "" && len(given) <= maxRequestID && !strings.ContainsFunc(given, func(c rune) bool {
-		return (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:", c)
-	}) {
-		return given
-	}
-	return rand.Text()
 }
 
 // A step is what there is to do about a refusal.
