@@ -18,7 +18,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +29,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/pquerna/otp/totp"
 
+	"barong/internal/pages"
 	"barong/internal/test/openidtest"
 	"barong/internal/test/testkit"
 )
@@ -388,6 +391,7 @@ func (w *world) walk(t *testing.T, addr string) {
 	}
 
 	w.browse(t, stranger, c)
+	w.people(t, stranger, c, addr)
 
 	signed := w.bot.headers(w.nonce())
 	if claims := w.arrived(t, "an API key", stranger.call(t, "POST", account, nil, signed...)); claims["email"] != "bot@example.com" {
@@ -555,6 +559,94 @@ func (w *world) browse(t *testing.T, stranger, c *client) {
 	}
 }
 
+// people opens pages as people do: those of the portal need no session, and who is signed in and refused is told so.
+func (w *world) people(t *testing.T, stranger, c *client, addr string) {
+	t.Helper()
+	const browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+	for _, target := range []string{"/accounts/signin?rd=%2Fx", "/accounts/", "/console/users"} {
+		r := stranger.call(t, "GET", target, nil, browser)
+		if r.Status != 200 || r.URL.Path != strings.Split(target, "?")[0] || !strings.HasPrefix(r.Body, "<!doctype html>") ||
+			r.Header.Get("Content-Security-Policy") != pages.Headers("")[0].Value || r.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: got %+v", target, r)
+		}
+		for _, m := range regexp.MustCompile(`(?:src|href)="(/accounts/assets/[^"]+)"`).FindAllStringSubmatch(r.Body, -1) {
+			asset := stranger.call(t, "GET", m[1], nil, "Accept-Encoding: br")
+			if asset.Status != 200 || len(asset.Body) == 0 || !strings.Contains(asset.Header.Get("Cache-Control"), "immutable") {
+				t.Errorf("%s: got %d, %d bytes, %v", m[1], asset.Status, len(asset.Body), asset.Header)
+			}
+		}
+	}
+	for target, want := range map[string]string{"/accounts": "/accounts/", "/console": "/console/"} {
+		if r := stranger.call(t, "GET", target, nil, browser); r.Status != 200 || r.URL.Path != want {
+			t.Errorf("%s: got %d at %s", target, r.Status, r.URL)
+		}
+	}
+	refused(t, "a form to the pages", stranger.call(t, "POST", "/accounts/signin", nil, browser), 401, "authz.missing_csrf_token")
+	refused(t, "what stands beside them", stranger.call(t, "GET", "/accountsX", nil), 401, "authz.invalid_session")
+
+	w.redirects(t, addr)
+
+	member := newClient(t, addr, here)
+	email := fmt.Sprintf("member-%d@example.com", w.nonce())
+	member.open(t, "/api/v2/barong/identity/users", email, adminPassword)
+	r := member.call(t, "GET", "/api/v2/barong/admin/users", nil, browser, "Accept-Language: ru")
+	if r.Status != 401 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") || !strings.Contains(r.Body, email) ||
+		!strings.Contains(r.Body, `data-code="authz.invalid_permission"`) || !strings.Contains(r.Body, `<html lang="ru">`) ||
+		!strings.Contains(r.Body, `href="/accounts/assets/style`) {
+		t.Errorf("a member at the door of staff: got %+v", r)
+	}
+	refused(t, "a program at the door of staff", member.call(t, "GET", "/api/v2/barong/admin/users", nil), 401, "authz.invalid_permission")
+	far := newClient(t, addr, restricted)
+	if r := far.call(t, "GET", "/accounts/", nil, browser); r.Status != 471 || r.Body != `{"errors":["authz.restrict.blacklist"]}` {
+		t.Errorf("a stranger from a restricted address: got %+v", r)
+	}
+	far.session = c.session
+	if r := far.call(t, "GET", account, nil, browser); r.Status != 471 || !strings.Contains(r.Body, adminEmail) ||
+		!strings.Contains(r.Body, `data-code="authz.restrict.blacklist"`) {
+		t.Errorf("somebody from a restricted address: got %+v", r)
+	}
+	if seen := w.service.take(); len(seen) != 0 {
+		t.Errorf("the service got %+v", seen)
+	}
+}
+
+// redirects tries where a link may lead after signing in, by the table of package redirect.
+func (w *world) redirects(t *testing.T, addr string) {
+	t.Helper()
+	text, err := os.ReadFile("../internal/redirect/cases.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups []struct {
+		Host, Domain        string
+		Hosts, Follow, Home []string
+	}
+	if err := json.Unmarshal(text, &groups); err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, g := range groups {
+		if g.Host == "" || g.Domain != "" || len(g.Hosts) > 0 { // of other settings
+			continue
+		}
+		for _, rd := range append(g.Follow, g.Home...) {
+			want := rd
+			if slices.Contains(g.Home, rd) {
+				want = "/accounts/"
+			}
+			wire := request("GET", "/accounts/continue?rd="+url.QueryEscape(rd), "", "Connection: close")
+			r := rawFrom(t, addr, here, strings.Replace(wire, "Host: gateway", "Host: "+g.Host, 1))
+			if r.Status != 302 || r.Header.Get("Location") != want {
+				t.Errorf("at %s %q leads to %d %q", g.Host, rd, r.Status, r.Header.Get("Location"))
+			}
+			tried++
+		}
+	}
+	if tried < 40 {
+		t.Errorf("only %d were tried", tried)
+	}
+}
+
 // upload sends a form with a file.
 func (c *client) upload(t *testing.T, target, name string, file []byte, fields map[string]string) reply {
 	t.Helper()
@@ -618,6 +710,9 @@ func (w *world) odd(t *testing.T, addr string) {
 	for _, target := range oddTargets {
 		r, _ := raw(t, addr, request("GET", target, "", "Connection: close"))
 		seen := w.service.take()
+		if r.Header.Get("Cross-Origin-Opener-Policy") != "" && len(seen) == 0 {
+			continue // a page of the program's own
+		}
 		if r.Status >= 400 || r.Status == 301 {
 			if len(seen) != 0 {
 				t.Errorf("%s: got %+v, and the service %+v", target, r, seen)

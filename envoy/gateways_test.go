@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,6 +25,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/listener"
+	"barong/internal/pages"
 	"barong/internal/reqid"
 	"barong/internal/test/testkit"
 )
@@ -175,7 +177,7 @@ func (u *upstream) take() []delivery {
 // listen serves a checker's decisions over HTTP and gRPC until the end of the test.
 func listen(t *testing.T, checker envoy.Checker) (p ports) {
 	t.Helper()
-	h := envoy.New(envoy.Options{Checker: checker, Trusted: loopback})
+	h := envoy.New(envoy.Options{Checker: checker, Trusted: loopback, Refusals: refusals()})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +257,18 @@ func TestGatewaysCarryDecisions(t *testing.T) {
 					}
 				}
 			})
+			t.Run("a page about a refusal", func(t *testing.T) {
+				for _, decision := range []authz.Decision{
+					notForMe,
+					{Status: 471, Code: "authz.restrict.maintenance", Credential: authz.Cookie, Principal: ann, SetCookie: "a=b"},
+					{Status: 422, Code: "authz.other", Credential: authz.Cookie, Principal: ann},
+				} {
+					mu.Lock()
+					say = decision
+					mu.Unlock()
+					page(t, addr, decision)
+				}
+			})
 			for _, test := range decisions {
 				t.Run(test.name, func(t *testing.T) {
 					mu.Lock()
@@ -312,6 +326,33 @@ func TestGatewaysCarryDecisions(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// page asks as a browser that is signed in, in Russian, and is refused; and as a program.
+func page(t *testing.T, addr string, d authz.Decision) {
+	t.Helper()
+	r := get(t, addr, "/app?a=b", "Accept: text/html,*/*;q=0.8", "Accept-Language: ru", "User-Agent: tests")
+	back := url.QueryEscape("http://gateway/app?a=b")
+	if d.Code != notForMe.Code {
+		back = ""
+	}
+	if r.Status != d.Status || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") || !strings.Contains(r.Body, `<html lang="ru">`) ||
+		!strings.Contains(r.Body, `data-code="`+d.Code+`"`) || !strings.Contains(r.Body, "Вы вошли как <strong>ann+") ||
+		!strings.HasSuffix(r.Body, "</html>") || !strings.Contains(r.Body, back) {
+		t.Errorf("%s: got %+v", d.Code, r)
+	}
+	for _, want := range append(pages.Headers("none"), pages.Header{Name: "Cache-Control", Value: "no-store"}) {
+		if got := r.Header[http.CanonicalHeaderKey(want.Name)]; !slices.Equal(got, []string{want.Value}) {
+			t.Errorf("%s: %s is %q", d.Code, want.Name, got)
+		}
+	}
+	if cookie := r.Header.Get("Set-Cookie"); cookie != d.SetCookie {
+		t.Errorf("%s: the cookie is %q", d.Code, cookie)
+	}
+	r = get(t, addr, "/app?a=b", "Accept: application/json", "User-Agent: tests")
+	if r.Status != d.Status || r.Body != `{"errors":["`+d.Code+`"]}` || r.Header.Get("Content-Security-Policy") != "" {
+		t.Errorf("%s to a program: got %+v", d.Code, r)
 	}
 }
 
@@ -440,6 +481,21 @@ var oddTargets = []string{
 	"/api/v2/barong/resource/labels/a%20b",
 	"/api/v2/peatio/public/../../barong/admin/users",
 	"/api/v2/peatio/public/..%2f..%2fbarong/admin/users",
+	"/accounts",
+	"/accounts/",
+	"/accounts/signin?rd=/x",
+	"/accounts/../admin",
+	"/accounts/..%2fadmin",
+	"/accounts%2f..%2fadmin",
+	"/accounts//x",
+	"/Accounts/x",
+	"/%61ccounts/x",
+	"/accountsx",
+	"/accounts.json",
+	"/console",
+	"/console/users",
+	"/console/%2e%2e/accounts",
+	"/x/../accounts/y",
 	"/api/v2/auth/x",
 	"http://gateway/api/v2/peatio/public/x",
 	"*",
@@ -485,8 +541,10 @@ func TestGatewaysServeWhatWasJudged(t *testing.T) {
 				var delivered, prefix string
 				if len(toService) == 1 {
 					delivered = toService[0].Target
-				} else {
-					delivered, prefix = "/"+strings.TrimPrefix(toAPI[0].Target, "/api/v2/"), "api/v2/barong/"
+				} else if delivered = toAPI[0].Target; strings.HasPrefix(delivered, "/api/v2/") {
+					delivered, prefix = "/"+strings.TrimPrefix(delivered, "/api/v2/"), "api/v2/barong/"
+				} else if first, _, _ := strings.Cut(judged, "/"); first != "accounts" && first != "console" {
+					t.Errorf("%s: judged %q, and handed to the API", target, judged)
 				}
 				path, ok := authz.Canonical(delivered)
 				if !ok || strings.TrimSuffix(prefix+path, "/") != judged {

@@ -85,7 +85,7 @@ func TestLintReferences(t *testing.T) {
 		{"envoy.yaml", "failure_mode_allow: false", "failure_mode_allow: true"},
 		{"envoy-grpc.yaml", "failure_mode_allow: false", "failure_mode_allow: true"},
 		{"traefik-dynamic.yml", "trustForwardHeader: false", "trustForwardHeader: true"},
-		{"nginx.conf", "error_page 401 403 500 = @refused;", "error_page 401 403 500 =200 @refused;"},
+		{"nginx.conf", "error_page 401 403 500 = $refused;", "error_page 401 403 500 =200 $refused;"},
 	} {
 		text, err := os.ReadFile(c.name)
 		if err != nil {

@@ -8,9 +8,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"html/template"
 	"io"
 	"io/fs"
 	"net"
@@ -212,9 +214,25 @@ func (d *demo) envoyConfiguration() (string, error) {
 		_, other, _ := net.SplitHostPort(ports[string(port)])
 		return []byte(other)
 	})
+	b = bytes.Replace(b, []byte(everythingElse), []byte(front+everythingElse), 1)
 	path := filepath.Join(d.dir, "envoy.yaml")
 	return path, os.WriteFile(path, b, 0o600)
 }
+
+// front leads whoever opens the gateway's own address to a page of the service, which is checked as all others are. The
+// root itself is a path that no rule can name.
+const (
+	everythingElse = "              # Everything else is the service's.\n"
+	front          = `              - match: { path: / }
+                redirect: { path_redirect: ` + page + ` }
+                typed_per_filter_config:
+                  envoy.filters.http.ext_authz:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                    disabled: true
+`
+	// page is one that the built-in rules open to staff.
+	page = "/admin/"
+)
 
 // print says what runs and what to try.
 func (d *demo) print() {
@@ -253,7 +271,7 @@ Logs and data are in %s; remove that folder to start afresh.
 	for i, step := range steps {
 		fmt.Fprintf(out, "\n%d. %s\n   %s\n", i+1, step.what, step.command)
 	}
-	fmt.Fprint(out, "\nCtrl-C ends it.\n")
+	fmt.Fprintf(out, "\nCtrl-C ends it. In a browser, a page behind the gateway asks to sign in:\n\n  open %s/\n", base)
 	fmt.Fprint(d.stdout, out.String())
 }
 
@@ -389,8 +407,12 @@ func (d *demo) serveUpstream() error {
 	return nil
 }
 
-// show answers with the request as it arrived, and with what its token says.
+// show answers with the request as it arrived, and with what its token says: browsers with a page.
 func show(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		showPage(w, r)
+		return
+	}
 	out := &strings.Builder{}
 	fmt.Fprintf(out, "The service was asked: %s %s\n", r.Method, r.RequestURI)
 	for _, name := range []string{"Authorization", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id"} {
@@ -408,4 +430,29 @@ func show(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, out.String())
+}
+
+var behind = template.Must(template.New("").Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Behind the gateway</title><meta name="color-scheme" content="light dark">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"></head>
+<body><main><h1>Behind the gateway</h1>
+<p>This page is a service's own. It knows nothing about passwords and sessions: the gateway let your request pass, and told it
+who you are.</p>
+<dl><dt>Address</dt><dd>{{.Email}}</dd><dt>Role</dt><dd>{{.Role}}</dd><dt>Id</dt><dd>{{.UID}}</dd></dl>
+<p><a href="/accounts/">Your account</a> · <a href="/console/">Console for staff</a> · <a href="/accounts/signout">Sign out</a></p>
+</main></body></html>
+`))
+
+// showPage says who is signed in, as the token tells.
+func showPage(w http.ResponseWriter, r *http.Request) {
+	var claims struct{ Email, Role, UID string }
+	if parts := strings.Split(r.Header.Get("Authorization"), "."); len(parts) == 3 {
+		if text, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
+			_ = json.Unmarshal(text, &claims) // a token that says nothing leaves the page empty
+		}
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = behind.Execute(w, claims) // the browser has gone
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,7 @@ func TestPrintedCommands(t *testing.T) {
 		t.Fatalf("no password is printed:\n%s", p.Output())
 	}
 	paste(t, commands, "")
+	browse(t, p.Output())
 	if err := p.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -118,5 +120,27 @@ func paste(t *testing.T, commands []string, before string) {
 				t.Errorf("%s\nprinted\n%s\nwith %q", commands[i], answer, text)
 			}
 		}
+	}
+}
+
+// browse opens the address at the end of what is printed, as a browser does.
+func browse(t *testing.T, output string) {
+	t.Helper()
+	last := regexp.MustCompile(`open (http://\S+/)\n$`).FindStringSubmatch(output)
+	if last == nil {
+		t.Fatalf("it ends with no address to open:\n%s", output)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, last[1], http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/html")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if u := res.Request.URL; res.StatusCode != 200 || u.Path != "/accounts/signin" || u.Query().Get("rd") != last[1]+"admin/" {
+		t.Errorf("%s led to %d at %s", last[1], res.StatusCode, u)
 	}
 }
