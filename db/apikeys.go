@@ -134,6 +134,50 @@ func (q queries) UserAPIKeys(ctx context.Context, userID int64, p Page) ([]APIKe
 	return rows, int64(n), nil
 }
 
+// An OwnedAPIKey is a key with its owner.
+type OwnedAPIKey struct {
+	APIKey `bun:",extend"`
+	UID    string `bun:"uid,scanonly"`
+	Email  string `bun:"email,scanonly"`
+}
+
+// An APIKeyFilter narrows a list of keys. Every field that is set must fit; the state inactive is that of every key which
+// is not active, however it is stored.
+type APIKeyFilter struct{ UID, KID, State *string }
+
+// AllAPIKeys is one page of everybody's keys that fit, by id, without secrets, and how many fit in all.
+func (q queries) AllAPIKeys(ctx context.Context, f APIKeyFilter, p Page) ([]OwnedAPIKey, int64, error) {
+	var rows []OwnedAPIKey
+	s := q.idb.NewSelect().Model(&rows).ColumnExpr("k.*").ColumnExpr("u.uid").ColumnExpr("u.email").
+		Join("JOIN users AS u ON u.id = k.user_id")
+	for column, value := range map[string]*string{"u.uid": f.UID, "k.kid": f.KID} {
+		if value == nil {
+			continue
+		}
+		if !storable(*value) {
+			return nil, 0, nil
+		}
+		s = s.Where("? = ?", bun.Ident(column), *value)
+	}
+	switch {
+	case f.State == nil:
+	case *f.State == "active":
+		s = s.Where("k.state = ?", "active")
+	default:
+		s = s.Where("k.state <> ?", "active")
+	}
+	n, err := s.Order("k.id").Limit(p.limit()).Offset(p.offset()).ScanAndCount(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("API keys: %w", Translate(err))
+	}
+	for i := range rows {
+		if err := rows[i].read(); err != nil {
+			return nil, 0, err
+		}
+	}
+	return rows, int64(n), nil
+}
+
 // UserAPIKey finds one of a user's keys, or ErrNotFound.
 func (q queries) UserAPIKey(ctx context.Context, userID int64, kid string) (*APIKey, error) {
 	if !storable(kid) {

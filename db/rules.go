@@ -141,6 +141,18 @@ func (tx *Tx) recordChange(ctx context.Context, who Who, subject string, id int6
 	return nil
 }
 
+// PolicyChanges is one page of the changes of rules, newest first, and how many there are in all. subject is permission or
+// restriction, or empty for both.
+func (q queries) PolicyChanges(ctx context.Context, subject string, p Page) ([]PolicyChange, int64, error) {
+	rows := []PolicyChange{}
+	s := q.idb.NewSelect().Model(&rows)
+	if subject != "" {
+		s = s.Where("subject = ?", subject)
+	}
+	n, err := s.Order("id DESC").Limit(p.limit()).Offset(p.offset()).ScanAndCount(ctx)
+	return rows, int64(n), Translate(err)
+}
+
 // InsertPermission stores a new row and keeps who did it.
 func (tx *Tx) InsertPermission(ctx context.Context, who Who, r *Permission) error {
 	if err := tx.LockRules(ctx); err != nil {

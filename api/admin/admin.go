@@ -4,6 +4,7 @@
 package admin
 
 import (
+	"context"
 	"slices"
 
 	"barong/api/account"
@@ -23,6 +24,7 @@ type Options struct {
 	Rules    *rules.Rules // the policy that the server asks; edits are in force there before they are answered
 	Cookies  *authz.Cookies
 	FileURL  func(key string) string
+	System   func(ctx context.Context) (view.System, error) // how the process is
 
 	Legacy bool // parameters and bodies of release 2.4.17
 }
@@ -60,6 +62,7 @@ const (
 	metrics      = "admin.metric"
 	levels       = "admin.level"
 	apiKeys      = "admin.apikey"
+	system       = "admin.system"
 )
 
 // Parameters that several routes have.
@@ -98,6 +101,7 @@ func (m *Module) since24(list ...rest.Param) []rest.Param {
 func (m *Module) Routes() []rest.Route {
 	return slices.Concat(
 		m.userRoutes(), m.labelRoutes(), m.profileRoutes(), m.permissionRoutes(), m.restrictionRoutes(), m.activityRoutes(),
+		m.consoleRoutes(),
 	)
 }
 
@@ -295,6 +299,19 @@ func (m *Module) profileRoutes() []rest.Route {
 	}
 }
 
+// ruleCodes are the refusals of an edit of a permission rule.
+var ruleCodes = []fault.Code{
+	"admin.permissions.invalid_verb", "admin.permissions.invalid_action", "admin.permission.role_doesnt_exist",
+	"role.too_long", "role.invalid", "path.too_long", "path.invalid", "topic.too_long", "topic.invalid",
+	"admin.user.superadmin_change", "admin.permission.last_superadmin",
+}
+
+// changesParam are several changes of permission rules.
+var changesParam = rest.Param{
+	Name: "changes", Type: rest.JSON, Required: true, NotBlank: true,
+	Doc: `A list of changes, made one after the other: objects with "op" (create, update or delete), "id", "role", "verb", "path", "action", "topic".`,
+}
+
 func (m *Module) permissionRoutes() []rest.Route {
 	fields := []rest.Param{
 		{Name: "role", Required: true, NotBlank: true, Doc: "Role that the rule is for, not above the caller's own."},
@@ -306,11 +323,6 @@ func (m *Module) permissionRoutes() []rest.Route {
 	changed := make([]rest.Param, len(fields))
 	for i, p := range fields {
 		changed[i] = optional(p)
-	}
-	ruleCodes := []fault.Code{
-		"admin.permissions.invalid_verb", "admin.permissions.invalid_action", "admin.permission.role_doesnt_exist",
-		"role.too_long", "role.invalid", "path.too_long", "path.invalid", "topic.too_long", "topic.invalid",
-		"admin.user.superadmin_change", "admin.permission.last_superadmin",
 	}
 	return []rest.Route{
 		{
@@ -350,10 +362,7 @@ func (m *Module) permissionRoutes() []rest.Route {
 		},
 		{
 			Method: "POST", Path: "/admin/permissions/preview", Summary: "Rehearses changes of the permission rules on recent requests, and lists those that would be answered otherwise.",
-			Access: rest.Staff, Prefix: permissions, Params: []rest.Param{{
-				Name: "changes", Type: rest.JSON, Required: true, NotBlank: true,
-				Doc: `A list of changes, made one after the other: objects with "op" (create, update or delete), "id", "role", "verb", "path", "action", "topic".`,
-			}},
+			Access: rest.Staff, Prefix: permissions, Params: []rest.Param{changesParam},
 			Success: 200, Output: "[object]", Added: true, Handle: m.previewPermissions,
 			Errors: []fault.Code{
 				"admin.permission.doesnt_exist", "admin.permissions.invalid_verb", "admin.permissions.invalid_action",

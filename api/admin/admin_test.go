@@ -54,7 +54,7 @@ func (w *world) serve(t *testing.T, legacy bool, options ...func(*rest.Options))
 	}
 	m := admin.New(admin.Options{
 		Accounts: w.Accounts, DB: w.DB, Rules: w.rules, Cookies: cookies, Legacy: legacy,
-		FileURL: func(key string) string { return "http://files.test/" + key },
+		FileURL: func(key string) string { return "http://files.test/" + key }, System: someSystem,
 	})
 	mode := func(o *rest.Options) { o.Policy, o.Legacy = w.rules.Snapshot, legacy }
 	return w.Serve(t, m.Routes(), append(options, mode)...)

@@ -172,8 +172,10 @@ func (w *world) anyCall(t testing.TB, rt *rapid.T, uids, roles, paths []string) 
 		"path":   pick("path", append(paths, "api/v2/barong/admin/restrictions")...),
 		"action": pick("action", "accept", "drop", "audit"),
 		"title":  "personal", "category": pick("category", "blacklist", "blocklogin"),
-		"changes": `[{"op":"delete","id":1}]`, "first_name": "Eve",
-		"level": "3", "email": "eve@barong.test", "password_digest": "x", "session_epoch": "0", "state_manual": "true", // no parameter anywhere
+		"changes": pick("changes", `[{"op":"delete","id":`+pick("gone", ids...)+`}]`,
+			`[{"op":"create","role":"`+pick("for", append(roles, "auditor")...)+`","verb":"all","path":"api/v2/barong/admin","action":"`+pick("does", "accept", "drop")+`"},{"op":"delete","id":`+pick("gone too", ids...)+`}]`),
+		"first_name": "Eve",
+		"level":      "3", "email": "eve@barong.test", "password_digest": "x", "session_epoch": "0", "state_manual": "true", // no parameter anywhere
 	}
 	if len(r.OneOf) > 0 {
 		delete(values, pick("one of", r.OneOf...))

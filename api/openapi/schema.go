@@ -23,13 +23,16 @@ var models = map[string]reflect.Type{
 	"LegacyActivity":   reflect.TypeFor[view.LegacyActivity](),
 	"LegacyDocument":   reflect.TypeFor[view.LegacyDocument](),
 	"Level":            reflect.TypeFor[view.Level](),
+	"OwnedAPIKey":      reflect.TypeFor[view.OwnedAPIKey](),
 	"Passkey":          reflect.TypeFor[view.Passkey](),
 	"Permission":       reflect.TypeFor[view.Permission](),
 	"Phone":            reflect.TypeFor[view.Phone](),
 	"Provider":         reflect.TypeFor[view.Provider](),
 	"Profile":          reflect.TypeFor[view.Profile](),
 	"Restriction":      reflect.TypeFor[view.Restriction](),
+	"RuleChange":       reflect.TypeFor[view.RuleChange](),
 	"Session":          reflect.TypeFor[view.Session](),
+	"System":           reflect.TypeFor[view.System](),
 	"User":             reflect.TypeFor[view.User](),
 	"UserWithFullInfo": reflect.TypeFor[view.UserWithFullInfo](),
 	"UserWithKYC":      reflect.TypeFor[view.UserWithKYC](),
@@ -200,8 +203,10 @@ func (s *schemas) member(name string, t reflect.Type) object {
 // raw describes the members whose shape depends on the mode, or on what a client stored.
 func (s *schemas) raw(name string) object {
 	switch {
-	case name == "metadata" && s.plain:
+	case s.plain && (name == "metadata" || name == "before" || name == "after"):
 		return object{"type": "object"}
+	case name == "before" || name == "after":
+		return object{"type": []string{"object", "null"}}
 	case name == "metadata" && !s.legacy:
 		return anything()
 	case name == "metadata":

@@ -32,9 +32,40 @@ var (
 // maxText is the longest role, path or topic of a rule, in characters: the column of the original.
 const maxText = 255
 
-// ChangePermission makes a change of the permission rules, which is in force in this process when it returns nil; other
-// replicas follow the notice of the commit. What would take from superadmins the means to undo it is refused.
+// ChangePermission makes a change of the permission rules; see ChangePermissions.
 func (d *Desk) ChangePermission(ctx context.Context, by *db.User, change rules.Change) error {
+	return d.change(ctx, by, []rules.Change{change})
+}
+
+// maxChanges is how many changes are made at once.
+const maxChanges = 200
+
+// ChangePermissions makes changes of the permission rules one after the other, all of them or none, which are in force in
+// this process when it returns nil; other replicas follow the notice of the commit. What would in the end take from
+// superadmins the means to undo it is refused.
+func (d *Desk) ChangePermissions(ctx context.Context, by *db.User, changes []rules.Change) error {
+	if len(changes) == 0 || len(changes) > maxChanges {
+		return fault.Invalid("changes.invalid")
+	}
+	for i := range changes {
+		c := &changes[i]
+		if err := checkChange(c); err != nil {
+			return err
+		}
+		if c.Op == rules.Create && (blank(c.Role) || blank(c.Verb) || blank(c.Path) || blank(c.Action)) ||
+			c.Op == rules.Update && (empty(c.Role) || empty(c.Verb) || empty(c.Path) || empty(c.Action)) {
+			return fault.Invalid("changes.invalid")
+		}
+	}
+	return d.change(ctx, by, changes)
+}
+
+// blank reports a text that is absent or says nothing, and empty one that is there and says nothing.
+func blank(s *string) bool { return s == nil || empty(s) }
+
+func empty(s *string) bool { return s != nil && strings.TrimSpace(*s) == "" }
+
+func (d *Desk) change(ctx context.Context, by *db.User, changes []rules.Change) error {
 	err := d.update(ctx, by, "", func(ctx context.Context, u *unit) error {
 		if err := u.LockRules(ctx); err != nil { // no other edit of rules crosses this one
 			return err
@@ -48,8 +79,10 @@ func (d *Desk) ChangePermission(ctx context.Context, by *db.User, change rules.C
 		if err != nil {
 			return err
 		}
-		if err := u.changePermission(ctx, &change); err != nil {
-			return err
+		for i := range changes {
+			if err := u.changePermission(ctx, &changes[i]); err != nil {
+				return err
+			}
 		}
 		after, err := read(ctx)
 		if err != nil {
