@@ -34,7 +34,6 @@ import (
 	"barong/internal/limit"
 	"barong/internal/obs"
 	"barong/internal/openid"
-	"barong/internal/redirect"
 )
 
 // outboxFolder is where mails and messages go when nothing else is configured.
@@ -219,8 +218,7 @@ func (v *server) hasher() *password.Hasher {
 
 func (v *server) openAPI() error {
 	c := v.config
-	counters := v.counters()
-	limits := counters
+	limits := v.attempts
 	if c.RateLimits == "off" {
 		limits = limit.Off
 	}
@@ -242,10 +240,6 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	passkeys, err := v.openPasskeys(counters)
-	if err != nil {
-		return err
-	}
 	providers, warnings, err := openProviders(c)
 	if err != nil {
 		return err
@@ -261,8 +255,8 @@ func (v *server) openAPI() error {
 			ActivationRequirements: c.ActivationRequirements, StateTriggers: triggers(c),
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
-		Policy: strength, Limits: limits, Letters: letters, Passkeys: passkeys,
-		Providers:   openid.New(openid.Options{Providers: providers, Sealer: v.box, Memory: counters, Now: time.Now}),
+		Policy: strength, Limits: limits, Letters: letters, Passkeys: v.passkeys,
+		Providers:   openid.New(openid.Options{Providers: providers, Sealer: v.box, Memory: v.attempts, Now: time.Now}),
 		MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
 		FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,
@@ -317,8 +311,8 @@ func (v *server) openAPI() error {
 		Identity: identity.Options{
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
 			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
-			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: passkeys == nil,
-			LoginURL: c.LoginURL, Redirects: redirect.Rules{Domain: c.CookieDomain},
+			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: v.passkeys == nil,
+			LoginURL: c.LoginURL, Redirects: v.redirects(),
 			SignedIn: v.signIns(),
 			Configs: identity.Configs{
 				SessionTTL: c.SessionExpireTime, PhoneVerification: c.PhoneVerification, MinEntropy: c.PasswordMinEntropy,
@@ -328,13 +322,14 @@ func (v *server) openAPI() error {
 		},
 		Resource: resource.Options{
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, Documents: documents, Phones: phones,
-			StorageTitles: c.UserStorageTitles, Legacy: c.Original(), RateLimits: c.RateLimits != "off", NoPhones: phones.SMS == nil, NoPasskeys: passkeys == nil,
+			StorageTitles: c.UserStorageTitles, Legacy: c.Original(), RateLimits: c.RateLimits != "off", NoPhones: phones.SMS == nil, NoPasskeys: v.passkeys == nil,
 		},
 		Admin: admin.Options{
 			Accounts: accounts, DB: v.db, Rules: v.rules, Cookies: v.cookies, FileURL: files.URL, Legacy: c.Original(),
+			System: v.system,
 		},
 		Management: management.Options{
-			Config: v.services, Accounts: accounts, DB: v.db, Documents: documents, Memory: counters,
+			Config: v.services, Accounts: accounts, DB: v.db, Documents: documents, Memory: v.attempts,
 			Signer: func() jws.Signer { return v.keys.Current() }, Issuer: c.JWTIssuer, Legacy: c.Original(), Now: time.Now, Log: v.log,
 		},
 		Files: files, Version: build.Version,
@@ -343,11 +338,12 @@ func (v *server) openAPI() error {
 }
 
 // openPasskeys makes what passkeys belong to: nothing, where the front end is reached by an address and nobody says which
-// domain is meant. memory remembers what was used.
-func (v *server) openPasskeys(memory limit.Limiter) (*passkey.Party, error) {
+// domain is meant. The counters remember what was used.
+func (v *server) openPasskeys() error {
 	c := v.config
+	v.attempts = v.counters()
 	id, origin := passkey.Of(c.Domain)
-	o := passkey.Options{ID: id, Origins: []string{origin}, Name: c.AppName, Sealer: v.box, Memory: memory, Now: time.Now}
+	o := passkey.Options{ID: id, Origins: []string{origin}, Name: c.AppName, Sealer: v.box, Memory: v.attempts, Now: time.Now}
 	if c.WebauthnRPID != "" {
 		o.ID = strings.ToLower(c.WebauthnRPID)
 	}
@@ -361,14 +357,15 @@ func (v *server) openPasskeys(memory limit.Limiter) (*passkey.Party, error) {
 			v.log.Warn("browsers let no page of these origins use passkeys of BARONG_WEBAUTHN_RP_ID, unless that domain lists them "+
 				"at /.well-known/webauthn", "rp_id", o.ID, "origins", foreign)
 		}
-		return party, nil
+		v.passkeys = party
+		return nil
 	case c.WebauthnRPID != "":
-		return nil, config.Bad("BARONG_WEBAUTHN_RP_ID", c.WebauthnRPID, "a domain: "+err.Error())
+		return config.Bad("BARONG_WEBAUTHN_RP_ID", c.WebauthnRPID, "a domain: "+err.Error())
 	case len(c.WebauthnOrigins) > 0:
-		return nil, config.Bad("BARONG_WEBAUTHN_ORIGINS", strings.Join(c.WebauthnOrigins, ","), err.Error())
+		return config.Bad("BARONG_WEBAUTHN_ORIGINS", strings.Join(c.WebauthnOrigins, ","), err.Error())
 	}
 	v.log.Warn("there are no passkeys: BARONG_DOMAIN names no domain; BARONG_WEBAUTHN_RP_ID may", "error", err)
-	return nil, nil
+	return nil
 }
 
 // openPhones makes what proves phone numbers: nothing, where there are no phones.

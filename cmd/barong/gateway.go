@@ -141,8 +141,11 @@ func (v *server) openEngine() error {
 	}
 	v.onClose(v.engine.Close)
 	o := envoy.Options{
-		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Observer: v.metrics, AccessLog: c.AccessLog,
-		Log: v.log, Base: v.base,
+		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Refusals: v.refusals, Observer: v.metrics,
+		AccessLog: c.AccessLog, Log: v.log, Base: v.base,
+	}
+	if c.OwnLogin() {
+		o.LoginOpen = v.loginOpen
 	}
 	if v.tracer != nil {
 		o.Tracer = v.tracer

@@ -27,7 +27,9 @@ var rooms = []struct {
 	{"policy", "internal/fault internal/yamlfile", "rules are compiled from values, wherever they are stored"},
 	{"internal/geoip", "policy", "it answers where an address is, in the words of restrictions"},
 	{"authz", "internal/fault internal/header internal/reqid internal/trusted policy session session/near", "a decision asks interfaces: who keeps what is plugged in by cmd"},
-	{"envoy", "authz internal/fault internal/header internal/listener internal/reqid", "a dialect reads, asks and writes; it knows no store and no rule"},
+	{"envoy", "authz internal/fault internal/header internal/listener internal/pages internal/reqid", "a dialect reads, asks and writes; it knows no store and no rule"},
+	{"internal/redirect", "", "where a link leads has nothing to do with who asks"},
+	{"internal/pages", "internal/redirect", "it serves pages under their headers, and knows no route of the API"},
 	{"db/counts", "", "it says what counts must be, in SQL alone"},
 	{
 		"db", "db/counts internal/bus internal/email internal/fault internal/reqid internal/crypto/secret internal/yamlfile policy session",
@@ -60,7 +62,7 @@ var rooms = []struct {
 		"api/account api/rest api/staff api/view authz db internal/* policy session",
 		"a section knows neither another one nor the checks of gateways",
 	},
-	{"api", "api/* db internal/*", "the API is served beside the checks, and does not call them"},
+	{"api", "api/* db internal/* policy", "the API is served beside the checks, and does not call them"},
 }
 
 // libraries stay in the rooms that they were chosen for.
@@ -70,7 +72,7 @@ var libraries = []struct{ path, packages, why string }{
 	{"modernc.org/sqlite", "db", "which driver reads SQLite is the business of db"},
 	{"github.com/uptrace/bun", "db db/counts", "SQL has one home"},
 	{"github.com/redis/go-redis", "cmd/barong internal/bus/redisbus internal/limit internal/test/testkit session/redisstore", "everything must work without Redis"},
-	{"github.com/valyala/fasthttp", "api api/rest cmd/barong envoy internal/test/apitest internal/listener", "requests end at the edge: what is below takes values"},
+	{"github.com/valyala/fasthttp", "api api/rest cmd/barong envoy internal/test/apitest internal/listener internal/pages", "requests end at the edge: what is below takes values"},
 	{"google.golang.org/grpc", "envoy", "one dialect speaks it"},
 	{"github.com/envoyproxy/go-control-plane", "envoy", "one dialect speaks it"},
 	{"github.com/casbin/casbin", "policy", "a rule has one meaning"},

@@ -20,16 +20,23 @@ import (
 // settleTime is when a start is over, and what it needed can be given back to the system.
 const settleTime = 2 * time.Second
 
-// handle is the main listener's handler: what is no check is the REST API.
+// handle is the main listener's handler: what is no check is a page or the REST API.
 func (v *server) handle(rc *fasthttp.RequestCtx) {
 	if !v.gateway.Handle(rc) {
-		v.api.Handle(rc)
+		v.answer(rc)
 	}
 }
 
 // handleWithoutChecks is the main listener's handler when the checks have one of their own.
 func (v *server) handleWithoutChecks(rc *fasthttp.RequestCtx) {
 	if !envoy.RefuseChecks(rc) {
+		v.answer(rc)
+	}
+}
+
+// answer answers what is no check.
+func (v *server) answer(rc *fasthttp.RequestCtx) {
+	if v.site == nil || !v.site.Handle(rc) {
 		v.api.Handle(rc)
 	}
 }

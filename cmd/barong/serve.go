@@ -17,9 +17,12 @@ import (
 	"barong/internal/bus"
 	"barong/internal/config"
 	"barong/internal/crypto/keys"
+	"barong/internal/crypto/passkey"
 	"barong/internal/crypto/secret"
 	"barong/internal/geoip"
+	"barong/internal/limit"
 	"barong/internal/obs"
+	"barong/internal/pages"
 	"barong/internal/rules"
 	"barong/internal/tracing"
 	"barong/internal/trusted"
@@ -49,7 +52,7 @@ func (s serveCommand) Run(p *program) error {
 	for _, warning := range services.Warnings {
 		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", warning)
 	}
-	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics(), services: services}
+	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics(), services: services, started: time.Now()}
 	v.ops = obs.NewOps(v.metrics, log)
 	defer v.close()
 	if err := v.open(s.Migrate); err != nil {
@@ -81,9 +84,14 @@ type server struct {
 	proxies  *trusted.Proxies
 	cookies  *authz.Cookies
 	engine   *authz.Engine
+	attempts limit.Limiter   // counters of all replicas
+	passkeys *passkey.Party  // nil where there are none
+	site     *pages.Site     // nil where pages are off
+	refusals *pages.Refusals // nil where pages are off
 	gateway  *envoy.Handler
 	api      *api.API
 
+	started time.Time
 	base    context.Context // of everything that runs in the background; ends last
 	work    sync.WaitGroup
 	closers []func()
@@ -146,6 +154,8 @@ func (v *server) open(migrate bool) error {
 		func() error { return v.openDatabase(migrate) },
 		v.openShared,
 		v.openRules,
+		v.openPasskeys,
+		v.openPages,
 		v.openEngine,
 		v.openAPI,
 	} {

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/valyala/fasthttp"
+
+	"barong/internal/config"
+	"barong/internal/pages"
+	"barong/internal/redirect"
+	"barong/web"
+)
+
+// openPages makes the pages for people: nothing, where they are off.
+func (v *server) openPages() error {
+	c := v.config
+	if !c.HasPortal() {
+		return nil
+	}
+	source, err := web.New(web.Options{
+		Name: c.AppName, API: "/" + c.APIPrefix, Console: c.HasConsole(), Passkeys: v.passkeys != nil,
+		Phones: c.PhoneVerification != "none", Logo: c.PortalLogo, CSS: c.PortalCSS, Languages: c.PortalLanguages,
+	})
+	if err != nil {
+		return fmt.Errorf("the pages of the portal (BARONG_PORTAL_LOGO, BARONG_PORTAL_CSS, BARONG_PORTAL_LANGUAGES): %w", err)
+	}
+	headers := pages.Headers(c.Captcha)
+	v.refusals = pages.NewRefusals(c.AppName, source.Styles(), headers)
+	v.site = pages.NewSite(pages.Options{
+		Source: webPages{source}, Console: c.HasConsole(), Headers: headers,
+		Redirects: v.redirects(),
+		Host:      func(rc *fasthttp.RequestCtx) string { return v.client(rc).Host },
+	})
+	return nil
+}
+
+// redirects say where people may be led after signing in.
+func (v *server) redirects() redirect.Rules {
+	return redirect.Rules{Domain: v.config.CookieDomain, Hosts: v.config.PortalRedirects}
+}
+
+// webPages are the pages of package web, as package pages serves them.
+type webPages struct{ *web.Pages }
+
+func (w webPages) Asset(path string) (*pages.Asset, bool) {
+	a, ok := w.Pages.Asset(path)
+	return (*pages.Asset)(a), ok
+}
+
+// loginOpen reports whether the portal's page for signing in passes the check. A rules file says all that passes, and may
+// have been written before there were pages.
+func (v *server) loginOpen() bool {
+	rules, path := v.rules.Snapshot(), config.SignIn[1:]
+	_, blocked := rules.Blocked(path)
+	_, passed := rules.Passed(fasthttp.MethodGet, path)
+	return passed && !blocked
+}
