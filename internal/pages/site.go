@@ -79,6 +79,9 @@ func (s *Site) Handle(rc *fasthttp.RequestCtx) bool {
 		s.asset(rc, path[len(AssetsPath):])
 	default:
 		html, known := s.o.Source.Page(path)
+		if html == nil {
+			return false
+		}
 		secure(rc, s.o.Headers)
 		rc.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 		rc.Response.Header.SetContentType("text/html; charset=utf-8")
