@@ -74,7 +74,6 @@ func TestListAllAPIKeys(t *testing.T) {
 			{[]string{"state", "inactive"}, []string{"fedcba9876543210 " + u.UID}},
 			{[]string{"state", "active", "uid", u.UID}, []string{"0123456789abcdef " + u.UID}},
 			{[]string{"uid", "ID0000000000"}, nil},
-			{[]string{"kid", "a\x00b"}, nil},
 		} {
 			var got []string
 			for _, k := range w.s.Get(t, path, w.ask(c.query...)...).Want(t, 200).List(t) {
@@ -125,9 +124,13 @@ func TestChangePermissions(t *testing.T) {
 			{adm, create("superadmin", "get", "x", "accept"), "admin.user.superadmin_change"},
 			{adm, create("nothing", "get", "x", "accept"), "admin.permission.role_doesnt_exist"},
 		} {
-			do(c.who, good, c.last).Want(t, 422, c.code)
+			status := 422
+			if c.code == "admin.permission.doesnt_exist" {
+				status = 404
+			}
+			do(c.who, good, c.last).Want(t, status, c.code)
 		}
-		do(w.root).Want(t, 422, "changes.invalid")
+		do(w.root).Want(t, 422, "admin.permission.empty_changes")
 		many := make([]change, 201)
 		for i := range many {
 			many[i] = good
@@ -172,7 +175,7 @@ func TestRuleHistory(t *testing.T) {
 		first := w.s.Get(t, path, w.ask()...).Want(t, 200)
 		before = len(first.List(t))
 		w.s.Get(t, path, w.ask("subject", "user")...).Want(t, 422, "admin.permission.invalid_subject")
-		w.s.Get(t, path, w.ask("subject[]", "x")...).Want(t, 422, "invalid")
+		w.s.Get(t, path, w.ask("subject[]", "x")...).Want(t, 422, "invalid", "admin.permission.invalid_subject")
 		w.s.Post(t, "/admin/permissions", w.as("role", "member", "verb", "get", "path", "x", "action", "drop")...).Want(t, 201)
 		row := w.last(t)
 		w.s.Put(t, "/admin/permissions", w.as("id", id(row.ID), "action", "accept")...).Want(t, 200)

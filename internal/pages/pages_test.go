@@ -3,6 +3,7 @@ package pages_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"maps"
 	"net"
@@ -41,7 +42,7 @@ func serve(t *testing.T, handler fasthttp.RequestHandler) *http.Client {
 	l := fasthttputil.NewInmemoryListener()
 	go func() { _ = fasthttp.Serve(l, handler) }() // it ends with the listener
 	t.Cleanup(func() { _ = l.Close() })
-	transport := &http.Transport{Dial: func(string, string) (net.Conn, error) { return l.Dial() }, DisableCompression: true}
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return l.Dial() }, DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
