@@ -15,6 +15,9 @@ import (
 func (v *server) openPages() error {
 	c := v.config
 	if !c.HasPortal() {
+		if c.InPlaceOfPages() {
+			v.log.Warn("there are no pages for people: the API is published where they would be", "BARONG_API_PREFIX", c.APIPrefix)
+		}
 		return nil
 	}
 	source, err := web.New(web.Options{

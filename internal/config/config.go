@@ -124,6 +124,12 @@ func (c *Config) HasPortal() bool { return c.Portal == "on" }
 // HasConsole reports that the pages for staff are served.
 func (c *Config) HasConsole() bool { return c.HasPortal() && c.Console == "on" }
 
+// InPlaceOfPages reports that the API is published where the pages for people would be: then there are none.
+func (c *Config) InPlaceOfPages() bool {
+	first, _, _ := strings.Cut(c.APIPrefix, "/")
+	return first == "accounts" || first == "console"
+}
+
 // OwnLogin reports that browsers are sent to the portal's page because nobody has said where to.
 func (c *Config) OwnLogin() bool { return c.HasPortal() && !c.given("BARONG_LOGIN_URL") }
 

@@ -699,9 +699,6 @@ func TestPortal(t *testing.T) {
 				c.OwnLogin(), c.HasPortal(), c.HasConsole())
 		}
 	}
-	if c := mustLoad(t, "BARONG_API_PREFIX=accounts"); !warned(c, "BARONG_API_PREFIX=accounts", "pages") {
-		t.Errorf("no warning in %q", c.Warnings())
-	}
 	if c := mustLoad(t, "BARONG_PORTAL=off", "BARONG_PORTAL_CSS=absent.css"); !warned(c, "BARONG_PORTAL_CSS", "no effect") {
 		t.Errorf("no warning in %q", c.Warnings())
 	}

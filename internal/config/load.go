@@ -642,12 +642,10 @@ func (l *loader) derive() {
 			l.revalue("BARONG_HTTP_ADDR", c.HTTPAddr, "PORT")
 		}
 	}
-	if first, _, _ := strings.Cut(c.APIPrefix, "/"); c.HasPortal() && (first == "accounts" || first == "console") {
+	if c.HasPortal() && c.InPlaceOfPages() {
 		if c.given("BARONG_PORTAL") {
 			l.problem("BARONG_PORTAL", "%s", problem("BARONG_PORTAL", c.Portal, "off, since BARONG_API_PREFIX="+c.APIPrefix+
 				" is where its pages would be"))
-		} else {
-			l.warn("there are no pages for people: BARONG_API_PREFIX=%s is where they would be", c.APIPrefix)
 		}
 		c.Portal = "off"
 		l.revalue("BARONG_PORTAL", c.Portal, "BARONG_API_PREFIX")
