@@ -49,7 +49,7 @@ func (d *Desk) ChangePermissions(ctx context.Context, by *db.User, changes []rul
 	}
 	for i := range changes {
 		c := &changes[i]
-		if err := checkChange(c); err != nil {
+		if err := validateChange(c); err != nil {
 			return err
 		}
 		if c.Op == rules.Create && (blank(c.Role) || blank(c.Verb) || blank(c.Path) || blank(c.Action)) ||

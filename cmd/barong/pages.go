@@ -6,6 +6,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"barong/internal/config"
+	"barong/internal/listener"
 	"barong/internal/pages"
 	"barong/internal/redirect"
 	"barong/web"
@@ -32,7 +33,9 @@ func (v *server) openPages() error {
 	v.site = pages.NewSite(pages.Options{
 		Source: webPages{source}, Console: c.HasConsole(), Headers: headers,
 		Redirects: v.redirects(),
-		Host:      func(rc *fasthttp.RequestCtx) string { return v.client(rc).Host },
+		Host: func(rc *fasthttp.RequestCtx) string {
+			return v.proxies.Host(listener.Peer(rc), rc.Request.Header.Peek(fasthttp.HeaderXForwardedHost), rc.Host())
+		},
 	})
 	return nil
 }
