@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/cookiejar"
@@ -54,6 +55,26 @@ func (w *world) throughProvider(t *testing.T, addr string) {
 	if len(way) < 4 || way[len(way)-2] != providers+"/one/callback" || r.URL.String() != origin+account+"?a=b" {
 		t.Errorf("the way was %q", way)
 	}
+	// The account has nothing but the provider: it is linked anew by a script of a page, and cannot be unlinked.
+	own := "/api/v2/barong/resource/providers"
+	r = c.call(t, "GET", "/api/v2/barong/identity/sessions/current", nil)
+	var current struct {
+		CSRF string `json:"csrf_token"`
+	}
+	if err := json.Unmarshal([]byte(r.Body), &current); err != nil || current.CSRF == "" {
+		t.Fatalf("the session: got %+v", r)
+	}
+	csrf := "X-CSRF-Token: " + current.CSRF
+	if r := c.call(t, "GET", own, nil); r.Status != 200 || !strings.Contains(r.Body, `"id":"one"`) {
+		t.Errorf("the linked ones: got %+v", r)
+	}
+	refused(t, "linking without a CSRF token", c.call(t, "POST", own+"/one/start", nil), 401, "authz.missing_csrf_token")
+	r = c.call(t, "POST", own+"/one/start", map[string]string{"rd": "/"}, csrf)
+	var begun struct{ Location string }
+	if err := json.Unmarshal([]byte(r.Body), &begun); err != nil || r.Status != 201 || !strings.HasPrefix(begun.Location, w.provider.Issuer) {
+		t.Errorf("linking: got %+v", r)
+	}
+	refused(t, "unlinking the last way in", c.call(t, "DELETE", own+"/one", nil, csrf), 422, "resource.provider.last_way_in")
 	// The callback again, with all that the browser has: nobody's.
 	if r := c.call(t, "GET", providers+"/one/callback?state=x&code=y", nil); !strings.Contains(r.URL.RawQuery, "error=identity.provider.invalid_flow") {
 		t.Errorf("a made-up answer leads to %s", r.URL)

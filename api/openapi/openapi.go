@@ -138,6 +138,9 @@ func (s *schemas) operation(o *Options, r *rest.Route) (object, error) {
 	if schema != nil && success != http.StatusNoContent {
 		answer["content"] = object{contentType(r): object{"schema": schema}}
 	}
+	if success == http.StatusFound {
+		answer["headers"] = object{"Location": object{"description": "where the browser is to go", "schema": object{"type": "string"}}}
+	}
 	if paged(r) {
 		answer["headers"] = object{
 			"Total": integerHeader("rows in all"), "Page": integerHeader("number of this page"),

@@ -2,19 +2,20 @@ package openid
 
 import "time"
 
-// Hurry shortens how long providers are waited for, and how long what they say about themselves holds. Zero leaves the usual
+// Hurry shortens how long what providers say about themselves holds, and the pause between two questions. Zero leaves the usual
 // time.
-func (p *Providers) Hurry(call, fresh, stale, retry time.Duration) {
+func (p *Providers) Hurry(fresh, stale, retry time.Duration) {
 	for _, one := range p.list {
+		one.mu.Lock()
 		for _, t := range []struct {
 			to    *time.Duration
 			given time.Duration
-		}{{&one.times.call, call}, {&one.times.fresh, fresh}, {&one.times.stale, stale}, {&one.times.retry, retry}} {
+		}{{&one.times.fresh, fresh}, {&one.times.stale, stale}, {&one.times.retry, retry}} {
 			if t.given != 0 {
 				*t.to = t.given
 			}
 		}
-		one.http.Timeout = one.times.call
+		one.mu.Unlock()
 	}
 }
 

@@ -467,7 +467,7 @@ func TestDown(t *testing.T) {
 	p.Callback(callback)
 	q.Callback(callback)
 	w := newWorld(t, p.Config("one", nil), q.Config("two", nil))
-	w.Hurry(0, 0, 0, time.Hour)
+	w.Hurry(0, 0, time.Hour)
 	mend := p.Break()
 	for range 3 {
 		_, _, err := w.Begin(t.Context(), "one", openid.Flow{Callback: callback})
@@ -482,7 +482,7 @@ func TestDown(t *testing.T) {
 	mend()
 	_, _, err := w.Begin(t.Context(), "one", openid.Flow{Callback: callback})
 	want(t, err, openid.ErrUnavailable)
-	w.Hurry(0, 0, 0, time.Nanosecond)
+	w.Hurry(0, 0, time.Nanosecond)
 	if _, _, err := w.signIn(t, p, "one"); err != nil {
 		t.Errorf("up again: %v", err)
 	}
@@ -496,9 +496,9 @@ func TestDown(t *testing.T) {
 		t.Error("no way back")
 	}
 	// What it had said before holds for a while, and is asked for in the background.
-	w.Hurry(0, time.Nanosecond, 0, time.Nanosecond)
+	w.Hurry(time.Nanosecond, 0, time.Nanosecond)
 	w.begin(t, "one")
-	w.Hurry(0, 0, time.Nanosecond, 0)
+	w.Hurry(0, time.Nanosecond, 0)
 	_, _, err = w.Begin(t.Context(), "one", openid.Flow{Callback: callback})
 	want(t, err, openid.ErrUnavailable)
 	mend()

@@ -136,6 +136,7 @@ func (one *provider) discover(ctx context.Context) (*discovered, error) {
 	if known != nil {
 		age = now.Sub(known.at)
 	}
+	usable := known != nil && age < one.times.stale
 	switch {
 	case known != nil && age < one.times.fresh:
 		one.mu.Unlock()
@@ -143,7 +144,7 @@ func (one *provider) discover(ctx context.Context) (*discovered, error) {
 	case one.asking == nil && one.why != nil && now.Sub(one.failed) < one.times.retry:
 		why := one.why
 		one.mu.Unlock()
-		if known != nil && age < one.times.stale {
+		if usable {
 			return known, nil
 		}
 		return nil, because(ErrUnavailable, "it did not answer a moment ago: %s", brief(why))
@@ -153,7 +154,7 @@ func (one *provider) discover(ctx context.Context) (*discovered, error) {
 	}
 	q := one.asking
 	one.mu.Unlock()
-	if known != nil && age < one.times.stale {
+	if usable {
 		return known, nil
 	}
 	defer patience.Outside(ctx)()
