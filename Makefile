@@ -25,7 +25,7 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build web run test race replay recordings drill soak fuzz bench lint docs verify tools vuln image clean
+.PHONY: help build web run test race replay recordings drill soak fuzz bench lint docs verify tools vuln release image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,8 +95,11 @@ vuln: ## Known vulnerabilities of what is built in. Needs the network.
 	$(GO) -C tools build -o ../bin/ golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
+release: ## Write dist/: programs, packages, contents and checksums of this commit.
+	$(GO) -C tools run ./release
+
 image: ## Build the container image.
 	docker build --build-arg TAG=$(TAG) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) -t barong .
 
 clean: ## Remove what was built.
-	rm -rf bin
+	rm -rf bin dist
