@@ -91,9 +91,9 @@ type Handler struct {
 	observer Observer
 	tracer   Tracer // may be nil
 	log      *slog.Logger
-	verbose  bool   // every check is logged
-	access   uint64 // a check is logged when a random number of 32 bits is below this
-	timed    bool   // every check is timed
+	verbose  atomic.Bool   // every check is logged
+	access   atomic.Uint64 // a check is logged when a random number of 32 bits is below this
+	timed    atomic.Bool   // every check is timed
 	base     context.Context
 
 	loginOpen func() bool
@@ -107,7 +107,7 @@ type Handler struct {
 func New(o Options) *Handler {
 	h := &Handler{
 		checker: o.Checker, trusted: o.Trusted, login: newLoginPage(o.LoginURL), timeout: o.Timeout,
-		observer: o.Observer, tracer: o.Tracer, log: o.Log, base: o.Base, access: uint64(o.AccessLog * (1 << 32)),
+		observer: o.Observer, tracer: o.Tracer, log: o.Log, base: o.Base,
 		loginOpen: o.LoginOpen, refusals: o.Refusals,
 	}
 	if h.timeout <= 0 {
@@ -122,8 +122,7 @@ func New(o Options) *Handler {
 	if h.base == nil {
 		h.base = context.Background()
 	}
-	h.verbose = h.log.Enabled(h.base, slog.LevelDebug)
-	h.timed = h.verbose || h.access > 0
+	h.LogShare(o.AccessLog)
 	h.tasks.New = func() any {
 		t := new(task)
 		t.load = t.loadBody
@@ -132,6 +131,14 @@ func New(o Options) *Handler {
 		return t
 	}
 	return h
+}
+
+// LogShare sets Options.AccessLog anew, and asks the log again whether it is for debugging.
+func (h *Handler) LogShare(share float64) {
+	verbose, access := h.log.Enabled(h.base, slog.LevelDebug), uint64(share*(1<<32))
+	h.timed.Store(verbose || access > 0) // before a check wants to know how long it took
+	h.verbose.Store(verbose)
+	h.access.Store(access)
 }
 
 type nobody struct{}
@@ -156,7 +163,7 @@ type task struct {
 func (h *Handler) task(dialect authz.Dialect) *task {
 	t := h.tasks.Get().(*task)
 	t.request.Dialect = dialect
-	if t.turn++; h.timed || t.turn%TimedOf == 0 {
+	if t.turn++; h.timed.Load() || t.turn%TimedOf == 0 {
 		t.timed, t.begun = true, time.Now()
 	}
 	return t
@@ -169,7 +176,7 @@ func (h *Handler) release(t *task) {
 	switch {
 	case !warm && !t.timed: // what came before it began to wait took microseconds
 		h.observer.Took(t.request.Dialect, false, time.Since(t.ctx.begun), 1)
-	case !warm || h.timed:
+	case !warm || t.timed && h.timed.Load():
 		h.observer.Took(t.request.Dialect, warm, time.Since(t.begun), 1)
 	case t.timed:
 		h.observer.Took(t.request.Dialect, true, time.Since(t.begun), TimedOf)
@@ -223,7 +230,7 @@ func refusal(code fault.Code) *authz.Decision {
 func (h *Handler) conclude(t *task) {
 	d := &t.decision
 	h.observer.Observe(t.request.Dialect, d.Effect, d.Code, d.Credential)
-	if h.verbose || h.access > 0 {
+	if h.verbose.Load() || h.access.Load() > 0 {
 		h.logCheck(t)
 	}
 	if t.span != nil {
@@ -235,21 +242,25 @@ func (h *Handler) conclude(t *task) {
 // logCheck logs the check, if it is one of those. It says neither the query nor a header: secrets stand there.
 func (h *Handler) logCheck(t *task) {
 	level := slog.LevelDebug
-	if h.access > 0 && uint64(rand.Uint32()) < h.access {
+	if access := h.access.Load(); access > 0 && uint64(rand.Uint32()) < access {
 		level = slog.LevelInfo
-	} else if !h.verbose {
+	} else if !h.verbose.Load() {
 		return
 	}
 	d, uid := &t.decision, ""
 	if d.Principal != nil {
 		uid = d.Principal.UID
 	}
+	seconds := 0.0
+	if t.timed { // not of one that began before they were logged
+		seconds = time.Since(t.begun).Seconds()
+	}
 	ctx := reqid.With(t.ctx.base, string(t.ctx.requestID()))
 	h.log.LogAttrs(ctx, level, "check",
 		slog.String("dialect", t.request.Dialect.String()), slog.String("method", t.request.Method),
 		slog.String("path", d.Path), slog.Int("status", d.Status), slog.String("code", d.Code),
 		slog.String("rule", d.Rule), slog.String("credential", d.Credential.String()), slog.String("uid", uid),
-		slog.String("client", d.Client.String()), slog.Float64("seconds", time.Since(t.begun).Seconds()))
+		slog.String("client", d.Client.String()), slog.Float64("seconds", seconds))
 }
 
 // panicked reports a check that blew up. Whatever it had decided is worth nothing.

@@ -41,7 +41,7 @@ func (m *Module) sameSite(c *rest.Call) bool {
 // anyScript reports whether scripts of every origin may call. They may where CORS allows every origin, since the browser
 // stores no cookie for them. A form or a link, which asks for text/html, has the cookie stored and never may. Neither may a
 // script where the cookie's SameSite attribute is none.
-func (m *Module) anyScript() bool { return m.CORS.Any && !m.Cookies.CrossSite() }
+func (m *Module) anyScript() bool { return m.CORS.AllowsAny() && !m.Cookies.CrossSite() }
 
 // ownOrigin reports whether the origin's host is the one that the browser asked, or that of the front end. Gateways may
 // have put another Host in front and the browser's into X-Forwarded-Host; a page cannot set either of them.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
 )
@@ -16,7 +17,30 @@ type CORS struct {
 	Origins     []string // exact origins, lower case: "https://exchange.example"
 	MaxAge      int      // seconds that a browser may remember a preflight
 	Credentials bool     // pages may send cookies
+
+	now *atomic.Pointer[CORS] // of those that are replaced: what they are now
 }
+
+// Replaceable returns settings that Replace may make others of while they are in use, in every copy.
+func (c CORS) Replaceable() CORS {
+	r := CORS{now: new(atomic.Pointer[CORS])}
+	r.now.Store(&c)
+	return r
+}
+
+// Replace makes others of settings that come from Replaceable.
+func (c *CORS) Replace(others CORS) { c.now.Store(&others) }
+
+// current are the settings themselves, or what they were replaced by last.
+func (c *CORS) current() *CORS {
+	if c.now != nil {
+		return c.now.Load()
+	}
+	return c
+}
+
+// AllowsAny reports whether pages of every origin may call.
+func (c *CORS) AllowsAny() bool { return c.current().Any }
 
 const corsMethods = "GET, POST, DELETE, PUT, PATCH, OPTIONS, HEAD"
 
@@ -38,10 +62,13 @@ func ParseOrigins(list string) (all bool, origins []string, err error) {
 }
 
 // Lists reports whether the origin is one of Origins, without regard to case.
-func (c *CORS) Lists(origin string) bool { return slices.Contains(c.Origins, strings.ToLower(origin)) }
+func (c *CORS) Lists(origin string) bool {
+	return slices.Contains(c.current().Origins, strings.ToLower(origin))
+}
 
 // allowed is the value of Access-Control-Allow-Origin for the request, or empty.
 func (c *CORS) allowed(rc *fasthttp.RequestCtx) string {
+	c = c.current()
 	origin := string(rc.Request.Header.Peek(fasthttp.HeaderOrigin))
 	switch {
 	case origin == "":
@@ -71,6 +98,7 @@ func (c *CORS) preflight(rc *fasthttp.RequestCtx) bool {
 
 // decorate adds the headers that let a page of another origin read the answer, errors included.
 func (c *CORS) decorate(rc *fasthttp.RequestCtx) {
+	c = c.current()
 	h := &rc.Response.Header
 	if !c.Any || len(c.Origins) > 0 {
 		h.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)

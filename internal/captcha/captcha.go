@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -53,12 +54,32 @@ type Options struct {
 	Timeout   time.Duration // of a call; default 3 s
 }
 
-// A Captcha verifies responses. It is immutable and safe for concurrent use.
+// A Captcha verifies responses. It is immutable, a Replaceable one apart, and safe for concurrent use.
 type Captcha struct {
 	o        Options
 	verify   *url.URL // nil with None
 	register *url.URL // GeeTest's
 	http     *http.Client
+
+	now *atomic.Pointer[Captcha] // of one that is replaced: what it is now
+}
+
+// Replaceable returns a captcha that Replace may make another of while it is in use.
+func (c *Captcha) Replaceable() *Captcha {
+	r := &Captcha{now: new(atomic.Pointer[Captcha])}
+	r.now.Store(c)
+	return r
+}
+
+// Replace makes another of a captcha that comes from Replaceable.
+func (c *Captcha) Replace(other *Captcha) { c.now.Store(other) }
+
+// current is the captcha itself, or what it was replaced by last.
+func (c *Captcha) current() *Captcha {
+	if c.now != nil {
+		return c.now.Load()
+	}
+	return c
 }
 
 var verifyURLs = map[string]string{
@@ -119,10 +140,11 @@ func New(o Options) (*Captcha, error) {
 }
 
 // Kind is the kind in use.
-func (c *Captcha) Kind() string { return c.o.Kind }
+func (c *Captcha) Kind() string { return c.current().o.Kind }
 
 // SiteKey is what a page needs to show the captcha; empty for None and GeeTest.
 func (c *Captcha) SiteKey() string {
+	c = c.current()
 	switch c.o.Kind {
 	case ReCaptcha, HCaptcha, Turnstile:
 		return c.o.SiteKey
@@ -133,6 +155,7 @@ func (c *Captcha) SiteKey() string {
 // Verify checks the captcha_response of a request: a string, or for GeeTest a map[string]any. nil is an absent one. With
 // None everything passes.
 func (c *Captcha) Verify(ctx context.Context, response any) error {
+	c = c.current()
 	if c.o.Kind == None {
 		return nil
 	}
@@ -227,11 +250,15 @@ type Registration struct {
 }
 
 // Registers reports whether Register has somebody to ask.
-func (c *Captcha) Registers() bool { return c.o.GeeTestID != "" && c.o.GeeTestKey != "" }
+func (c *Captcha) Registers() bool {
+	c = c.current()
+	return c.o.GeeTestID != "" && c.o.GeeTestKey != ""
+}
 
 // Register fetches the challenge of a new captcha of GeeTest's, whatever the kind in use: 404 when no id of GeeTest's is
 // set, 503 when GeeTest does not answer.
 func (c *Captcha) Register(ctx context.Context) (Registration, error) {
+	c = c.current()
 	defer patience.Outside(ctx)()
 	if !c.Registers() {
 		return Registration{}, fault.New(fault.NotFound)

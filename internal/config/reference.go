@@ -77,6 +77,9 @@ without passwords, and what is allowed; all lines come at once. What nothing use
 judged: that it has no effect is a warning, as is a name that nobody knows. A default path that does not exist
 stands for built-in values; a path that is given must exist. ` + "`barong config`" + ` prints what holds, and from where.
 [troubleshooting.md](troubleshooting.md) says what to do when a start is refused.
+
+A change of what is marked with ↻, in the YAML file or in the file of a secret, is taken up by a running server, within
+seconds or at a SIGHUP; see [operations.md](operations.md#changing-settings). What is not marked needs a restart.
 `)
 	group := ""
 	for _, s := range documented() {
@@ -103,7 +106,11 @@ stands for built-in values; a path that is given must exist. ` + "`barong config
 		if s.Compat != "" {
 			def += "; with `BARONG_COMPAT=2.4.17` " + code(s.Compat)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, cell(s.Allowed), cell(s.Help))
+		help := s.Help
+		if s.tag.Get("reload") == "true" {
+			help += " ↻"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, cell(s.Allowed), cell(help))
 	}
 	b.WriteString("\n## Without effect\n\nDeployments of the original set these variables. One with `BARONG_` is a warning; so are the others\n" +
 		"in an environment that is the original's.\n\n| Variable | Instead |\n| --- | --- |\n")

@@ -25,6 +25,7 @@ import (
 //	min, max    bounds of a number, in the unit
 //	needs       when the setting is used: "NAME" when that one is not empty, "!NAME" when it is not given, "NAME=a b" when
 //	            it is one of the words. What is not used is not judged
+//	reload      "true": a change is taken up by a running server; see Config.Reloads
 //	group       begins a group of settings
 type Config struct {
 	// Env is where the program runs. production refuses to start with what is only good for development: generated
@@ -177,9 +178,9 @@ type Config struct {
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
 	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
 	// X-Forwarded-For outside of them. Empty trusts nobody.
-	TrustedProxies trusted.Proxies `group:"Checks" env:"BARONG_TRUSTED_PROXIES" default:"loopback" compat:"cloudflare,private"`
+	TrustedProxies trusted.Proxies `group:"Checks" env:"BARONG_TRUSTED_PROXIES" reload:"true" default:"loopback" compat:"cloudflare,private"`
 	// Gateway is the content delivery network in front. akamai: True-Client-IP from a trusted peer names the client.
-	Gateway string `env:"BARONG_GATEWAY" default:"cloudflare" oneof:"akamai cloudflare"`
+	Gateway string `env:"BARONG_GATEWAY" reload:"true" default:"cloudflare" oneof:"akamai cloudflare"`
 	// AuthzRulesFile holds the paths that pass without credentials and those that nobody passes. It is read again when it
 	// changes.
 	AuthzRulesFile string `env:"BARONG_AUTHZ_RULES_FILE" default:"config/authz_rules.yml" kind:"file?"`
@@ -204,11 +205,11 @@ type Config struct {
 	// GeoIPLang is the language in which restrictions may name countries and continents, beside English and ISO codes.
 	GeoIPLang string `env:"BARONG_GEOIP_LANG" default:"en" oneof:"en de es fr ja ru"`
 	// CORSOrigins are the web pages' origins that may call the REST API from a browser, or *.
-	CORSOrigins []string `env:"BARONG_API_CORS_ORIGINS" default:"*" kind:"origins"`
+	CORSOrigins []string `env:"BARONG_API_CORS_ORIGINS" reload:"true" default:"*" kind:"origins"`
 	// CORSMaxAge is how long browsers may remember the answer to a preflight.
-	CORSMaxAge time.Duration `env:"BARONG_API_CORS_MAX_AGE" default:"3600" unit:"s"`
+	CORSMaxAge time.Duration `env:"BARONG_API_CORS_MAX_AGE" reload:"true" default:"3600" unit:"s"`
 	// CORSAllowCredentials lets those pages send the cookie along; not together with *.
-	CORSAllowCredentials bool `env:"BARONG_API_CORS_ALLOW_CREDENTIALS" default:"false"`
+	CORSAllowCredentials bool `env:"BARONG_API_CORS_ALLOW_CREDENTIALS" reload:"true" default:"false"`
 	// RateLimits is whether guesses at passwords and codes are limited. off is for load tests.
 	RateLimits string `env:"BARONG_RATE_LIMITS" default:"on" oneof:"on off"`
 
@@ -233,45 +234,45 @@ type Config struct {
 	AuditKeep time.Duration `env:"BARONG_AUDIT_KEEP" default:"0"`
 
 	// Captcha is the kind of puzzle in front of the endpoints that captcha_protected_endpoints names.
-	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
+	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" reload:"true" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
 	// CaptchaVerifyURL replaces the provider's verification address.
-	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" kind:"url?" needs:"BARONG_CAPTCHA=recaptcha geetest hcaptcha turnstile"`
+	CaptchaVerifyURL string `env:"BARONG_CAPTCHA_VERIFY_URL" reload:"true" kind:"url?" needs:"BARONG_CAPTCHA=recaptcha geetest hcaptcha turnstile"`
 	// RecaptchaSiteKey is the public key for recaptcha.
-	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY" needs:"BARONG_CAPTCHA=recaptcha"`
+	RecaptchaSiteKey string `env:"BARONG_RECAPTCHA_SITE_KEY" reload:"true" needs:"BARONG_CAPTCHA=recaptcha"`
 	// RecaptchaSecretKey is the secret key for recaptcha.
-	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY" needs:"BARONG_CAPTCHA=recaptcha"`
+	RecaptchaSecretKey secret.Text `env:"BARONG_RECAPTCHA_SECRET_KEY" reload:"true" needs:"BARONG_CAPTCHA=recaptcha"`
 	// HCaptchaSiteKey is the public key for hcaptcha.
-	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY" needs:"BARONG_CAPTCHA=hcaptcha"`
+	HCaptchaSiteKey string `env:"BARONG_HCAPTCHA_SITE_KEY" reload:"true" needs:"BARONG_CAPTCHA=hcaptcha"`
 	// HCaptchaSecretKey is the secret key for hcaptcha.
-	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY" needs:"BARONG_CAPTCHA=hcaptcha"`
+	HCaptchaSecretKey secret.Text `env:"BARONG_HCAPTCHA_SECRET_KEY" reload:"true" needs:"BARONG_CAPTCHA=hcaptcha"`
 	// TurnstileSiteKey is the public key for turnstile.
-	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY" needs:"BARONG_CAPTCHA=turnstile"`
+	TurnstileSiteKey string `env:"BARONG_TURNSTILE_SITE_KEY" reload:"true" needs:"BARONG_CAPTCHA=turnstile"`
 	// TurnstileSecretKey is the secret key for turnstile.
-	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY" needs:"BARONG_CAPTCHA=turnstile"`
+	TurnstileSecretKey secret.Text `env:"BARONG_TURNSTILE_SECRET_KEY" reload:"true" needs:"BARONG_CAPTCHA=turnstile"`
 	// GeetestID is the public id for geetest.
-	GeetestID string `env:"BARONG_GEETEST_ID" needs:"BARONG_CAPTCHA=geetest"`
+	GeetestID string `env:"BARONG_GEETEST_ID" reload:"true" needs:"BARONG_CAPTCHA=geetest"`
 	// GeetestKey is the secret key for geetest.
-	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY" needs:"BARONG_CAPTCHA=geetest"`
+	GeetestKey secret.Text `env:"BARONG_GEETEST_KEY" reload:"true" needs:"BARONG_CAPTCHA=geetest"`
 
 	// SMTPHost is the mail server. Empty: mails are written below data/outbox/.
-	SMTPHost string `group:"Mail" env:"BARONG_SMTP_HOST" production:"localhost" kind:"hostname?"`
+	SMTPHost string `group:"Mail" env:"BARONG_SMTP_HOST" reload:"true" production:"localhost" kind:"hostname?"`
 	// SMTPPort is the port of the mail server.
-	SMTPPort string `env:"BARONG_SMTP_PORT" default:"1025" kind:"port" needs:"BARONG_SMTP_HOST"`
+	SMTPPort string `env:"BARONG_SMTP_PORT" reload:"true" default:"1025" kind:"port" needs:"BARONG_SMTP_HOST"`
 	// SMTPTLS is how the way to the mail server is encrypted. auto: from the start on port 465, else by STARTTLS when it is
 	// offered. starttls: by STARTTLS, or no mail is sent. implicit: from the start. off: never.
-	SMTPTLS string `env:"BARONG_SMTP_TLS" default:"auto" oneof:"auto starttls implicit off" fold:"true" needs:"BARONG_SMTP_HOST"`
+	SMTPTLS string `env:"BARONG_SMTP_TLS" reload:"true" default:"auto" oneof:"auto starttls implicit off" fold:"true" needs:"BARONG_SMTP_HOST"`
 	// SMTPUser is the user to log in as. Empty: no log-in.
-	SMTPUser string `env:"BARONG_SMTP_USER" needs:"BARONG_SMTP_HOST"`
+	SMTPUser string `env:"BARONG_SMTP_USER" reload:"true" needs:"BARONG_SMTP_HOST"`
 	// SMTPPassword is the password of BARONG_SMTP_USER.
-	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD" needs:"BARONG_SMTP_HOST"`
+	SMTPPassword secret.Text `env:"BARONG_SMTP_PASSWORD" reload:"true" needs:"BARONG_SMTP_HOST"`
 	// SenderEmail is the address that mails come from. Production wants one of your own.
-	SenderEmail string `env:"BARONG_SENDER_EMAIL" default:"noreply@barong.io" kind:"email"`
+	SenderEmail string `env:"BARONG_SENDER_EMAIL" reload:"true" default:"noreply@barong.io" kind:"email"`
 	// SenderName is the name beside that address.
-	SenderName string `env:"BARONG_SENDER_NAME" default:"Barong" kind:"text?"`
+	SenderName string `env:"BARONG_SENDER_NAME" reload:"true" default:"Barong" kind:"text?"`
 	// DefaultLanguage is the language of mails to people who have not chosen one, or one that has no templates.
 	DefaultLanguage string `env:"BARONG_DEFAULT_LANGUAGE" default:"en" kind:"language"`
 	// MailTemplates is a folder with templates of your own, for other words or other languages. Empty: the built-in ones.
-	MailTemplates string `env:"BARONG_MAIL_TEMPLATES" kind:"folder?"`
+	MailTemplates string `env:"BARONG_MAIL_TEMPLATES" reload:"true" kind:"folder?"`
 	// Mailer is who writes the mails on events. on: this program. off: another one, such as the original's mailer, which
 	// hears of them from the message broker; this program then writes only those mails that no event tells of: about second
 	// factors, API keys and passkeys.
@@ -285,17 +286,17 @@ type Config struct {
 	// phones, and the API does not have their routes.
 	PhoneVerification string `group:"Phones" env:"BARONG_PHONE_VERIFICATION" default:"mock" oneof:"none mock twilio_sms twilio_verify"`
 	// SMSContentTemplate is the text of the message; {{code}} becomes the code.
-	SMSContentTemplate string `env:"BARONG_SMS_CONTENT_TEMPLATE" default:"Your verification code for Barong: {{code}}" kind:"template" needs:"BARONG_PHONE_VERIFICATION=mock twilio_sms twilio_verify"`
+	SMSContentTemplate string `env:"BARONG_SMS_CONTENT_TEMPLATE" reload:"true" default:"Your verification code for Barong: {{code}}" kind:"template" needs:"BARONG_PHONE_VERIFICATION=mock twilio_sms twilio_verify"`
 	// TwilioAccountSID is required by both kinds of Twilio.
-	TwilioAccountSID string `env:"BARONG_TWILIO_ACCOUNT_SID" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
+	TwilioAccountSID string `env:"BARONG_TWILIO_ACCOUNT_SID" reload:"true" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 	// TwilioAuthToken is required by both kinds of Twilio.
-	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
+	TwilioAuthToken secret.Text `env:"BARONG_TWILIO_AUTH_TOKEN" reload:"true" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 	// TwilioPhoneNumber is the sender of messages.
-	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" default:"+15005550000" needs:"BARONG_PHONE_VERIFICATION=twilio_sms"`
+	TwilioPhoneNumber string `env:"BARONG_TWILIO_PHONE_NUMBER" reload:"true" default:"+15005550000" needs:"BARONG_PHONE_VERIFICATION=twilio_sms"`
 	// TwilioServiceSID is the service of twilio_verify. Empty: one with the name of BARONG_APP_NAME is made.
-	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID" needs:"BARONG_PHONE_VERIFICATION=twilio_verify"`
+	TwilioServiceSID string `env:"BARONG_TWILIO_SERVICE_SID" reload:"true" needs:"BARONG_PHONE_VERIFICATION=twilio_verify"`
 	// TwilioAPIURL replaces scheme and host of all Twilio addresses.
-	TwilioAPIURL string `env:"BARONG_TWILIO_API_URL" kind:"url?" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
+	TwilioAPIURL string `env:"BARONG_TWILIO_API_URL" reload:"true" kind:"url?" needs:"BARONG_PHONE_VERIFICATION=twilio_sms twilio_verify"`
 
 	// StorageProvider is where files of documents are kept. local keeps them below data/.
 	StorageProvider string `group:"Files" env:"BARONG_STORAGE_PROVIDER" default:"local" oneof:"local google aws alicloud azure" fold:"true"`
@@ -334,14 +335,16 @@ type Config struct {
 	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
 	// another way: delete the old ones first.
 	EventDurable bool `env:"BARONG_EVENT_API_DURABLE" default:"false"`
+	// WebhooksFile says who is told of events by signed POSTs: see docs/operations.md. Without it nobody is.
+	WebhooksFile string `env:"BARONG_WEBHOOKS_FILE" default:"config/webhooks.yml" kind:"file?"`
 
 	// LogLevel is the least important level that is logged. The words of the original, fatal and unknown, mean error.
-	LogLevel string `group:"Logs" env:"BARONG_LOG_LEVEL" alias:"LOG_LEVEL" default:"info" oneof:"debug info warn error fatal unknown" fold:"true"`
+	LogLevel string `group:"Logs" env:"BARONG_LOG_LEVEL" reload:"true" alias:"LOG_LEVEL" default:"info" oneof:"debug info warn error fatal unknown" fold:"true"`
 	// LogFormat is how log lines look. auto: text on a terminal, JSON elsewhere.
 	LogFormat string `env:"BARONG_LOG_FORMAT" default:"auto" oneof:"auto json text"`
 	// AccessLog is the share of checks that get a log line of their own: 0 is none, 1 all. A line says neither the query nor
 	// any header.
-	AccessLog float64 `env:"BARONG_ACCESS_LOG" default:"0" min:"0" max:"1"`
+	AccessLog float64 `env:"BARONG_ACCESS_LOG" reload:"true" default:"0" min:"0" max:"1"`
 
 	// OTLPEndpoint is the OpenTelemetry collector that traces are sent to, by OTLP over HTTP, at /v1/traces below this address.
 	// Empty, as is the next: there are no traces.

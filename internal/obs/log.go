@@ -17,7 +17,12 @@ import (
 // NewLog returns a logger on w. level is "debug", "info", "warn" or "error"; format is "json", "text" or "auto", which is
 // text on a terminal and JSON elsewhere. Attributes that are named like a secret print as ***, whatever their value.
 func NewLog(w io.Writer, level, format string) *slog.Logger {
-	o := &slog.HandlerOptions{Level: logLevel(level), ReplaceAttr: redact}
+	return NewLogAt(w, Level(level), format)
+}
+
+// NewLogAt is NewLog at a level that may change, such as a *slog.LevelVar.
+func NewLogAt(w io.Writer, level slog.Leveler, format string) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redact}
 	if format == "text" || format == "auto" && terminal(w) {
 		return slog.New(named{slog.NewTextHandler(w, o)})
 	}
@@ -44,7 +49,8 @@ func (h named) WithAttrs(attrs []slog.Attr) slog.Handler { return named{h.Handle
 // WithGroup implements slog.Handler.
 func (h named) WithGroup(name string) slog.Handler { return named{h.Handler.WithGroup(name)} }
 
-func logLevel(word string) slog.Level {
+// Level is the level of a word.
+func Level(word string) slog.Level {
 	switch word {
 	case "debug":
 		return slog.LevelDebug

@@ -9,18 +9,39 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"barong/internal/header"
 )
 
 // Proxies are the peers whose word about their clients is believed, and the way to a client's address through them. They
-// are immutable and safe for concurrent use. The zero Proxies trust nobody.
+// are immutable, Replaceable ones apart, and safe for concurrent use. The zero Proxies trust nobody.
 type Proxies struct {
 	networks []netip.Prefix // all, as String lists them
 	v4       []network4
 	v6       []netip.Prefix
 	unix     bool
 	akamai   bool
+
+	now *atomic.Pointer[Proxies] // of those that are replaced: what they are now
+}
+
+// Replaceable returns proxies that Replace may make others of while they are in use.
+func (p *Proxies) Replaceable() *Proxies {
+	r := &Proxies{now: new(atomic.Pointer[Proxies])}
+	r.now.Store(p)
+	return r
+}
+
+// Replace makes others of proxies that come from Replaceable.
+func (p *Proxies) Replace(others *Proxies) { p.now.Store(others) }
+
+// current are the proxies themselves, or what they were replaced by last.
+func (p *Proxies) current() *Proxies {
+	if p.now != nil {
+		return p.now.Load()
+	}
+	return p
 }
 
 // A network4 is an IPv4 network. Every check compares some with its peer and with each hop.
@@ -110,12 +131,13 @@ func (p *Proxies) add(network netip.Prefix) {
 }
 
 // Networks are those of the proxies.
-func (p *Proxies) Networks() []netip.Prefix { return slices.Clone(p.networks) }
+func (p *Proxies) Networks() []netip.Prefix { return slices.Clone(p.current().networks) }
 
 // String lists the networks, separated by commas.
 func (p Proxies) String() string {
-	out := make([]string, len(p.networks))
-	for i, network := range p.networks {
+	networks := p.current().networks
+	out := make([]string, len(networks))
+	for i, network := range networks {
 		out[i] = network.String()
 	}
 	return strings.Join(out, ",")
@@ -129,11 +151,11 @@ func (p *Proxies) WithTrueClientIP() *Proxies {
 }
 
 // BelievesTrueClientIP reports whether True-Client-IP names the client.
-func (p *Proxies) BelievesTrueClientIP() bool { return p.akamai }
+func (p *Proxies) BelievesTrueClientIP() bool { return p.current().akamai }
 
 // Trusted reports whether the peer is a trusted proxy. The zero Addr is a peer on a unix socket.
 func (p *Proxies) Trusted(peer netip.Addr) bool {
-	peer = peer.Unmap()
+	p, peer = p.current(), peer.Unmap()
 	switch {
 	case !peer.IsValid():
 		return p.unix
@@ -164,7 +186,7 @@ func (p *Proxies) Trusted(peer netip.Addr) bool {
 //
 // Ports, brackets and zones are taken off, and IPv4 addresses mapped to IPv6 come back as IPv4.
 func (p *Proxies) Client(peer netip.Addr, trueClientIP []byte, forwardedFor ...[]byte) netip.Addr {
-	peer = peer.Unmap().WithZone("")
+	p, peer = p.current(), peer.Unmap().WithZone("")
 	if !p.Trusted(peer) {
 		return peer
 	}

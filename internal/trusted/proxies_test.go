@@ -175,3 +175,26 @@ func TestLoopback(t *testing.T) {
 		}
 	}
 }
+
+// What uses proxies that are replaced finds the others at once, by every method.
+func TestReplace(t *testing.T) {
+	first, err := trusted.Parse("10.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := trusted.Parse("192.0.2.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, hop := netip.MustParseAddr("192.0.2.1"), []byte("203.0.113.7")
+	p := first.Replaceable()
+	asked := p.Trusted // as handlers keep it
+	if asked(peer) || p.Client(peer, nil, hop) != peer || p.String() != "10.0.0.0/8" || p.BelievesTrueClientIP() || p.HTTPS(peer, []byte("https")) {
+		t.Error("at first the second holds")
+	}
+	p.Replace(second.WithTrueClientIP())
+	if !asked(peer) || p.Client(peer, nil, hop).String() != "203.0.113.7" || p.String() != "192.0.2.0/24" || !p.BelievesTrueClientIP() ||
+		!p.HTTPS(peer, []byte("https")) || len(p.Networks()) != 1 || first.Trusted(peer) {
+		t.Error("the second does not hold")
+	}
+}

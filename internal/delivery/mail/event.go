@@ -43,6 +43,7 @@ var functions = template.FuncMap{"upper": strings.ToUpper}
 // given. Where no body is given, the mail is written in every language that has blocks. A mail without words in a language
 // that is given, or in any, or with a template that fails, is an error.
 func (r *Renderer) Event(topic, kind string, words map[string]Words) (*EventMail, error) {
+	r = r.current()
 	m := &EventMail{r: r, topic: topic, words: map[string]eventWords{}}
 	blocks := true
 	for _, w := range words {

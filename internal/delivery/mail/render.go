@@ -16,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/template"
 	"time"
 	"unicode"
@@ -56,12 +57,32 @@ type RendererOptions struct {
 	Now    func() time.Time // default time.Now
 }
 
-// A Renderer writes mails. It is immutable and safe for concurrent use.
+// A Renderer writes mails. It is immutable, a Replaceable one apart, and safe for concurrent use.
 type Renderer struct {
 	o         RendererOptions
 	base      string // of links, without a slash at its end
 	languages map[string]*template.Template
 	layout    *htmltemplate.Template
+
+	now *atomic.Pointer[Renderer] // of one that is replaced: what it is now
+}
+
+// Replaceable returns a renderer that Replace may make another of while it is in use.
+func (r *Renderer) Replaceable() *Renderer {
+	c := &Renderer{now: new(atomic.Pointer[Renderer])}
+	c.now.Store(r)
+	return c
+}
+
+// Replace makes another of a renderer that comes from Replaceable.
+func (r *Renderer) Replace(other *Renderer) { r.now.Store(other) }
+
+// current is the renderer itself, or what it was replaced by last.
+func (r *Renderer) current() *Renderer {
+	if r.now != nil {
+		return r.now.Load()
+	}
+	return r
 }
 
 // NewRenderer reads all templates, so that a bad one stops the start and not a mail.
@@ -171,6 +192,7 @@ type view struct {
 // Render writes the mail of a kind in a language, "en" or "pt-BR", in any case. Without templates in that language it
 // is the language before the hyphen, then the default, then English.
 func (r *Renderer) Render(kind, language string, d Data) (Message, error) {
+	r = r.current()
 	t, language := r.pick(kind, language)
 	if t == nil {
 		return Message{}, fmt.Errorf("mail: no template of %q", kind)
