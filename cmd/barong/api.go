@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,6 +32,7 @@ import (
 	"barong/internal/delivery/mailer"
 	"barong/internal/delivery/outbox"
 	"barong/internal/delivery/sms"
+	"barong/internal/delivery/webhooks"
 	"barong/internal/device"
 	"barong/internal/limit"
 	"barong/internal/obs"
@@ -41,27 +44,45 @@ var outboxFolder = filepath.Join(config.DataFolder, "outbox")
 
 // openMail makes the letters, and how the outbox sends them.
 func (v *server) openMail(limits limit.Limiter) (*mail.Renderer, outbox.Kind, error) {
-	c := v.config
-	letters, err := newLetters(c)
+	letters, err := newLetters(v.config)
 	if err != nil {
 		return nil, outbox.Kind{}, err
 	}
-	port, err := strconv.Atoi(c.SMTPPort)
+	first, err := newSender(v.config, v.log)
 	if err != nil {
-		return nil, outbox.Kind{}, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
+		return nil, outbox.Kind{}, err
 	}
-	sender, err := mail.NewSender(mail.SenderOptions{
-		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
-		Password: c.SMTPPassword.Reveal(), Security: mail.Security(c.SMTPTLS), Folder: outboxFolder, Log: v.log,
+	letters, sender := letters.Replaceable(), mail.NewSwitch(first)
+	v.reloads(func(c *config.Config) (func(), error) {
+		l, err := newLetters(c)
+		if err != nil {
+			return nil, err
+		}
+		s, err := newSender(c, v.log)
+		return func() {
+			letters.Replace(l)
+			if err := sender.Replace(s); err != nil {
+				v.log.Warn("the mail server was not taken leave of", "error", err)
+			}
+		}, err
 	})
-	if err != nil {
-		return nil, outbox.Kind{}, err
-	}
 	v.closing("mail", sender.Close)
 	for _, kind := range mail.Kinds() {
 		v.metrics.Counter("barong_mails_dropped_total", "kind", kind, "reason", "limit")
 	}
 	return letters, outbox.Kind{Handler: mail.Handler(sender, limits, v.mailDropped("limit"))}, nil
+}
+
+// newSender makes how mails are sent.
+func newSender(c *config.Config, log *slog.Logger) (mail.Sender, error) {
+	port, err := strconv.Atoi(c.SMTPPort)
+	if err != nil {
+		return nil, config.Bad("BARONG_SMTP_PORT", c.SMTPPort, "a port")
+	}
+	return mail.NewSender(mail.SenderOptions{
+		FromName: c.SenderName, FromEmail: c.SenderEmail, Host: c.SMTPHost, Port: port, User: c.SMTPUser,
+		Password: c.SMTPPassword.Reveal(), Security: mail.Security(c.SMTPTLS), Folder: outboxFolder, Log: log,
+	})
 }
 
 // mailDropped counts a mail that is not sent, for a reason.
@@ -107,6 +128,24 @@ func (v *server) openOutbox(limits limit.Limiter) (
 			return nil, nil, err
 		}
 		publishEvent = publish
+	}
+	hooks, err := openWebhooks(v.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(hooks.Receivers) > 0 {
+		sender := webhooks.New(webhooks.Options{Config: hooks, Log: v.log})
+		v.closing("webhooks", sender.Close)
+		maps.Copy(kinds, sender.Kinds())
+		broker := publishEvent
+		publishEvent = func(ctx context.Context, tx *db.Tx, e account.Event) error {
+			if broker != nil {
+				if err := broker(ctx, tx, e); err != nil {
+					return err
+				}
+			}
+			return hooks.Enqueue(ctx, tx, webhooks.Event(e))
+		}
 	}
 	queue, err := outbox.New(outbox.Options{
 		Store: v.db, Kinds: kinds, Log: v.log,
@@ -272,16 +311,18 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
+	cors, err := newCORS(c)
 	if err != nil {
-		return config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())
+		return err
 	}
+	cors = cors.Replaceable()
+	v.reloads(func(c *config.Config) (func(), error) {
+		others, err := newCORS(c)
+		return func() { cors.Replace(others) }, err
+	})
 	expect := keys.Expect{
 		Subject: keys.SubjectSession, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
 		ExpirationLeeway: c.JWTExpirationLeeway, NotBeforeLeeway: c.JWTNotBeforeLeeway, IssuedAtLeeway: c.JWTIssuedAtLeeway,
-	}
-	cors := rest.CORS{
-		Any: all, Origins: origins, MaxAge: int(c.CORSMaxAge / time.Second), Credentials: c.CORSAllowCredentials,
 	}
 	mailToken := expect
 	mailToken.Subject = "" // set where one is verified
@@ -374,15 +415,45 @@ func (v *server) openPhones(accounts *account.Service) (account.Phones, error) {
 	if c.PhoneVerification == "none" {
 		return account.Phones{}, nil
 	}
-	texts, err := sms.New(v.ctx, sms.Options{
+	first, err := v.newSMS(c)
+	if err != nil {
+		return account.Phones{}, err
+	}
+	texts := &liveSMS{}
+	texts.now.Store(&first)
+	v.reloads(func(c *config.Config) (func(), error) {
+		if c.PhoneVerification != v.config.PhoneVerification { // which needs a restart
+			return func() {}, nil
+		}
+		other, err := v.newSMS(c)
+		return func() { texts.now.Store(&other) }, err
+	})
+	return account.Phones{Accounts: accounts, SMS: texts, Codes: v.box, Unlimited: c.RateLimits == "off"}, nil
+}
+
+func (v *server) newSMS(c *config.Config) (sms.Provider, error) {
+	p, err := sms.New(v.base, sms.Options{
 		Kind: c.PhoneVerification, Template: c.SMSContentTemplate, Log: v.log, Folder: outboxFolder,
 		AccountSID: c.TwilioAccountSID, AuthToken: c.TwilioAuthToken.Reveal(), From: c.TwilioPhoneNumber,
 		ServiceSID: c.TwilioServiceSID, AppName: c.AppName, APIURL: c.TwilioAPIURL,
 	})
 	if err != nil {
-		return account.Phones{}, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
+		return nil, fmt.Errorf("BARONG_PHONE_VERIFICATION=%s: %w", c.PhoneVerification, err)
 	}
-	return account.Phones{Accounts: accounts, SMS: texts, Codes: v.box, Unlimited: c.RateLimits == "off"}, nil
+	return p, nil
+}
+
+// liveSMS is a provider whose settings may change.
+type liveSMS struct{ now atomic.Pointer[sms.Provider] }
+
+func (l *liveSMS) OwnCodes() bool { return (*l.now.Load()).OwnCodes() }
+
+func (l *liveSMS) Send(ctx context.Context, number, channel, code string) error {
+	return (*l.now.Load()).Send(ctx, number, channel, code)
+}
+
+func (l *liveSMS) Verify(ctx context.Context, number, code string) (bool, error) {
+	return (*l.now.Load()).Verify(ctx, number, code)
 }
 
 func (v *server) openFiles() (*blob.Store, error) {
@@ -394,8 +465,32 @@ func (v *server) openFiles() (*blob.Store, error) {
 	return files, nil
 }
 
+// newCORS says which pages of other origins may call.
+func newCORS(c *config.Config) (rest.CORS, error) {
+	all, origins, err := rest.ParseOrigins(strings.Join(c.CORSOrigins, ","))
+	if err != nil {
+		return rest.CORS{}, config.Bad("BARONG_API_CORS_ORIGINS", strings.Join(c.CORSOrigins, ","), err.Error())
+	}
+	return rest.CORS{
+		Any: all, Origins: origins, MaxAge: int(c.CORSMaxAge / time.Second), Credentials: c.CORSAllowCredentials,
+	}, nil
+}
+
+// captcha makes the puzzle, which is replaced when its settings change.
 func (v *server) captcha() (*captcha.Captcha, error) {
-	c := v.config
+	first, err := newCaptcha(v.config)
+	if err != nil {
+		return nil, err
+	}
+	puzzle := first.Replaceable()
+	v.reloads(func(c *config.Config) (func(), error) {
+		other, err := newCaptcha(c)
+		return func() { puzzle.Replace(other) }, err
+	})
+	return puzzle, nil
+}
+
+func newCaptcha(c *config.Config) (*captcha.Captcha, error) {
 	o := captcha.Options{
 		Kind: c.Captcha, VerifyURL: c.CaptchaVerifyURL, GeeTestID: c.GeetestID, GeeTestKey: c.GeetestKey.Reveal(),
 	}

@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"barong/authz"
@@ -15,6 +12,7 @@ import (
 	"barong/internal/audit"
 	"barong/internal/config"
 	"barong/internal/rules"
+	"barong/internal/trusted"
 	"barong/session/redisstore"
 )
 
@@ -46,21 +44,6 @@ func (v *server) openRules() error {
 		defer close(stopped)
 		r.Run(running)
 	}()
-	v.background(func(ctx context.Context) {
-		hangup := make(chan os.Signal, 1)
-		signal.Notify(hangup, syscall.SIGHUP)
-		defer signal.Stop(hangup)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangup:
-				v.log.Info("hangup: all that is remembered is read again")
-				v.cache.ForgetAll()
-				r.Poke()
-			}
-		}
-	})
 	v.ops.Part("policy", false, func(context.Context) error { return r.Stale() })
 	v.metrics.Gauge("barong_policy_version", func() float64 { return float64(r.Status().Version) })
 	v.metrics.Gauge("barong_policy_stale", func() float64 {
@@ -95,10 +78,14 @@ const forwarders = "barong_untrusted_forwarders_total"
 
 func (v *server) openEngine() error {
 	c := v.config
-	v.proxies = &c.TrustedProxies
-	if c.Gateway == "akamai" {
-		v.proxies = v.proxies.WithTrueClientIP()
+	proxies := func(c *config.Config) *trusted.Proxies {
+		if c.Gateway == "akamai" {
+			return c.TrustedProxies.WithTrueClientIP()
+		}
+		return &c.TrustedProxies
 	}
+	v.proxies = proxies(c).Replaceable()
+	v.reloads(func(c *config.Config) (func(), error) { return func() { v.proxies.Replace(proxies(c)) }, nil })
 	var err error
 	if v.cookies, err = authz.NewCookies(authz.CookieSettings{
 		Name: c.SessionName, Secure: c.CookieSecure, SameSite: c.CookieSameSite, Domain: c.CookieDomain,

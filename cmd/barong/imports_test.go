@@ -50,6 +50,7 @@ var rooms = []struct {
 		"internal/delivery/mailer", "api/account internal/crypto/jws internal/delivery/events internal/delivery/mail internal/delivery/outbox internal/fault internal/yamlfile",
 		"it reads messages, and leaves to account whom a mail may reach",
 	},
+	{"internal/delivery/webhooks", "internal/crypto/secret internal/delivery/outbox internal/trusted internal/yamlfile", "an adapter knows its library, and no rule about accounts"},
 	{"internal/seed", "db internal/crypto/secret internal/yamlfile policy", "it writes the first rows, and nothing else does that"},
 	{"internal/importer", "api/account db internal/* policy", "it writes rows as the API would"},
 	{"api/account", "db internal/* policy session", "rules about accounts know no route and no request"},

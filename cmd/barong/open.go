@@ -20,6 +20,7 @@ import (
 	"barong/internal/delivery/events"
 	"barong/internal/delivery/mail"
 	"barong/internal/delivery/mailer"
+	"barong/internal/delivery/webhooks"
 	"barong/internal/openid"
 	"barong/session/redisstore"
 )
@@ -42,7 +43,7 @@ func (p *program) startable() (*config.Config, management.Config, error) {
 	c, err := p.load()
 	services, serr := openServices(c)
 	_, _, perr := openProviders(c)
-	err = config.Join(err, c.Validate(), serr, perr, validateRuleFiles(c), validateKeyFiles(c), validateTemplates(c), validateMailer(c))
+	err = config.Join(err, c.Validate(), serr, perr, validateRuleFiles(c), validateKeyFiles(c), validateTemplates(c), validateMailer(c), validateWebhooks(c))
 	return c, services, err
 }
 
@@ -231,6 +232,28 @@ func openProviders(c *config.Config) (list []openid.Config, warnings []string, e
 		return nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a list of providers: "+oneLine(err))
 	}
 	return list, warnings, nil
+}
+
+// openWebhooks reads who is told of events by webhooks: nobody, where there is no file.
+func openWebhooks(c *config.Config) (*webhooks.Config, error) {
+	if c.WebhooksFile == "" {
+		return &webhooks.Config{}, nil
+	}
+	text, err := os.ReadFile(c.WebhooksFile)
+	if err != nil {
+		return nil, config.Bad("BARONG_WEBHOOKS_FILE", c.WebhooksFile, "a file that can be read: "+oneLine(err))
+	}
+	hooks, err := webhooks.ParseConfig(text, c.Lookup)
+	if err != nil {
+		return nil, config.Bad("BARONG_WEBHOOKS_FILE", c.WebhooksFile, "webhooks and networks: "+oneLine(err))
+	}
+	return hooks, nil
+}
+
+// validateWebhooks refuses a file of receivers that makes no sense.
+func validateWebhooks(c *config.Config) error {
+	_, err := openWebhooks(c)
+	return err
 }
 
 // openStore opens the store of files.

@@ -42,7 +42,9 @@ func (s serveCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	log := obs.NewLog(p.stderr, c.LogLevel, c.LogFormat)
+	level := new(slog.LevelVar)
+	level.Set(obs.Level(c.LogLevel))
+	log := obs.NewLogAt(p.stderr, level, c.LogFormat)
 	if err := keepInside(secretVariable, secretFlag); err != nil {
 		log.Warn("secrets of this process may be seen from beside it", "error", err)
 	}
@@ -52,7 +54,7 @@ func (s serveCommand) Run(p *program) error {
 	for _, warning := range services.Warnings {
 		log.Warn("who may call the management API", "file", c.ManagementFile, "warning", warning)
 	}
-	v := &server{program: p, config: c, log: log, metrics: obs.NewMetrics(), services: services, started: time.Now()}
+	v := &server{program: p, config: c, taken: c, level: level, log: log, metrics: obs.NewMetrics(), services: services, started: time.Now()}
 	v.ops = obs.NewOps(v.metrics, log)
 	defer v.close()
 	if err := v.open(s.Migrate); err != nil {
@@ -65,6 +67,10 @@ func (s serveCommand) Run(p *program) error {
 type server struct {
 	*program
 	config   *config.Config
+	taken    *config.Config // what holds of it by now; see reload
+	level    *slog.LevelVar
+	looked   map[string]look // the files of settings, as they were when they were taken up or refused
+	reloaded []func(*config.Config) (swap func(), err error)
 	services management.Config
 	log      *slog.Logger
 	metrics  *obs.Metrics
@@ -158,6 +164,7 @@ func (v *server) open(migrate bool) error {
 		v.openPages,
 		v.openEngine,
 		v.openAPI,
+		v.openReload,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -178,11 +178,11 @@ func TestLoopback(t *testing.T) {
 
 // What uses proxies that are replaced finds the others at once, by every method.
 func TestReplace(t *testing.T) {
-	first, err := trusted.Parse("10.0.0.0/8")
+	first, err := Parse("10.0.0.0/8")
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := trusted.Parse("192.0.2.0/24")
+	second, err := Parse("192.0.2.0/24")
 	if err != nil {
 		t.Fatal(err)
 	}
