@@ -99,10 +99,8 @@ func (i importCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if err := i.write(report); err != nil {
-		return err
-	}
-	if err := report.WriteText(p.stdout); err != nil {
+	// The one is told also where the other cannot be written: what was imported is imported.
+	if err := errors.Join(report.WriteText(p.stdout), i.write(report)); err != nil {
 		return err
 	}
 	if !report.Clean() {

@@ -1,11 +1,7 @@
 package main_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,38 +69,4 @@ func TestImport(t *testing.T) {
 			t.Errorf("report: %+v, %v", report, err)
 		}
 	})
-}
-
-// TestMoving runs the commands of the page that tells how to move, in their order.
-func TestMoving(t *testing.T) {
-	t.Parallel()
-	page, err := os.ReadFile("../../docs/moving.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	vault := httptest.NewServer(http.NotFoundHandler())
-	defer vault.Close()
-	dir := t.TempDir()
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	_, _ = z.Write([]byte(smallDump)) // into memory
-	_ = z.Close()
-	if err := os.WriteFile(filepath.Join(dir, "barong.sql.gz"), packed.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ran := 0
-	for line := range strings.Lines(string(page)) {
-		args := strings.Fields(strings.ReplaceAll(line, "http://127.0.0.1:8200", vault.URL))
-		if len(args) < 3 || args[0] != "barong" || args[2] != "barong.sql.gz" {
-			continue
-		}
-		ran++
-		stdout, stderr, status := call(t, dir, []string{"BARONG_VAULT_TOKEN=root"}, args[1:]...)
-		if status != 0 {
-			t.Errorf("%s: status %d\n%s%s", line, status, stdout, stderr)
-		}
-	}
-	if ran != 3 {
-		t.Errorf("%d commands were run", ran)
-	}
 }
