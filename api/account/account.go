@@ -47,8 +47,8 @@ type Trigger struct {
 	Keys  []string
 }
 
-// Options are what New needs. Only Passkeys, Providers, Publish, MailDropped, OthersMail, Notices, Country and UnknownBrowser may
-// be nil.
+// Options are what New needs. Only Passkeys, Providers, Publish, MailDropped, OthersMail, OldFactor, Notices, Country and
+// UnknownBrowser may be nil.
 type Options struct {
 	Settings
 	DB        *db.DB
@@ -68,6 +68,9 @@ type Options struct {
 	MailDropped func(kind string)
 	// OthersMail reports whether another program writes the mails of a kind, on events: then none is written here.
 	OthersMail func(kind string) bool
+	// OldFactor judges a code of a second factor that an import could not bring along, where somebody still can: the error is
+	// an outage. Nil: such codes are wrong.
+	OldFactor func(ctx context.Context, uid, code string) (bool, error)
 	// Notices tells the caches of all replicas about sessions that ended outside a transaction.
 	Notices func(ctx context.Context, notices ...bus.Notice) error
 	// Country is the ISO 3166-1 alpha-2 code of an address, or empty.

@@ -132,15 +132,15 @@ func consistsOf(text string, n int, alphabet string) bool {
 }
 
 func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error {
-	right, fresh := false, false
+	right, fresh, missing := false, false, false
 	err := s.DB.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		right, fresh = false, false
+		right, fresh, missing = false, false, false
 		// Whoever replaces the secret waits for the lock: the code of one must not be noted as that of another.
 		if _, err := tx.LockUser(ctx, user.ID); err != nil {
 			return err
 		}
 		key, err := tx.TOTPKey(ctx, user.ID)
-		if errors.Is(err, db.ErrNotFound) {
+		if missing = errors.Is(err, db.ErrNotFound); missing {
 			return nil
 		}
 		if err != nil {
@@ -153,6 +153,12 @@ func (s *Service) useTOTP(ctx context.Context, user *db.User, code string) error
 		fresh, err = tx.UseTOTPStep(ctx, user.ID, step)
 		return err
 	})
+	if err == nil && missing && user.OTP && s.OldFactor != nil {
+		if right, err = s.OldFactor(ctx, user.UID, code); err != nil {
+			return outage(err)
+		}
+		fresh = right // whoever judges it remembers it
+	}
 	switch {
 	case err != nil:
 		return unreadable(err)

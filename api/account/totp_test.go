@@ -262,3 +262,53 @@ func TestCodeProvesItsOwnSecretAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestOldFactor: where an import could not bring a second factor along, whoever still knows it judges the codes, and nobody
+// else's.
+func TestOldFactor(t *testing.T) {
+	engines(t, func(t *testing.T, b *bench) {
+		imported, enrolled, without := b.user("anna@example.com"), b.user("bob@example.com"), b.user("carol@example.com")
+		imported.OTP, enrolled.OTP = true, true
+		b.totp(without) // pending: never switched on
+		s := func() *account.TOTP {
+			enrolled.OTP = false
+			defer func() { enrolled.OTP = true }()
+			return b.totp(enrolled)
+		}()
+		if err := b.VerifyTOTP(t.Context(), imported, "123456"); !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("with nobody to ask: %v", err)
+		}
+		asked := 0
+		var outage error
+		b.OldFactor = func(_ context.Context, uid, code string) (bool, error) {
+			if asked++; uid != imported.UID {
+				t.Errorf("asked about %s", uid)
+			}
+			return code == "123456", outage
+		}
+		must(t, b.VerifyTOTP(t.Context(), imported, "123456"))
+		if err := b.VerifyTOTP(t.Context(), imported, "654321"); !errors.Is(err, account.ErrWrongCode) {
+			t.Errorf("a wrong code: %v", err)
+		}
+		must(t, b.VerifyTOTP(t.Context(), enrolled, b.code(s, 0)))
+		for _, u := range []*db.User{enrolled, without} {
+			if err := b.VerifyTOTP(t.Context(), u, "123456"); !errors.Is(err, account.ErrWrongCode) {
+				t.Errorf("a code of somebody else's: %v", err)
+			}
+		}
+		if asked != 2 {
+			t.Errorf("asked %d times", asked)
+		}
+		outage = errors.New("away")
+		same(t, "while it is away", codes(b.VerifyTOTP(t.Context(), imported, "123456")), []fault.Code{fault.Unavailable})
+		outage = nil
+		for range 5 {
+			_ = b.VerifyTOTP(t.Context(), imported, "654321") // each a guess
+		}
+		asked = 0
+		same(t, "after too many guesses", codes(b.VerifyTOTP(t.Context(), imported, "123456")), []fault.Code{fault.TooMany})
+		if asked != 0 {
+			t.Error("it was asked in spite of the limit")
+		}
+	})
+}

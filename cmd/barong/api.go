@@ -34,6 +34,7 @@ import (
 	"barong/internal/delivery/sms"
 	"barong/internal/delivery/webhooks"
 	"barong/internal/device"
+	"barong/internal/importer"
 	"barong/internal/limit"
 	"barong/internal/obs"
 	"barong/internal/openid"
@@ -221,6 +222,20 @@ func (v *server) openMailer(letters *mail.Renderer, accounts *account.Service) e
 	return nil
 }
 
+// oldFactor asks the original's Vault about codes of second factors that an import could not bring along; nil where it is not
+// to be asked.
+func (v *server) oldFactor() (func(ctx context.Context, uid, code string) (bool, error), error) {
+	c := v.config
+	if c.TOTPVaultURL == "" {
+		return nil, nil
+	}
+	bridge, err := importer.NewBridge(c.TOTPVaultURL, c.TOTPVaultToken.Reveal(), c.TOTPVaultApp)
+	if err != nil {
+		return nil, config.Bad("BARONG_TOTP_VAULT_URL", c.TOTPVaultURL, err.Error())
+	}
+	return bridge.Right, nil
+}
+
 // counters count attempts, for all replicas.
 func (v *server) counters() limit.Limiter {
 	o := limit.Options{Hash: v.box.Index}
@@ -286,6 +301,10 @@ func (v *server) openAPI() error {
 	for _, warning := range warnings {
 		v.log.Warn("whom people may sign in with", "file", c.ProvidersFile, "warning", warning)
 	}
+	oldFactor, err := v.oldFactor()
+	if err != nil {
+		return err
+	}
 	accounts := account.New(account.Options{
 		Settings: account.Settings{
 			UIDPrefix: c.UIDPrefix, Domain: c.Domain, APIPrefix: c.APIPrefix, AppName: c.AppName, DefaultLanguage: c.DefaultLanguage,
@@ -296,6 +315,7 @@ func (v *server) openAPI() error {
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
 		Policy: strength, Limits: limits, Letters: letters, Passkeys: v.passkeys,
 		Providers:   openid.New(openid.Options{Providers: providers, Sealer: v.box, Memory: v.attempts, Now: time.Now}),
+		OldFactor:   oldFactor,
 		MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
 		FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
 		Country: v.geo.Country, UnknownBrowser: device.UnknownBrowser, Now: time.Now, Log: v.log,

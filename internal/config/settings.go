@@ -233,6 +233,14 @@ type Config struct {
 	// AuditKeep is how long activities are kept. 0: for ever.
 	AuditKeep time.Duration `env:"BARONG_AUDIT_KEEP" default:"0"`
 
+	// TOTPVaultURL is the Vault of the original. It is asked whether codes are right of those whose second factor an import
+	// could not bring along, until they have enrolled anew. Empty: such codes are wrong.
+	TOTPVaultURL string `env:"BARONG_TOTP_VAULT_URL" kind:"url?"`
+	// TOTPVaultToken is a token of that Vault that may write totp/code/*.
+	TOTPVaultToken secret.Text `env:"BARONG_TOTP_VAULT_TOKEN" needs:"BARONG_TOTP_VAULT_URL"`
+	// TOTPVaultApp is the name under which 2.6 keeps second factors there.
+	TOTPVaultApp string `env:"BARONG_TOTP_VAULT_APP" default:"barong" kind:"name" needs:"BARONG_TOTP_VAULT_URL"`
+
 	// Captcha is the kind of puzzle in front of the endpoints that captcha_protected_endpoints names.
 	Captcha string `group:"Captcha" env:"BARONG_CAPTCHA" reload:"true" default:"none" oneof:"none recaptcha geetest hcaptcha turnstile"`
 	// CaptchaVerifyURL replaces the provider's verification address.

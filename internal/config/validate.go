@@ -53,6 +53,7 @@ func (c *Config) Validate() error {
 		c.StorageProvider)
 	refuse(c.StorageProvider == "alicloud" && c.StorageEndpoint == "" && c.StorageRegion == "",
 		"BARONG_STORAGE_PROVIDER=alicloud needs BARONG_STORAGE_ENDPOINT or BARONG_STORAGE_REGION")
+	refuse(c.TOTPVaultURL != "" && c.TOTPVaultToken == "", "BARONG_TOTP_VAULT_URL needs BARONG_TOTP_VAULT_TOKEN")
 	refuse(c.Mailer == "off" && c.BrokerURL() == "",
 		"BARONG_MAILER=off needs BARONG_EVENT_API_RABBITMQ_URL: nobody would hear whom to send a confirmation mail")
 	listeners := map[string]string{}

@@ -95,7 +95,7 @@ func of26(t testing.TB) []table {
 func fakeVault(t testing.TB) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := func(data any) { _ = json.NewEncoder(w).Encode(map[string]any{"data": data}) } // to a test
-		var body struct{ Ciphertext string }
+		var body struct{ Ciphertext, Code string }
 		_ = json.NewDecoder(r.Body).Decode(&body) // often none
 		switch {
 		case r.Header.Get("X-Vault-Token") != "root":
@@ -108,6 +108,10 @@ func fakeVault(t testing.TB) string {
 			answer(map[string]string{"url": "otpauth://totp/X:a?secret=" + factorA})
 		case r.URL.Path == "/v1/secret/barong/api_key/kid1":
 			answer(map[string]string{"value": "kv-of-kid1"})
+		case r.Method == http.MethodPost && (r.URL.Path == "/v1/totp/code/idb-of-an-older-prefix" || r.URL.Path == "/v1/totp/code/barong_IDNEW"):
+			answer(map[string]bool{"valid": body.Code == "123456"})
+		case strings.HasPrefix(r.URL.Path, "/v1/totp/code/"):
+			w.WriteHeader(http.StatusBadRequest) // an unknown key, or a code that was used
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -335,6 +339,40 @@ func TestRawVault(t *testing.T) {
 	}
 	if exports != 1 || mounts != 1 {
 		t.Errorf("asked for exports %d times and for mounts %d times", exports, mounts)
+	}
+}
+
+// A Vault that tells no secrets still says whether a code is right, under either name that the original gave the key.
+func TestBridge(t *testing.T) {
+	t.Parallel()
+	address := fakeVault(t)
+	bridge := func(address, token string) *importer.Bridge {
+		b, err := importer.NewBridge(address, token, "barong")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, c := range []struct {
+		uid, code string
+		want      bool
+	}{
+		{"idb-of-an-older-prefix", "123456", true}, {"idb-of-an-older-prefix", "654321", false}, {"IDNEW", "123456", true}, {"IDX", "123456", false}, {"../IDNEW", "123456", false},
+	} {
+		if got, err := bridge(address, "root").Right(t.Context(), c.uid, c.code); err != nil || got != c.want {
+			t.Errorf("%s, %s: %v, %v", c.uid, c.code, got, err)
+		}
+	}
+	if _, err := bridge(address, "other").Right(t.Context(), "IDNEW", "123456"); err == nil || !strings.Contains(err.Error(), "BARONG_TOTP_VAULT_TOKEN") {
+		t.Errorf("another token: %v", err)
+	}
+	if _, err := bridge("http://127.0.0.1:1", "root").Right(t.Context(), "IDNEW", "123456"); err == nil {
+		t.Error("no Vault at all")
+	}
+	for _, address := range []string{"vault:8200", "http://user:hunter2@vault", "ftp://vault", "http://%zz"} {
+		if _, err := importer.NewBridge(address, "root", "barong"); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }
 

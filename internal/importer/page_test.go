@@ -56,7 +56,17 @@ func (m *mover) run(line string) {
 	words := strings.Fields(line)
 	switch {
 	case words[0] == "export":
-		m.env = append(m.env, words[1:]...)
+		for _, v := range words[1:] {
+			v = os.Expand(v, func(name string) string {
+				for _, set := range slices.Backward(m.env) {
+					if value, ok := strings.CutPrefix(set, name+"="); ok {
+						return value
+					}
+				}
+				return ""
+			})
+			m.env = append(m.env, strings.ReplaceAll(v, "http://127.0.0.1:8200", m.vault))
+		}
 		return
 	case words[0] == "unset":
 		m.env = slices.DeleteFunc(m.env, func(v string) bool { return strings.HasPrefix(v, words[1]+"=") })
@@ -87,9 +97,9 @@ func (m *mover) run(line string) {
 }
 
 // signIn signs in with the password that a user had in the original.
-func (m *mover) signIn(email string) int {
+func (m *mover) signIn(email, code string) int {
 	m.t.Helper()
-	res, err := http.Post("http://"+m.api+"/api/v2/identity/sessions", "application/json", strings.NewReader(`{"email":"`+email+`","password":"Secret-Word-1"}`))
+	res, err := http.Post("http://"+m.api+"/api/v2/identity/sessions", "application/json", strings.NewReader(`{"email":"`+email+`","password":"Secret-Word-1","otp_code":"`+code+`"}`))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -156,16 +166,25 @@ func TestPage(t *testing.T) {
 					}
 					switch {
 					case line == "barong serve" && m.served == 1: // beside the old one
-						if got := m.signIn("anna@example.com"); got != http.StatusOK {
+						if got := m.signIn("anna@example.com", ""); got != http.StatusOK {
 							t.Errorf("a person of the original signs in: %d", got)
 						}
-						if got := m.signIn("ines@example.com"); got != http.StatusOK {
+						if got := m.signIn("ines@example.com", ""); got != http.StatusOK {
 							t.Errorf("a person of the original signs in: %d", got)
 						}
 					case line == "barong serve": // after the switch
 						for email, want := range map[string]int{"anna@example.com": http.StatusOK, "late@example.com": http.StatusOK, "ines@example.com": http.StatusUnauthorized} {
-							if got := m.signIn(email); got != want {
+							if got := m.signIn(email, ""); got != want {
 								t.Errorf("%s signs in: %d, want %d", email, got, want)
+							}
+						}
+						// Only Vault knows bob's second factor.
+						for _, c := range []struct {
+							code string
+							want int
+						}{{"", 401}, {"654321", 403}, {"123456", 200}} {
+							if got := m.signIn("bob@localhost", c.code); got != c.want {
+								t.Errorf("bob signs in with %q: %d, want %d", c.code, got, c.want)
 							}
 						}
 					}

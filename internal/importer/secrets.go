@@ -44,18 +44,64 @@ func NewSecrets(exportFile, totpFile, vaultURL, token, app string) (*Secrets, er
 		}
 	}
 	if vaultURL != "" {
-		u, err := url.Parse(vaultURL)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			return nil, errors.New("the address of Vault is no URL such as http://127.0.0.1:8200")
-		case u.User != nil:
-			return nil, errors.New("the address of Vault holds a user: the token belongs into BARONG_VAULT_TOKEN")
-		case token == "":
+		if token == "" {
 			return nil, errors.New("a token of Vault is needed that may read secret/barong/* and totp/*: give it in BARONG_VAULT_TOKEN")
 		}
-		s.vault = &vault{address: strings.TrimRight(u.String(), "/"), token: token, app: app, client: &http.Client{Timeout: 15 * time.Second}}
+		var err error
+		if s.vault, err = newVault(vaultURL, token, app, 15*time.Second); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
+}
+
+func newVault(address, token, app string, timeout time.Duration) (*vault, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("the address of Vault is no URL such as http://127.0.0.1:8200")
+	case u.User != nil:
+		return nil, errors.New("the address of Vault holds a user: its token is given by itself")
+	}
+	return &vault{address: strings.TrimRight(u.String(), "/"), token: token, app: app, client: &http.Client{Timeout: timeout}}, nil
+}
+
+// A Bridge asks the original's Vault whether codes of second factors are right whose secret it does not tell. It is safe for
+// concurrent use.
+type Bridge struct{ vault *vault }
+
+// NewBridge makes a bridge, and asks nothing yet. app is the name under which releases since 2.6 keep second factors.
+func NewBridge(address, token, app string) (*Bridge, error) {
+	v, err := newVault(address, token, app, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return &Bridge{v}, nil
+}
+
+// Right reports whether a code is one of the user's second factor now, and was not used before: Vault remembers that. An
+// error says that Vault could not be asked.
+func (b *Bridge) Right(ctx context.Context, uid, code string) (bool, error) {
+	for _, name := range []string{uid, b.vault.app + "_" + uid} {
+		path := "totp/code/" + url.PathEscape(name)
+		data, status, err := b.vault.call(ctx, http.MethodPost, path, map[string]string{"code": code})
+		switch {
+		case err != nil:
+			return false, err
+		case status == http.StatusBadRequest, status == http.StatusNotFound: // a key that it does not know, or a code that was used
+			continue
+		case status == http.StatusForbidden, status == http.StatusUnauthorized:
+			return false, errors.New("vault: the token in BARONG_TOTP_VAULT_TOKEN may not write totp/code/*")
+		case status != http.StatusOK:
+			return false, refused(status, path)
+		}
+		var answer struct{ Valid bool }
+		if err := json.Unmarshal(data, &answer); err != nil {
+			return false, fmt.Errorf("vault: %w", err)
+		}
+		return answer.Valid, nil
+	}
+	return false, nil
 }
 
 // maxExport bounds a file of secrets.
