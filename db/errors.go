@@ -65,6 +65,7 @@ func out(err error, pg *pgconn.PgError, lite *sqlite.Error) bool {
 	}
 	for _, outage := range []error{
 		context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn, sql.ErrConnDone,
+		sql.ErrTxDone, // its connection broke, or its time was over, between two statements
 	} {
 		if errors.Is(err, outage) {
 			return true
@@ -72,7 +73,8 @@ func out(err error, pg *pgconn.PgError, lite *sqlite.Error) bool {
 	}
 	var network net.Error
 	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect)
+	// A connection that is found closed before anything was sent has an error of its own, and no type.
+	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
 }
 
 // pgOutages are the classes and codes of Postgres (appendix A of its manual) that out means.

@@ -2,9 +2,12 @@ package db_test
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"testing"
+
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"barong/db"
 	"barong/internal/fault"
@@ -37,6 +40,23 @@ func TestOutagesAreOneError(t *testing.T) {
 			outages["ended"] = []string{"SELECT pg_terminate_backend(pg_backend_pid())", write}
 			for _, code := range []string{"53100", "53200", "53300", "57P03", "58030", "08006", "55P03", "40001"} {
 				outages[code] = []string{"DO $$ BEGIN RAISE SQLSTATE '" + code + "'; END $$"}
+			}
+		}
+		if !d.SQLite() {
+			// The connection is closed before a statement is sent, as when something on the way has cut it.
+			conn, err := d.Bun().DB.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Raw(func(raw any) error {
+				c := raw.(*stdlib.Conn).Conn()
+				_ = c.Close(t.Context())
+				_, err = c.Exec(t.Context(), "SELECT 1")
+				return driver.ErrBadConn // the pool is to forget it
+			})
+			err = db.Translate(err)
+			if f := fault.As(err); f == nil || f.Status != 503 {
+				t.Errorf("a closed connection: %v", err)
 			}
 		}
 		for what, statements := range outages {

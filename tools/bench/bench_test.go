@@ -55,6 +55,25 @@ func TestQuickRun(t *testing.T) {
 	}
 }
 
+// What grows is measured from end to end, and printed and drawn.
+func TestScale(t *testing.T) {
+	t.Setenv("BARONG_BENCH_CORES", "-1 -1")
+	plots := t.TempDir()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-quick", "-turn", "50ms", "-plots", plots, "-most", "1000", "scale"}, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{"### sessions", "### rules", "### edits", "### replicas", "\n| 10000 | ", "\n| 3 | "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	drawn, err := filepath.Glob(filepath.Join(plots, "*.svg"))
+	if err != nil || len(drawn) != 5 {
+		t.Errorf("%v, %v", drawn, err)
+	}
+}
+
 func rowOf(r *report, name string) *row {
 	for _, row := range r.Rows {
 		if row.Name == name {

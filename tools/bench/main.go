@@ -49,6 +49,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	rounds := flags.Int("rounds", 0, "turns of each server; 0 is 7, or 1 with -quick")
 	turn := flags.Duration("turn", 0, "length of a turn; 0 is 1s, or 200ms with -quick")
 	connections := flags.Int("connections", 64, "connections of the closed loop")
+	plots := flags.String("plots", "", "scale: the folder for plots")
+	most := flags.Int("most", 1_000_000, "scale: the most sessions")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -68,6 +70,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		return compare(out, before, after)
+	case flags.Arg(0) == "scale" && flags.NArg() == 1:
 	case flags.NArg() != 0:
 		return fmt.Errorf("unknown arguments %q", flags.Args())
 	}
@@ -103,6 +106,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer os.RemoveAll(b.tmp)
 	defer b.stopAll()
+	if flags.Arg(0) == "scale" {
+		return b.scale(out, *plots, *most)
+	}
 	if b.program, err = b.build(); err != nil {
 		return err
 	}

@@ -262,7 +262,7 @@ var drillTables = []struct {
 	}},
 }
 
-var byAnotherClock = []string{"authz.nonce_expired", "jwt.decode_and_verify", "resource.otp.invalid"}
+var byAnotherClock = []string{"authz.nonce_expired", "jwt.decode_and_verify", "resource.otp.invalid", "resource.api_key.invalid_totp"}
 
 // TestDrills breaks something in a world under load, again and again, and has an oracle hold that what was answered is
 // kept, what was ended never passes again, and nobody is refused who must not be. make drill makes all drills and prints

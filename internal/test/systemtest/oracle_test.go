@@ -177,7 +177,9 @@ func (o *oracle) edit(s *subject, c change, i int) {
 				r := o.look(s, i)
 				if r.code(401, s.code) {
 					o.mu.Lock()
-					o.felt = append(o.felt, begun.Sub(answered))
+					if !o.hit[i] { // one that is down feels it when it is back
+						o.felt = append(o.felt, begun.Sub(answered))
+					}
 					o.mu.Unlock()
 					return
 				}
