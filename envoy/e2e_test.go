@@ -563,7 +563,7 @@ func (w *world) browse(t *testing.T, stranger, c *client) {
 func (w *world) people(t *testing.T, stranger, c *client, addr string) {
 	t.Helper()
 	const browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
-	for _, target := range []string{"/accounts/signin?rd=%2Fx", "/accounts/"} {
+	for _, target := range []string{"/accounts/signin?rd=%2Fx", "/accounts/", "/console/users"} {
 		r := stranger.call(t, "GET", target, nil, browser)
 		if r.Status != 200 || r.URL.Path != strings.Split(target, "?")[0] || !strings.HasPrefix(r.Body, "<!doctype html>") ||
 			r.Header.Get("Content-Security-Policy") != pages.Headers("")[0].Value || r.Header.Get("Cache-Control") != "no-store" {
@@ -576,8 +576,10 @@ func (w *world) people(t *testing.T, stranger, c *client, addr string) {
 			}
 		}
 	}
-	if r := stranger.call(t, "GET", "/accounts", nil, browser); r.Status != 200 || r.URL.Path != "/accounts/" {
-		t.Errorf("without a slash: got %d at %s", r.Status, r.URL)
+	for target, want := range map[string]string{"/accounts": "/accounts/", "/console": "/console/"} {
+		if r := stranger.call(t, "GET", target, nil, browser); r.Status != 200 || r.URL.Path != want {
+			t.Errorf("%s: got %d at %s", target, r.Status, r.URL)
+		}
 	}
 	refused(t, "a form to the pages", stranger.call(t, "POST", "/accounts/signin", nil, browser), 401, "authz.missing_csrf_token")
 	refused(t, "what stands beside them", stranger.call(t, "GET", "/accountsX", nil), 401, "authz.invalid_session")

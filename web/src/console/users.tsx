@@ -1,0 +1,104 @@
+/** /console/users: people, by every filter of the API. */
+import { country } from "../i18n";
+import { State } from "../pages/overview";
+import type { PageProps } from "../router";
+import { go } from "../router";
+import { Field } from "../ui/form";
+import { withQuery } from "../ui/pager";
+import { can } from "./abilities";
+import { Changes } from "./changes";
+import { asked, choices, Filters, filtersOf, Rows, useList } from "./list";
+import { named, w } from "./words";
+
+export interface User {
+  email: string;
+  uid: string;
+  role: string;
+  level: number;
+  otp: boolean;
+  state: string;
+}
+
+interface Listed extends User {
+  created_at?: string;
+  profiles?: { first_name: string | null; last_name: string | null; country: string | null }[];
+}
+
+const filters = ["uid", "email", "role", "first_name", "last_name", "country", "level", "state", "range", "from", "to"] as const;
+const byLabel = ["key", "value", "scope"] as const;
+
+export const states = ["active", "pending", "locked", "banned", "deleted"] as const;
+
+export function Users({ query }: PageProps) {
+  const labels = filtersOf(query, byLabel);
+  const labelled = labels.key !== undefined && labels.value !== undefined && can("GET /admin/users/labels");
+  const list = useList<Listed>(labelled ? "/admin/users/labels" : "/admin/users", labelled ? labels : { ...asked(filtersOf(query, filters)), extended: true }, query);
+  const value = (n: string) => query.get(n) ?? "";
+  return (
+    <>
+      <Filters query={query} names={labelled ? byLabel : filters} label={w("c.users.search")}>
+        {labelled ? (
+          <LabelFields value={value} />
+        ) : (
+          <>
+            <Field name="email" label={w("c.email")} value={value("email")} spellcheck={false} />
+            <Field name="uid" label={w("c.uid")} value={value("uid")} spellcheck={false} />
+            <Field name="role" label={w("c.role")} value={value("role")} spellcheck={false} />
+            <Field name="state" label={w("c.state")} value={value("state")} options={choices(states, (s) => named("state", s))} />
+            <Field name="level" label={w("c.level")} value={value("level")} inputMode="numeric" pattern="[0-9]*" />
+            <Field name="first_name" label={w("c.first_name")} value={value("first_name")} spellcheck={false} />
+            <Field name="last_name" label={w("c.last_name")} value={value("last_name")} spellcheck={false} />
+            <Field name="country" label={w("c.country")} value={value("country")} hint={w("c.country.hint")} spellcheck={false} />
+            <Field name="range" label={w("c.range")} value={value("range")} options={choices(["created", "updated"], (r) => w(r === "updated" ? "c.range.updated" : "c.range.created"), w("c.range.created"))} />
+            <Field name="from" type="date" label={w("c.from")} value={value("from")} />
+            <Field name="to" type="date" label={w("c.to")} value={value("to")} />
+          </>
+        )}
+      </Filters>
+      {can("GET /admin/users/labels") && !labelled && (
+        <details class="filters">
+          <summary>{w("c.users.label")}</summary>
+          <form class="grid" onSubmit={(e) => {
+            e.preventDefault();
+            const v = Object.fromEntries(new FormData(e.currentTarget as HTMLFormElement)) as Record<string, string>;
+            go(`/console/users?${new URLSearchParams(filtersOf(new URLSearchParams(v), byLabel))}`);
+          }}>
+            <LabelFields value={value} />
+            <div class="actions"><button type="submit">{w("c.search")}</button></div>
+          </form>
+        </details>
+      )}
+      {labelled && <p><a href={withQuery({ key: undefined, value: undefined, scope: undefined, page: undefined })}>{w("c.users.all")}</a></p>}
+      <Rows of={list} label={w("c.users")} none={w("c.users.none")}
+        heads={[w("c.email"), w("c.uid"), w("c.name"), w("c.role"), w("c.level"), w("c.state"), w("c.otp")]}
+        row={(u) => (
+          <tr key={u.uid}>
+            <td>{can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(u.uid)}>{u.email}</a> : u.email}</td>
+            <td><code>{u.uid}</code></td>
+            <td>{nameOf(u)}</td>
+            <td>{u.role}</td>
+            <td>{u.level}</td>
+            <td><State of={u.state} /></td>
+            <td>{u.otp ? w("c.yes") : w("c.no")}</td>
+          </tr>
+        )} />
+      <Changes />
+    </>
+  );
+}
+
+function LabelFields({ value }: { value: (name: string) => string }) {
+  return (
+    <>
+      <Field name="key" label={w("c.label.key")} value={value("key")} required spellcheck={false} />
+      <Field name="value" label={w("c.label.value")} value={value("value")} required spellcheck={false} />
+      <Field name="scope" label={w("c.label.scope")} value={value("scope")} options={choices(["private", "public"], (s) => named("c.scope", s))} />
+    </>
+  );
+}
+
+function nameOf(u: Listed): string {
+  const p = u.profiles?.at(-1);
+  const name = [p?.first_name, p?.last_name].filter(Boolean).join(" ");
+  return p?.country ? `${name} (${country(p.country)})` : name;
+}
