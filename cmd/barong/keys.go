@@ -19,18 +19,23 @@ type keysCommand struct {
 }
 
 type (
-	keysGenerate struct{}
+	keysGenerate struct {
+		IfMissing bool `help:"Succeed when there is a key already, and leave it alone."`
+	}
 	keysList     struct{}
 	keysRotate   struct{}
 )
 
 // Run makes the first key.
-func (keysGenerate) Run(p *program) error {
+func (k keysGenerate) Run(p *program) error {
 	c, err := p.config()
 	if err != nil {
 		return err
 	}
 	id, err := keys.Generate(c.JWTPrivateKeyPath, c.JWTAlgorithm)
+	if errors.Is(err, fs.ErrExist) && k.IfMissing {
+		return p.listKeys(c)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; \"barong keys rotate\" makes a new one", err)
 	}
