@@ -34,7 +34,7 @@ func (e *endless) Read(b []byte) (int, error) {
 }
 
 // Whatever is endless in a dump ends with an error or is passed over, in little memory.
-func TestEndlessDumps(t *testing.T) {
+func TestEndlessDumpsAllocateLittle(t *testing.T) {
 	block := strings.Repeat("a", 64<<10)
 	for name, c := range map[string]struct{ head, again, want string }{
 		"a text":        {"INSERT INTO `users` VALUES (1,'", block, "cut short"},
