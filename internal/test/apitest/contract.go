@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -25,12 +26,20 @@ func newContract(t testing.TB, o *rest.Options) *contract {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if read, ok := documents.Load(string(raw)); ok {
+		return &contract{read.(*openapi3.T)}
+	}
 	doc, err := openapi3.NewLoader().LoadFromData(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+	documents.Store(string(raw), doc)
 	return &contract{doc}
 }
+
+// documents are those that were read, by their text: most servers of a test binary have the same routes, and to read their
+// document takes a quarter of a second.
+var documents sync.Map
 
 // check reports an answer of a route of which the document does not tell.
 func (c *contract) check(t testing.TB, r *rest.Route, method string, a *Answer) {
