@@ -228,18 +228,18 @@ func empty(n *yaml.Node) {
 	}
 }
 
-func (config *Config) setClaims(f *fileClaims, legacy bool) error {
-	c := &config.Claims
-	c.IgnoreExpiration = f.Expiration != nil && !*f.Expiration
-	c.IgnoreNotBefore = f.NotBefore != nil && !*f.NotBefore
-	if (c.IgnoreExpiration || c.IgnoreNotBefore) && !legacy {
+func (c *Config) setClaims(f *fileClaims, legacy bool) error {
+	claims := &c.Claims
+	claims.IgnoreExpiration = f.Expiration != nil && !*f.Expiration
+	claims.IgnoreNotBefore = f.NotBefore != nil && !*f.NotBefore
+	if (claims.IgnoreExpiration || claims.IgnoreNotBefore) && !legacy {
 		return errors.New("jwt: verify_expiration and verify_not_before can be switched off with BARONG_COMPAT=2.4.17 alone")
 	}
-	c.IssuedAt, c.ID = f.IssuedAt, f.ID
+	claims.IssuedAt, claims.ID = f.IssuedAt, f.ID
 	if f.Leeway < 0 || f.Leeway > 3600 {
 		return errors.New("jwt.leeway: 0 to 3600 seconds")
 	}
-	c.Leeway = time.Duration(f.Leeway) * time.Second
+	claims.Leeway = time.Duration(f.Leeway) * time.Second
 	for _, need := range []struct {
 		name  string
 		asked bool
@@ -251,17 +251,17 @@ func (config *Config) setClaims(f *fileClaims, legacy bool) error {
 		case need.asked && !need.have:
 			return fmt.Errorf("jwt.%s: needed with verify_%[1]s", need.name)
 		case need.have && !need.asked:
-			config.warn("jwt.%s: it is not looked at without verify_%[1]s", need.name)
+			c.warn("jwt.%s: it is not looked at without verify_%[1]s", need.name)
 		}
 	}
 	if f.Issuer {
-		c.Issuers = f.Issuers
+		claims.Issuers = f.Issuers
 	}
 	if f.Audience {
-		c.Audience = f.Audiences
+		claims.Audience = f.Audiences
 	}
 	if f.Subject {
-		c.Subject = f.Sub
+		claims.Subject = f.Sub
 	}
 	return nil
 }

@@ -222,7 +222,7 @@ func (r *request) encode(t testing.TB) {
 	}
 }
 
-// Get, Post, Put, Patch and Delete are Do with that method.
+// Get is Do with that method, as are Post, Put, Patch and Delete.
 func (s *Server) Get(t testing.TB, path string, options ...Option) *Answer {
 	t.Helper()
 	return s.Do(t, http.MethodGet, path, options...)

@@ -562,6 +562,8 @@ func (c *client) DevMode() bool                        { return false }
 func (c *client) IsScopeAllowed(string) bool           { return false }
 func (c *client) IDTokenUserinfoClaimsAssertion() bool { return c.inToken }
 func (c *client) ClockSkew() time.Duration             { return 0 }
+
+//lint:ignore ST1003 the interface names it so
 func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string {
 	return func(scopes []string) []string { return scopes }
 }
