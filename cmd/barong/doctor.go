@@ -32,12 +32,18 @@ import (
 // A doctorCommand checks everything that the configuration names.
 type doctorCommand struct {
 	GatewayFile []string `placeholder:"FILE" help:"Look into a configuration of the gateway too (Envoy, Istio, Traefik, Caddy, nginx) for what lets requests pass unchecked; may be given several times."`
+	Through     string   `placeholder:"URL" help:"Send what strangers and careless clients send through the gateway at this address, and say what leaks or breaks."`
+	Path        string   `placeholder:"PATH" help:"With --through: a path behind it that needs a credential; default: one of this program's own API."`
+	Public      string   `placeholder:"PATH" help:"With --through: a path behind it that everybody may have; default: one of this program's own API."`
+	Echo        string   `placeholder:"PATH" help:"With --through: a public path of a service that answers with the headers it was given, to see what reaches services."`
+	Origin      string   `placeholder:"ORIGIN" help:"With --through: the origin of a front end, such as https://app.example.com, to try what its browsers send first."`
+	Kind        string   `placeholder:"envoy|traefik|caddy|nginx" enum:",envoy,traefik,caddy,nginx" default:"" help:"With --through: which gateway that is, to name its lines; else it is asked."`
 }
 
 // Help is shown below the command's usage.
 func (doctorCommand) Help() string {
 	return "Prints a line for each thing it looks at: what, ok, warning or FAILED, and why. The exit status is 1 when something " +
-		"failed. It changes nothing, works beside a running server, and makes none of what the first start would make."
+		"failed. With --through it asks a gateway as strangers do: odd paths, forged headers, preflights, large bodies and cookies. It changes nothing, works beside a running server, and makes none of what the first start would make."
 }
 
 // probeTimeout bounds each look at another server.
@@ -134,6 +140,11 @@ func (d doctorCommand) Run(p *program) error {
 			}
 			return broker.String() + ", " + server, nil
 		})
+	}
+	if d.Through != "" {
+		if err := d.through(p.ctx, c, line); err != nil {
+			return err
+		}
 	}
 	for _, name := range d.GatewayFile {
 		detail, err := lookAtGateway(p.ctx, name, slices.Contains(c.APIKeySchemes, "rfc9421"))

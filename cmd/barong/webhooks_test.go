@@ -79,3 +79,20 @@ webhooks:
 		step{call: "serve", env: append(env[:len(env):len(env)], "BARONG_WEBHOOKS_FILE=/nowhere"), status: 2, errs: "BARONG_WEBHOOKS_FILE"},
 	)
 }
+
+// TestDoctorThrough: the doctor looks at a gateway from outside, and takes no address that is none.
+func TestDoctorThrough(t *testing.T) {
+	open := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "everything") }))
+	defer open.Close()
+	dir := t.TempDir()
+	env := []string{"BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"), "BARONG_OPS_ADDR="}
+	play(
+		t, dir,
+		step{
+			call: "doctor --through " + open.URL + " --path /orders --kind nginx", env: env, status: 1,
+			out: `through 127\.0\.0\.1:\d+: /orders without a credential +FAILED +it is served to everybody.*200 everything; compare nginx: auth_request /\.check;`,
+		},
+		step{call: "doctor --through gateway.example", env: env, status: 2, errs: "--through"},
+		step{call: "doctor --through http://127.0.0.1:1", env: env, status: 1, out: `through 127\.0\.0\.1:1 +FAILED`},
+	)
+}
