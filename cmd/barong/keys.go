@@ -22,8 +22,8 @@ type (
 	keysGenerate struct {
 		IfMissing bool `help:"Succeed when there is a key already, and leave it alone."`
 	}
-	keysList     struct{}
-	keysRotate   struct{}
+	keysList   struct{}
+	keysRotate struct{}
 )
 
 // Run makes the first key.
