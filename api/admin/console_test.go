@@ -137,6 +137,7 @@ func TestChangePermissions(t *testing.T) {
 		}
 		do(w.root, many...).Want(t, 422, "changes.invalid")
 		do(w.root, change{"op": "create", "what": "x"}).Want(t, 400, "request.malformed_body")
+		w.s.Post(t, "/admin/permissions/changes", apitest.As(w.root), apitest.File("changes", "a", "text/plain", "x")).Want(t, 422, "invalid")
 		w.s.Post(t, "/admin/permissions/changes", w.as()...).Want(t, 422, "admin.permission.missing_changes", "admin.permission.empty_changes")
 		if got := w.rows(t); !slices.Equal(got, before) || len(w.changes(t)) > 0 {
 			t.Fatalf("refused calls left %q", got)
