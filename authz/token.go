@@ -75,7 +75,7 @@ type tokens struct {
 	signed func(took time.Duration, err error)
 	log    *slog.Logger
 
-	common []byte                        // what the claims of every token begin with
+	common []byte                         // what the claims of every token begin with
 	head   atomic.Pointer[near.TokenHead] // of the token that was signed last
 
 	mu      sync.Mutex
