@@ -84,7 +84,11 @@ func (m *Module) changePermissions(ctx context.Context, c *rest.Call) error {
 
 // listRuleChanges answers GET /admin/permissions/history.
 func (m *Module) listRuleChanges(ctx context.Context, c *rest.Call) error {
-	rows, total, err := m.DB.PolicyChanges(ctx, c.String("subject"), c.Page())
+	var in struct {
+		Subject string `param:"subject"`
+	}
+	c.Into(&in)
+	rows, total, err := m.DB.PolicyChanges(ctx, in.Subject, c.Page())
 	if err != nil {
 		return err
 	}

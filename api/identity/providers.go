@@ -96,10 +96,15 @@ func (m *Module) cookie(c *rest.Call) authz.Beside {
 
 // startProvider answers GET /identity/providers/{id}/start.
 func (m *Module) startProvider(ctx context.Context, c *rest.Call) error {
-	rd := c.String("rd")
-	location, sealed, err := m.Accounts.BeginProvider(ctx, c.String("id"), c.HTTPS, c.AskedHost, openid.Flow{Return: rd})
+	var in struct {
+		ID     string `param:"id"`
+		Return string `param:"rd"`
+	}
+	c.Into(&in)
+	flow := openid.Flow{Return: in.Return}
+	location, sealed, err := m.Accounts.BeginProvider(ctx, in.ID, c.HTTPS, c.AskedHost, flow)
 	if err != nil {
-		return m.turnBack(c, m.signInPage(rd), err)
+		return m.turnBack(c, m.signInPage(in.Return), err)
 	}
 	c.SetCookie(m.cookie(c).Set(sealed, openid.FlowLife))
 	return c.Redirect(location)
@@ -110,12 +115,18 @@ func (m *Module) endProvider(ctx context.Context, c *rest.Call) error {
 	if c.Head() { // whatever looks where this leads
 		return c.Redirect(m.signInPage("").String())
 	}
-	client := m.client(c)
-	answer := openid.Answer{
-		State: c.String("state"), Code: c.String("code"), Error: c.String("error"), Description: c.String("error_description"),
-		Issuer: c.Optional("iss"),
+	var in struct {
+		ID          string  `param:"id"`
+		State       string  `param:"state"`
+		Code        string  `param:"code"`
+		Error       string  `param:"error"`
+		Description string  `param:"error_description"`
+		Issuer      *string `param:"iss"`
 	}
-	who, flow, err := m.Accounts.EndProvider(ctx, client, c.String("id"), c.Cookie(m.cookie(c).Name), answer)
+	c.Into(&in)
+	client := m.client(c)
+	answer := openid.Answer{State: in.State, Code: in.Code, Error: in.Error, Description: in.Description, Issuer: in.Issuer}
+	who, flow, err := m.Accounts.EndProvider(ctx, client, in.ID, c.Cookie(m.cookie(c).Name), answer)
 	if flow == nil { // none of this browser's: what it has begun it may still end
 		return m.turnBack(c, m.signInPage(""), err)
 	}

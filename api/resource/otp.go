@@ -102,13 +102,17 @@ func (m *Module) enableOTP(ctx context.Context, c *rest.Call) error {
 	if err := m.useCode(ctx, c, action); err != nil {
 		return err
 	}
+	var in struct {
+		RecoveryCodes bool `param:"recovery_codes"`
+	}
+	c.Into(&in)
 	keep := m.current(ctx, c)
 	var list []string
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
 		if err = u.SetOTP(ctx, c.User, true, keep); err != nil {
 			return err
 		}
-		if c.Bool("recovery_codes") { // a further code of the app would have to be waited for
+		if in.RecoveryCodes { // a further code of the app would have to be waited for
 			if list, err = u.NewRecoveryCodes(ctx, c.User); err != nil {
 				return err
 			}

@@ -52,11 +52,16 @@ func (m *Module) listProviders(ctx context.Context, c *rest.Call) error {
 // startProvider answers POST /resource/providers/{id}/start. A script calls it, so that the browser is told where to go, and
 // not sent there.
 func (m *Module) startProvider(ctx context.Context, c *rest.Call) error {
-	flow := openid.Flow{Return: c.String("rd"), UID: c.User.UID, Epoch: c.User.Epoch()}
+	var in struct {
+		ID     string `param:"id"`
+		Return string `param:"rd"`
+	}
+	c.Into(&in)
+	flow := openid.Flow{Return: in.Return, UID: c.User.UID, Epoch: c.User.Epoch()}
 	if current := m.current(ctx, c); current != nil {
 		flow.Session = current.Key.String()
 	}
-	location, sealed, err := m.Accounts.BeginProvider(ctx, c.String("id"), c.HTTPS, c.AskedHost, flow)
+	location, sealed, err := m.Accounts.BeginProvider(ctx, in.ID, c.HTTPS, c.AskedHost, flow)
 	if err != nil {
 		return err
 	}
@@ -69,8 +74,12 @@ func (m *Module) startProvider(ctx context.Context, c *rest.Call) error {
 
 // unlinkProvider answers DELETE /resource/providers/{id}.
 func (m *Module) unlinkProvider(ctx context.Context, c *rest.Call) error {
+	var in struct {
+		ID string `param:"id"`
+	}
+	c.Into(&in)
 	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		return u.Unlink(ctx, c.User, m.client(c), c.String("id"))
+		return u.Unlink(ctx, c.User, m.client(c), in.ID)
 	})
 	if err != nil {
 		return notFound(err)
