@@ -41,6 +41,12 @@ func (a *Authenticator) Verifies(yes bool) {
 	a.p.do(command(webauthn.SetUserVerified, webauthn.SetUserVerifiedParams{AuthenticatorID: a.id, IsUserVerified: yes}))
 }
 
+// Present says whether its user touches it from now on. What a page asks meanwhile stays without an answer.
+func (a *Authenticator) Present(yes bool) {
+	a.p.t.Helper()
+	a.p.do(command(webauthn.SetAutomaticPresenceSimulation, webauthn.SetAutomaticPresenceSimulationParams{AuthenticatorID: a.id, Enabled: yes}))
+}
+
 // Lie makes the authenticator spoil what it signs from now on: the signature, or the word that the user was verified.
 func (a *Authenticator) Lie(signature, verified bool) {
 	a.p.t.Helper()

@@ -286,7 +286,15 @@ func (p *Page) Go(address string) {
 	if origin := originOf(address); !p.known(origin) {
 		p.Allow(origin)
 	}
-	p.do(chromedp.Navigate(address))
+	p.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		r, err := cdp.Call(ctx, t, page.Navigate, page.NavigateParams{URL: address})
+		if err == nil && r.ErrorText != "" {
+			err = errors.New(r.ErrorText)
+		}
+		return err
+	}))
+	// A page may lead on before it is complete: whatever it leads to is waited for.
+	p.Await(`document.readyState === "complete"`)
 }
 
 // Reload loads the page again.
@@ -336,7 +344,11 @@ func shortened(s string) string {
 }
 
 func evaluate[T any](p *Page, expression string) (T, error) {
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	return evaluateWithin[T](p, patience, expression)
+}
+
+func evaluateWithin[T any](p *Page, d time.Duration, expression string) (T, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, d)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise, func(e *runtime.EvaluateParams) {
 		yes := true
@@ -366,7 +378,8 @@ func (p *Page) Await(condition string) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		ok, err := evaluate[bool](p, "!!("+condition+")")
+		// What is asked while one page gives way to another may stay without an answer.
+		ok, err := evaluateWithin[bool](p, patience/12, "!!("+condition+")")
 		if err == nil && ok {
 			return
 		}
@@ -449,7 +462,7 @@ func (p *Page) click(element, name string) {
 		p.Await(element)
 		// Where it is once it stays there, unless something lies above it. A click that misses it, since the page has moved, is
 		// noticed, and made again.
-		at, err := evaluate[[]float64](p, fmt.Sprintf(`(async () => {
+		at, err := evaluateWithin[[]float64](p, patience/12, fmt.Sprintf(`(async () => {
 			const e = %s, frame = () => new Promise(requestAnimationFrame);
 			if (!e) return [];
 			const place = () => { const r = e.getClientRects()[0]; return r ? [r.left + r.width / 2, r.top + r.height / 2] : [0, 0]; };
@@ -469,7 +482,7 @@ func (p *Page) click(element, name string) {
 		})()`, element))
 		if err == nil && len(at) == 2 {
 			p.do(chromedp.MouseClickXY(at[0], at[1]))
-			if hit, err := evaluate[bool](p, `window.clicked !== false`); err != nil || hit { // or it has led to another page
+			if hit, err := evaluateWithin[bool](p, patience/12, `window.clicked !== false`); err != nil || hit { // or it has led to another page
 				return
 			}
 		}
