@@ -43,7 +43,10 @@ func newSite(t *testing.T, v *vault, gateway string, env ...string) *site {
 	for _, e := range env {
 		all = append(all, strings.ReplaceAll(e, "{port}", s.port))
 	}
-	s.server = startServer(t, v, all...)
+	s.server = newServer(t, v, all...)
+	s.must("migrate", "up")
+	s.must("seed")
+	s.start()
 	startGateway(t, gateway, public, s.api, s.checks, s.service)
 	return s
 }
@@ -88,6 +91,7 @@ func newService(t *testing.T) (addr string) {
 // A holder has an account.
 type holder struct {
 	email, password string
+	factor          *authenticator // nil without a second factor
 }
 
 var browsing atomic.Int64
