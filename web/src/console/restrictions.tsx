@@ -1,6 +1,6 @@
 /** /console/restrictions: who is let in or kept out by address and place; maintenance as one switch; whitelinks. */
 import { useState } from "preact/hooks";
-import { call, page } from "../api";
+import { address, call, page } from "../api";
 import { t, time } from "../i18n";
 import type { PageProps } from "../router";
 import { Action, Check, Field, Form } from "../ui/form";
@@ -186,7 +186,7 @@ function Whitelink() {
       {token && (
         <div class="keep">
           <Copy label={w("c.whitelink.token")} text={token} />
-          <Copy block label={w("c.whitelink.curl")} text={`curl -X POST -d whitelink_token=${token} ${location.origin}/api/v2/barong/identity/users/access`} />
+          <Copy block label={w("c.whitelink.curl")} text={`curl -X POST -d whitelink_token=${token} ${location.origin}${address("/identity/users/access")}`} />
         </div>
       )}
     </section>
