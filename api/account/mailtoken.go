@@ -46,6 +46,14 @@ func (u *Unit) IssueMailToken(ctx context.Context, user *db.User, kind TokenKind
 	return u.mailTokenIssued(ctx, user, kind, lang, token)
 }
 
+// MailToken makes a token that is sent to nobody, for an operator who hands it on.
+func (u *Unit) MailToken(ctx context.Context, user *db.User, kind TokenKind) (string, error) {
+	if _, err := u.LockUser(ctx, user.ID); err != nil {
+		return "", err
+	}
+	return u.newMailToken(ctx, user, kind)
+}
+
 // freshFor is the share of its life, a sixth, that a token must have left to be sent again: time to read the mail.
 const freshFor = 6
 

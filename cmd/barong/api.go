@@ -115,6 +115,26 @@ func publish(ctx context.Context, tx *db.Tx, e account.Event) error {
 	return events.Enqueue(ctx, tx, events.Event(e))
 }
 
+// publisher is how events get into the outbox for those whom the settings name: nil, when there is nobody.
+func publisher(c *config.Config) (func(context.Context, *db.Tx, account.Event) error, error) {
+	hooks, err := openWebhooks(c)
+	if err != nil {
+		return nil, err
+	}
+	broker := c.BrokerURL() != ""
+	if !broker && len(hooks.Receivers) == 0 {
+		return nil, nil
+	}
+	return func(ctx context.Context, tx *db.Tx, e account.Event) error {
+		if broker {
+			if err := publish(ctx, tx, e); err != nil {
+				return err
+			}
+		}
+		return hooks.Enqueue(ctx, tx, webhooks.Event(e))
+	}, nil
+}
+
 // openOutbox starts to deliver what is queued. It returns how events get there, or nil when there is no broker for them:
 // then none is queued.
 func (v *server) openOutbox(limits limit.Limiter) (
@@ -128,7 +148,6 @@ func (v *server) openOutbox(limits limit.Limiter) (
 		if kinds[events.OutboxKind], err = v.openEvents(); err != nil {
 			return nil, nil, err
 		}
-		publishEvent = publish
 	}
 	hooks, err := openWebhooks(v.config)
 	if err != nil {
@@ -138,15 +157,9 @@ func (v *server) openOutbox(limits limit.Limiter) (
 		sender := webhooks.New(webhooks.Options{Config: hooks, Log: v.log})
 		v.closing("webhooks", sender.Close)
 		maps.Copy(kinds, sender.Kinds())
-		broker := publishEvent
-		publishEvent = func(ctx context.Context, tx *db.Tx, e account.Event) error {
-			if broker != nil {
-				if err := broker(ctx, tx, e); err != nil {
-					return err
-				}
-			}
-			return hooks.Enqueue(ctx, tx, webhooks.Event(e))
-		}
+	}
+	if publishEvent, err = publisher(v.config); err != nil {
+		return nil, nil, err
 	}
 	queue, err := outbox.New(outbox.Options{
 		Store: v.db, Kinds: kinds, Log: v.log,

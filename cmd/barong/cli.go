@@ -22,6 +22,7 @@ type cli struct {
 	Policy      policyCommand      `cmd:"" help:"Explain the permission rules, or rehearse changes of them."`
 	Audit       auditCommand       `cmd:"" help:"Export the audit trail."`
 	Counts      countsCommand      `cmd:"" help:"Compare the counts behind the lists with the rows, or make them anew."`
+	Users       usersCommand       `cmd:"" help:"Help, ban or promote a user when nobody can sign in to do it."`
 	Outbox      outboxCommand      `cmd:"" help:"List what waits to leave (mails, events, webhooks), and have tried again what was given up."`
 	Secrets     secretsCommand     `cmd:"" help:"Look after what is sealed in the database."`
 	Config      configCommand      `cmd:"" help:"Print the effective configuration, and where each value comes from."`
