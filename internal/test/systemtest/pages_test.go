@@ -25,8 +25,8 @@ var update = flag.Bool("update", false, "write the pictures of docs/images anew"
 // A place is a page of the portal or the console. Its picture, if it is named, stands in the documentation.
 type place struct{ path, picture string }
 
-// places are the pages of who is not signed in, of a member and of staff.
-var places = struct{ open, member, staff []place }{
+// places are the pages of who is not signed in, and of a member.
+var places = struct{ open, member []place }{
 	open: []place{
 		{"/accounts/signin", "signin"},
 		{"/accounts/signup", "signup"},

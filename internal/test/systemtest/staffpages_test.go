@@ -7,8 +7,15 @@ import (
 
 // staffPages are the pages of staff.
 var staffPages = []place{
-	{"/console/", ""}, {"/console/users", "users"}, {"/console/documents", ""}, {"/console/permissions", "permissions"},
-	{"/console/restrictions", ""}, {"/console/activities", ""}, {"/console/levels", ""}, {"/console/keys", ""}, {"/console/metrics", ""},
+	{"/console/", ""},
+	{"/console/users", "users"},
+	{"/console/documents", ""},
+	{"/console/permissions", "permissions"},
+	{"/console/restrictions", ""},
+	{"/console/activities", ""},
+	{"/console/levels", ""},
+	{"/console/keys", ""},
+	{"/console/metrics", ""},
 	{"/console/system", ""},
 }
 
