@@ -653,7 +653,7 @@ func TestTraefikStripsWhatWasJudged(t *testing.T) {
 			t.Run(name+" as in "+order, func(t *testing.T) {
 				g := traefik
 				g.edit = func(text string) string {
-					text = strings.Replace(text, "middlewares: [cors, clean, check]", "middlewares: [cors, clean, "+order+"]", 1)
+					text = strings.ReplaceAll(text, "middlewares: [cors, clean, check]", "middlewares: [cors, clean, "+order+"]")
 					return strings.Replace(text, "    publish:\n", "    strip:\n      "+strip+"\n    publish:\n", 1)
 				}
 				addr := g.start(t, p)
