@@ -55,6 +55,7 @@ func main() {
 // A release is one version on its way into a folder.
 type release struct {
 	root, out       string
+	main            string // package of the program
 	version, commit string
 	time            time.Time
 	written         []string // names of the files in out
@@ -68,7 +69,7 @@ func run(out string, list []string) error {
 	if out == "" {
 		out = filepath.Join(root, "dist")
 	}
-	r := &release{root: root, out: out}
+	r := &release{root: root, out: out, main: "./cmd/barong"}
 	if err := r.identify(); err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (r *release) compile(system, arch, program string) error {
 	if !strings.HasPrefix(r.version, "0.0.0-") {
 		flags += fmt.Sprintf(" -X %s.tag=%s", stamped, r.version)
 	}
-	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", program, "./cmd/barong")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", program, r.main)
 	c.Dir, c.Env = r.root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS="+system, "GOARCH="+arch)
 	if text, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, text)
