@@ -90,6 +90,12 @@ type visitor struct {
 	hosts     int    // how often the host was named
 }
 
+// mayAcceptHTML reports whether a header block can have an Accept with "text/html", in the two ways that are ever written:
+// programs do not, and their refusals need no second walk through the headers.
+func mayAcceptHTML(block []byte) bool {
+	return bytes.Contains(block, []byte("text/html")) || bytes.Contains(block, []byte("TEXT/HTML"))
+}
+
 // visitor reads the headers of a check over HTTP once more.
 func (t *task) visitorOf(ctx *fasthttp.RequestCtx) (v visitor) {
 	host := &nameForwardedHost
