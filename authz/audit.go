@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"barong/internal/header"
-	"barong/internal/reqid"
 	"barong/session"
 )
 
@@ -33,7 +32,7 @@ type AuditEntry struct {
 	Allowed     bool       // the decision; what the service behind made of it is not known
 	Client      netip.Addr // the zero Addr when unknown
 	UserAgent   string
-	RequestID   string // see package reqid
+	RequestID   string // see package reqid; filled in by the Auditor from the context, if it is stored
 }
 
 // Clone returns a copy that is a view of nothing.
@@ -75,7 +74,6 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
 		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: header.View(header.UTF8(r.headers.single[userAgent])),
-		RequestID: reqid.From(ctx),
 	}
 	return c.engine.auditor.Audit(ctx, e)
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"barong/authz"
+	"barong/internal/reqid"
 	"barong/db"
 )
 
@@ -144,6 +145,7 @@ func (w *Writer) Audit(ctx context.Context, e *authz.AuditEntry) error {
 	defer cancel()
 	for {
 		if first {
+			e.RequestID = reqid.From(ctx)
 			if err := w.send(ctx, e, it, now); err != nil {
 				return err
 			}
