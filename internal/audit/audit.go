@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"barong/authz"
-	"barong/internal/reqid"
 	"barong/db"
+	"barong/internal/reqid"
 )
 
 // Options are what New needs. DB must be set.
