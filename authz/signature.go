@@ -170,57 +170,53 @@ func quoted(value []byte) ([]byte, bool) {
 
 // parseSignatureField finds the signature of a label in Signature, as base64.
 func parseSignatureField(field, label []byte) (signature []byte, ok bool) {
-	var labels [maxLabels][]byte
-	count := 0
-	r := fieldReader{text: field}
-	for more := true; more; {
-		key, ok := r.key()
-		if !ok || count == maxLabels || contains(labels[:count], key) || !r.take('=') {
-			return nil, false
-		}
-		value, kind := r.item()
-		if kind != sfBytes || !r.parameters(nil) {
-			return nil, false
-		}
+	ok = byteSequences(field, func(key, value []byte) {
 		if bytes.Equal(key, label) {
-			signature = value[1 : len(value)-1]
+			signature = value
 		}
-		labels[count] = key
-		count++
-		if more, ok = r.member(); !ok {
-			return nil, false
-		}
+	})
+	if !ok {
+		return nil, false
 	}
 	return signature, signature != nil
 }
 
 // parseDigest reads Content-Digest (RFC 9530). strong says that it holds a SHA-256 or SHA-512 digest.
 func parseDigest(field []byte) (strong, ok bool) {
-	var names [maxLabels][]byte
-	count := 0
-	r := fieldReader{text: field}
-	for more := true; more; {
-		name, ok := r.key()
-		if !ok || count == maxLabels || contains(names[:count], name) || !r.take('=') {
-			return false, false
-		}
-		value, kind := r.item()
-		if kind != sfBytes || !r.parameters(nil) {
-			return false, false
-		}
-		switch size := decodedSize(value[1 : len(value)-1]); string(name) {
+	ok = byteSequences(field, func(name, value []byte) {
+		switch size := decodedSize(value); string(name) {
 		case "sha-256":
 			strong = strong || size == sha256.Size
 		case "sha-512":
 			strong = strong || size == sha512.Size
 		}
-		names[count] = name
+	})
+	return strong && ok, ok
+}
+
+// byteSequences reads a dictionary whose members are all byte sequences, and calls each with the key and the base64 of every one.
+// It reports false for any other field, and for keys that are there twice.
+func byteSequences(field []byte, each func(key, value []byte)) bool {
+	var keys [maxLabels][]byte
+	count := 0
+	r := fieldReader{text: field}
+	for more := true; more; {
+		key, ok := r.key()
+		if !ok || count == maxLabels || contains(keys[:count], key) || !r.take('=') {
+			return false
+		}
+		value, kind := r.item()
+		if kind != sfBytes || !r.parameters(nil) {
+			return false
+		}
+		each(key, value[1:len(value)-1])
+		keys[count] = key
 		count++
 		if more, ok = r.member(); !ok {
-			return false, false
+			return false
 		}
 	}
-	return strong, true
+	return true
 }
 
 // decodedSize is how many bytes a base64 text is.
