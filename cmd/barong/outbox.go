@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -89,27 +90,20 @@ func (outboxReplay) Help() string {
 
 // Run has items tried again.
 func (o outboxReplay) Run(p *program) error {
-	f, err := o.filter()
-	if err != nil {
-		return err
-	}
-	d, err := p.openOutboxRows()
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	n, err := d.ReplayOutbox(p.ctx, f)
-	if err != nil {
-		return err
-	}
-	return p.changed(n, len(f.IDs), "tried again")
+	return o.change(p, (*db.DB).ReplayOutbox, "tried again")
 }
 
 type outboxDrop struct{ outboxChoice }
 
 // Run deletes items.
 func (o outboxDrop) Run(p *program) error {
-	f, err := o.filter()
+	return o.change(p, (*db.DB).DropOutbox, "deleted")
+}
+
+// change does something to the items that were chosen, and tells how many there were. Fewer than were named is a failure: the
+// others were not given up, or are not there.
+func (c outboxChoice) change(p *program, do func(*db.DB, context.Context, db.OutboxFilter) (int64, error), done string) error {
+	f, err := c.filter()
 	if err != nil {
 		return err
 	}
@@ -118,18 +112,13 @@ func (o outboxDrop) Run(p *program) error {
 		return err
 	}
 	defer d.Close()
-	n, err := d.DropOutbox(p.ctx, f)
+	n, err := do(d, p.ctx, f)
 	if err != nil {
 		return err
 	}
-	return p.changed(n, len(f.IDs), "deleted")
-}
-
-// changed tells how many items were meant. Fewer than were named is a failure: the others were not given up, or are not there.
-func (p *program) changed(n int64, named int, what string) error {
-	fmt.Fprintf(p.stdout, "%d %s\n", n, what)
-	if n < int64(named) {
-		fmt.Fprintf(p.stderr, "barong: %d of the numbers are not those of items that were given up\n", int64(named)-n)
+	fmt.Fprintf(p.stdout, "%d %s\n", n, done)
+	if named := int64(len(f.IDs)); n < named {
+		fmt.Fprintf(p.stderr, "barong: %d of the numbers are not those of items that were given up\n", named-n)
 		return errFailed
 	}
 	return nil
