@@ -78,7 +78,8 @@ func write(folder string, files map[string][]byte) error {
 	return nil
 }
 
-// The manifest tells the server what was made; see web.manifest.
+// The manifest tells the server what was made; see web.manifest. It stands here again, since a build must not need the bundle
+// that package web cannot be compiled without.
 type manifest struct {
 	Style     string     `json:"style"`
 	Icon      string     `json:"icon"`
