@@ -359,7 +359,7 @@ func routeNotFound(ctx *fasthttp.RequestCtx) {
 func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 	h.conclude(t)
 	write(ctx, &t.decision)
-	if t.decision.Effect == authz.Deny && (h.login != nil || h.refusals != nil) && mayAcceptHTML(ctx.Request.Header.RawHeaders()) {
+	if t.decision.Effect == authz.Deny && (h.login != nil || h.refusals != nil) && wantsHTML(&ctx.Request.Header) {
 		v := t.visitorOf(ctx)
 		if location := h.redirect(t, &v); location != "" {
 			writeLogin(ctx, t.request.Dialect, location)

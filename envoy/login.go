@@ -3,6 +3,7 @@ package envoy
 import (
 	"bytes"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -90,10 +91,10 @@ type visitor struct {
 	hosts     int    // how often the host was named
 }
 
-// mayAcceptHTML reports whether a header block can have an Accept with "text/html", in the two ways that are ever written:
-// programs do not, and their refusals need no second walk through the headers.
-func mayAcceptHTML(block []byte) bool {
-	return bytes.Contains(block, []byte("text/html")) || bytes.Contains(block, []byte("TEXT/HTML"))
+// wantsHTML reports whether a request over HTTP asks for a page. Programs do not, and their refusals need no second walk
+// through the headers.
+func wantsHTML(h *fasthttp.RequestHeader) bool {
+	return slices.ContainsFunc(h.PeekAll(fasthttp.HeaderAccept), acceptsHTML)
 }
 
 // visitor reads the headers of a check over HTTP once more.
