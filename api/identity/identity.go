@@ -48,7 +48,7 @@ type Options struct {
 	LoginURL  string         // where people sign in; empty for the page of the portal
 	Redirects redirect.Rules // where browsers may go on to from there
 
-	// SignedIn is told how each sign-in ended: by what (ByPassword, ByPasskey), and the code of its refusal, empty when there
+	// SignedIn is told how each sign-in ended: by what (one of Ways), and the code of its refusal, empty when there
 	// was none. nil tells nobody.
 	SignedIn func(by, code string)
 
@@ -91,25 +91,34 @@ type Build struct {
 const (
 	ByPassword = "password"
 	ByPasskey  = "passkey"
+	ByProvider = "provider"
 )
+
+// Ways are all of them.
+var Ways = []string{ByPassword, ByPasskey, ByProvider}
 
 // counted is the handler of a sign-in, whose end is told.
 func (m *Module) counted(by string, handle rest.HandlerFunc) rest.HandlerFunc {
 	return func(ctx context.Context, c *rest.Call) error {
 		err := handle(ctx, c)
-		if m.SignedIn == nil {
-			return err
-		}
-		code := ""
-		if err != nil {
-			code = "other"
-			if f := fault.As(db.Translate(err)); len(f.Codes) > 0 {
-				code = string(f.Codes[0])
-			}
-		}
-		m.SignedIn(by, code)
+		m.ended(by, err)
 		return err
 	}
+}
+
+// ended tells how a sign-in ended.
+func (m *Module) ended(by string, err error) {
+	if m.SignedIn == nil {
+		return
+	}
+	code := ""
+	if err != nil {
+		code = "other"
+		if f := fault.As(db.Translate(err)); len(f.Codes) > 0 {
+			code = string(f.Codes[0])
+		}
+	}
+	m.SignedIn(by, code)
 }
 
 // A Module answers the routes of identity. It is safe for concurrent use.

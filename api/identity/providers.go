@@ -50,7 +50,7 @@ func (m *Module) providerRoutes() []rest.Route {
 			Access:  rest.Public, Prefix: sessions, Params: []rest.Param{
 				{Name: "otp_code", Type: rest.Code, Doc: "Code of the second factor, or a recovery code."},
 			},
-			Success: 201, Output: "UserWithFullInfo", Added: true, Handle: m.ownSite(m.provideCode),
+			Success: 201, Output: "UserWithFullInfo", Added: true, Handle: m.ownSite(m.counted(ByProvider, m.provideCode)),
 			Errors: []fault.Code{
 				"identity.provider.invalid_flow", "identity.session.missing_otp", "identity.session.invalid_otp", fault.TOTP, fault.TooMany,
 				"identity.session.banned", "identity.session.deleted", "identity.session.not_active", "resource.provider.exists", crossSite,
@@ -128,6 +128,7 @@ func (m *Module) endProvider(ctx context.Context, c *rest.Call) error {
 	answer := openid.Answer{State: in.State, Code: in.Code, Error: in.Error, Description: in.Description, Issuer: in.Issuer}
 	who, flow, err := m.Accounts.EndProvider(ctx, client, in.ID, c.Cookie(m.cookie(c).Name), answer)
 	if flow == nil { // none of this browser's: what it has begun it may still end
+		m.ended(ByProvider, err)
 		return m.turnBack(c, m.signInPage(""), err)
 	}
 	if flow.UID != "" {
@@ -144,6 +145,7 @@ func (m *Module) endProvider(ctx context.Context, c *rest.Call) error {
 	if err == nil {
 		err = m.signInByProvider(ctx, c, client, who, &keep)
 	}
+	m.ended(ByProvider, err) // who is asked for a second factor goes on at provideCode
 	c.SetCookie(keep)
 	if err != nil {
 		return m.turnBack(c, m.signInPage(flow.Return), err)

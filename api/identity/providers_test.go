@@ -2,11 +2,13 @@ package identity_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,7 +307,15 @@ func TestProviderAndSecondFactor(t *testing.T) {
 	apitest.Each(t, func(t *testing.T, e *apitest.Env) {
 		p, config := startProvider(t, e, "one", trusts)
 		e.Providers(config)
-		s := start(t, e, nil)
+		var mu sync.Mutex
+		ends := map[string]int{}
+		s := start(t, e, func(o *identity.Options) {
+			o.SignedIn = func(by, code string) {
+				mu.Lock()
+				defer mu.Unlock()
+				ends[by+" "+code]++
+			}
+		})
 		old := start(t, e, nil, apitest.Legacy)
 		knows(p, s, "one")
 		knows(p, old, "one")
@@ -341,6 +351,14 @@ func TestProviderAndSecondFactor(t *testing.T) {
 		}
 		wantActivities(t, e, `session login::2fa failed {"reason":"OTP code is invalid"}`, "session provider::create succeed", "session login::2fa succeed")
 		s.Post(t, path, apitest.Cookie(cookieName+"_provider", pending), apitest.Form("otp_code", e.Code(t, secret, 1))).Want(t, 401, flow)
+		if to := newBrowser(s).arrive(t, "one", "state=x&code=y"); to != refused(flow, "") {
+			t.Errorf("who was not sent to the provider is led to %s", to)
+		}
+		mu.Lock()
+		if want := map[string]int{"provider identity.session.missing_otp": 3, "provider identity.session.invalid_otp": 1, "provider " + flow: 3, "provider ": 1}; !maps.Equal(ends, want) {
+			t.Errorf("sign-ins ended with %v, want %v", ends, want)
+		}
+		mu.Unlock()
 
 		again := newBrowser(old)
 		if to := again.signIn(t, p, "one", "/x"); to != missing {

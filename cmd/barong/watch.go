@@ -150,7 +150,7 @@ func (v *server) signIns() func(by, code string) {
 	for _, e := range fault.Catalogue() {
 		known[string(e.Code)] = true
 	}
-	for _, by := range []string{identity.ByPassword, identity.ByPasskey} {
+	for _, by := range identity.Ways {
 		v.metrics.Counter("barong_sign_ins_total", "by", by, "outcome", "success")
 	}
 	return func(by, code string) {

@@ -39,12 +39,13 @@ func (s series) add(name string, labels ...string) {
 
 var (
 	sample    = regexp.MustCompile(`^([a-z_]+)(\{(.*)\})? [-+0-9.eINaf]+$`)
+	signInBy  = regexp.MustCompile(`^barong_sign_ins_total\{by="([a-z]+)"`)
 	labelName = regexp.MustCompile(`([a-z_]+)="(?:[^"\\]|\\.)*"`)
 )
 
 // scrape is what a server on Postgres and Valkey exports after a little of everything was asked of it: names as they stand on
-// the wire, and as the page names them, without what histograms add.
-func scrape(t *testing.T) (onWire, named series) {
+// the wire, and as the page names them, without what histograms add; and the ways in which people sign in.
+func scrape(t *testing.T) (onWire, named series, ways []string) {
 	t.Helper()
 	api, ops := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
 	testkit.Start(t, testkit.Barong(t), []string{"serve", "--migrate"}, []string{
@@ -98,6 +99,9 @@ func scrape(t *testing.T) (onWire, named series) {
 		for _, l := range labelName.FindAllStringSubmatch(m[3], -1) {
 			labels = append(labels, l[1])
 		}
+		if way := signInBy.FindStringSubmatch(line); way != nil && !slices.Contains(ways, way[1]) {
+			ways = append(ways, way[1])
+		}
 		onWire.add(m[1], labels...)
 		base := m[1]
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -107,12 +111,15 @@ func scrape(t *testing.T) (onWire, named series) {
 		}
 		named.add(base, slices.DeleteFunc(labels, func(l string) bool { return l == "le" && base != m[1] })...)
 	}
-	return onWire, named
+	if want := []string{"passkey", "password", "provider"}; !slices.Equal(slices.Sorted(slices.Values(ways)), want) {
+		t.Errorf("sign-ins are counted by %v, want %v", ways, want)
+	}
+	return onWire, named, ways
 }
 
 func TestWhatOperatorsLookAtIsThere(t *testing.T) {
 	root := testkit.Root(t)
-	onWire, named := scrape(t)
+	onWire, named, ways := scrape(t)
 
 	t.Run("page", func(t *testing.T) {
 		page := series{}
@@ -122,7 +129,13 @@ func TestWhatOperatorsLookAtIsThere(t *testing.T) {
 				continue
 			}
 			name := strings.Trim(strings.TrimSpace(cells[1]), "`")
-			page.add(name)
+			if page.add(name); name == "barong_sign_ins_total" {
+				for _, way := range ways {
+					if !strings.Contains(cells[4], "`"+way+"`") {
+						t.Errorf("the page does not say that %s counts sign-ins by %s", name, way)
+					}
+				}
+			}
 			for label := range strings.SplitSeq(cells[3], ",") {
 				if label = strings.Trim(strings.TrimSpace(label), "`"); label != "" {
 					page.add(name, label)
