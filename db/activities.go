@@ -450,38 +450,6 @@ func (q queries) addDays(ctx context.Context, f ActivityFilter, into map[string]
 	return err
 }
 
-// purgeBatch is how many rows one transaction of a purge deletes, so that others may write between two.
-const purgeBatch = 2000
-
-// PurgeActivities deletes the activities that are older than before and reports how many. It stops when ctx is done;
-// what it deleted until then is gone.
-func (d *DB) PurgeActivities(ctx context.Context, before time.Time) (int64, error) {
-	var total int64
-	for _, category := range [...]string{CategoryAdmin, CategoryUser} { // each with its part of the index
-		for {
-			var n int64
-			err := d.Update(ctx, func(ctx context.Context, tx *Tx) error {
-				old := tx.NewSelect().Model((*Activity)(nil)).Column("id").Where("category = ?", category).
-					Where("created_at < ?", before.UTC()).Order("created_at", "id").Limit(purgeBatch)
-				r, err := tx.NewDelete().Model((*Activity)(nil)).Where("id IN (?)", old).Exec(ctx)
-				if err != nil {
-					return err
-				}
-				n, err = r.RowsAffected()
-				return err
-			})
-			if err != nil {
-				return total, fmt.Errorf("purge activities: %w", err)
-			}
-			total += n
-			if n < purgeBatch {
-				break
-			}
-		}
-	}
-	return total, nil
-}
-
 // exportBatch is how many rows an export reads at a time.
 const exportBatch = 1000
 

@@ -268,7 +268,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-func TestPurgeAndExport(t *testing.T) {
+func TestExportAndDelete(t *testing.T) {
 	bothEngines(t, func(t *testing.T, d *db.DB) {
 		ann := insertUser(t, d, "ID0000000001", "ann@example.com")
 		rows := make([]db.Activity, 0, 2600)
@@ -316,10 +316,21 @@ func TestPurgeAndExport(t *testing.T) {
 		if err != nil || n != 3 || strings.Count(out.String(), "\n") != 3 {
 			t.Errorf("exported %d, %v", n, err)
 		}
-		before := at("2026-01-02 12:00:00")
-		if n, err := d.PurgeActivities(t.Context(), before); err != nil || n != 36*60 {
-			t.Errorf("purged %d, %v", n, err)
+		old := make([]int64, 36*60)
+		for i := range old {
+			old[i] = int64(i + 1)
 		}
+		purge := func(want int64) {
+			t.Helper()
+			update(t, d, func(ctx context.Context, tx *db.Tx) error {
+				n, err := tx.DeleteActivities(ctx, old)
+				if n != want {
+					t.Errorf("deleted %d", n)
+				}
+				return err
+			})
+		}
+		purge(36 * 60)
 		for category, want := range map[string]int64{"user": 2600 - 26 - (36*60 - 22), "admin": 26 - 22} {
 			got, total, err := d.Activities(t.Context(), db.ActivityFilter{Category: category}, db.Page{Number: 1, Size: 5000})
 			if err != nil || total != want || int64(len(got)) != want {
@@ -330,9 +341,7 @@ func TestPurgeAndExport(t *testing.T) {
 		if err := d.Bun().NewSelect().Table("activity_tallies").ColumnExpr("coalesce(sum(count), 0)").Where("day < '2026-01-02'").Scan(t.Context(), &days); err != nil || days != 0 {
 			t.Errorf("%d activities are counted on purged days, %v", days, err)
 		}
-		if n, err := d.PurgeActivities(t.Context(), before); err != nil || n != 0 {
-			t.Errorf("purged again: %d, %v", n, err)
-		}
+		purge(0)
 	})
 }
 

@@ -127,6 +127,7 @@ var liteIndexes = map[string]string{
 	"mail_tokens.jti":                       "mail_tokens_pkey",
 	"whitelinks.digest":                     "whitelinks_pkey",
 	"sessions.key":                          "sessions_pkey",
+	"audit_blocks.seq":                      "audit_blocks_pkey",
 	"identities.issuer, identities.subject": "identities_subject",
 	"identities.user_id, identities.issuer": "identities_user_id",
 }

@@ -25,6 +25,7 @@ type Import struct {
 	*Tx
 	conn    bun.Conn
 	dropped []string // statements that make the indexes again that were dropped
+	written IDRange  // ids of activities; zero for none
 }
 
 // Import runs f in one write transaction and commits it unless f returns an error. Caches are told nothing: see
@@ -511,6 +512,15 @@ func (im *Import) Insert(ctx context.Context, rows []Importable) error {
 		return nil
 	}
 	t := rows[0].importTable()
+	if t == importActivities {
+		for _, r := range rows {
+			if id := r.ImportKey(); im.written.Last == 0 {
+				im.written = IDRange{id, id}
+			} else {
+				im.written = IDRange{min(im.written.First, id), max(im.written.Last, id)}
+			}
+		}
+	}
 	columns := t.columns
 	if t.changed != "" {
 		columns = append(slices.Clip(columns), "source_updated_at")
@@ -667,6 +677,11 @@ func (im *Import) Finish(ctx context.Context, run *Run, highest map[string]int64
 		}
 		if err != nil {
 			return fmt.Errorf("move the ids of %s on: %w", name, err)
+		}
+	}
+	if im.written.Last != 0 {
+		if err := im.NoteLateRange(ctx, im.written); err != nil {
+			return fmt.Errorf("have imported activities sealed: %w", err)
 		}
 	}
 	run.FinishedAt = im.Now()

@@ -66,6 +66,15 @@ var sealedTables = []sealedTable{
 		name: "outbox", key: "id", label: "kind", columns: []sealedTableColumn{{name: "payload"}},
 		context: func(r *sealedRow, _ string) string { return outboxContext(r.label) },
 	},
+	{
+		name: "audit_blocks", key: "seq", columns: []sealedTableColumn{{name: "seal"}, {name: "purge"}},
+		context: func(r *sealedRow, column string) string {
+			if column == "purge" {
+				return auditPurgeContext(r.key)
+			}
+			return auditSealContext(r.key)
+		},
+	},
 }
 
 // Resealed says what Reseal did to one table.

@@ -12,6 +12,7 @@ import (
 	"barong/internal/audit"
 	"barong/internal/config"
 	"barong/internal/rules"
+	"barong/internal/trail"
 	"barong/internal/trusted"
 	"barong/session/redisstore"
 )
@@ -53,6 +54,7 @@ func (v *server) openRules() error {
 		return 0
 	})
 	v.metrics.Gauge("barong_policy_age_seconds", func() float64 { return time.Since(r.Status().Loaded).Seconds() })
+	v.openTrail()
 	v.audit = audit.New(audit.Options{DB: v.db, Country: v.geo.Country, Log: v.log})
 	v.metrics.Gauge("barong_queue_items", func() float64 { n, _ := v.audit.Waiting(); return float64(n) }, "queue", "audit")
 	v.metrics.Gauge("barong_queue_seconds", func() float64 { _, age := v.audit.Waiting(); return age.Seconds() }, "queue", "audit")
@@ -61,16 +63,32 @@ func (v *server) openRules() error {
 		defer cancel()
 		return v.audit.Close(ctx)
 	})
-	if c.AuditKeep > 0 {
+	return nil
+}
+
+// openTrail seals the audit trail, and purges what is too old. It is closed after the audit writer, so that it seals what that
+// has stored last.
+func (v *server) openTrail() {
+	sealer := trail.NewSealer(trail.Options{DB: v.db, Log: v.log})
+	v.closing("audit trail", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		return sealer.Close(ctx)
+	})
+	sealer.Start()
+	v.metrics.Gauge("barong_audit_block", func() float64 { return float64(sealer.Seq()) })
+	v.metrics.Gauge("barong_audit_seal_age_seconds", func() float64 { return sealer.Age().Seconds() })
+	v.metrics.CounterFunc("barong_audit_breaks_total", func() float64 { return float64(sealer.Breaks()) })
+	if keep := v.config.AuditKeep; keep > 0 {
 		v.every(time.Hour, func(ctx context.Context) {
-			if n, err := v.db.PurgeActivities(ctx, time.Now().Add(-c.AuditKeep)); err != nil {
+			now := time.Now()
+			if n, err := trail.Purge(ctx, v.db, now.Add(-keep), now, v.log); err != nil {
 				v.log.Warn("old activities were not purged", "error", err)
 			} else if n > 0 {
 				v.log.Info("old activities were purged", "rows", n)
 			}
 		})
 	}
-	return nil
 }
 
 // forwarders is the metric of the calls whose X-Forwarded-For was ignored, since their peer is no trusted proxy.

@@ -233,6 +233,8 @@ func TestSeedAndAudit(t *testing.T) {
 			step{call: "audit export", env: env, errs: `\A0 activities\n\z`},
 			step{call: "audit export --from yesterday", env: env, status: 2, errs: `--from: "yesterday" is no time`},
 			step{call: "audit export --category both", env: env, status: 2, errs: "."},
+			step{call: "audit verify", env: env, out: `\A0 rows in 0 blocks\nthe trail is whole\nhead 0\n\z`},
+			step{call: "audit verify --head 12:ab", env: env, status: 2, errs: `--head: "12:ab" is no head`},
 		)
 		record(t, dir, env)
 		play(t, dir,
@@ -242,6 +244,9 @@ func TestSeedAndAudit(t *testing.T) {
 			step{call: "audit export --email a@b.test --result succeed --target none", env: env, errs: "0 activities"},
 			step{call: "audit export -o out.jsonl", env: env, errs: "2 activities"},
 			step{call: "audit export -o out.jsonl", env: env, status: 1, errs: "out.jsonl"},
+			step{call: "audit verify", env: env, out: `\A0 rows in 0 blocks\n2 rows since \S+ are not sealed yet\nthe trail is whole\nhead 0\n\z`},
+			step{call: "audit verify --json", env: env, out: `\A\{"whole":true,"blocks":0,"rows":0,.*"waiting":2,.*"head":"0"\}\n\z`},
+			step{call: "audit verify --head 1:" + strings.Repeat("0", 64), env: env, status: 3, out: `\Acut block 1: the chain ends before .*the trail is NOT whole`},
 		)
 		lines, err := os.ReadFile(filepath.Join(dir, "out.jsonl"))
 		if err != nil {

@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,8 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"barong/db"
+	"barong/internal/crypto/secret"
 	"barong/internal/test/testkit"
 )
 
@@ -58,7 +62,7 @@ func TestOneNameForARequest(t *testing.T) {
 	env := []string{
 		"BARONG_HTTP_ADDR=" + api, "BARONG_OPS_ADDR=" + ops, "BARONG_GRPC_ADDR=", "BARONG_JWT_ALGORITHM=EdDSA",
 		"ADMIN_EMAIL=root@b.test", "ADMIN_PASSWORD=Tr0ub4dor&3xyz", "BARONG_DATABASE_URL=sqlite://" + filepath.Join(dir, "barong.db"),
-		"BARONG_ACCESS_LOG=1", "BARONG_CSRF_PROTECTION=false",
+		"BARONG_SECRET_KEY=" + secret.NewKey().Reveal(), "BARONG_ACCESS_LOG=1", "BARONG_CSRF_PROTECTION=false",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=" + sink.URL, "OTEL_EXPORTER_OTLP_HEADERS=X-Collector-Token=s3cret", "OTEL_BSP_SCHEDULE_DELAY=50",
 	}
 	p := testkit.Start(t, testkit.Barong(t), []string{"serve"}, env, testkit.Answers("http://"+ops+"/readyz"))
@@ -136,6 +140,44 @@ func TestOneNameForARequest(t *testing.T) {
 	if !found || strings.Contains(log, signUp.Cookies()[0].Value) {
 		t.Errorf("the log does not name the check, or names the cookie:\n%s", log)
 	}
+	verified(t, p, dir, env, len(rows))
+}
+
+// verified: what a server has written is sealed by when it has stopped, and whoever changes it in the database is found out.
+func verified(t *testing.T, p *testkit.Process, dir string, env []string, rows int) {
+	t.Helper()
+	if status := p.Stop(); status != 0 {
+		t.Errorf("it stops with status %d", status)
+	}
+	out, errs, status := call(t, dir, env, "audit", "verify")
+	m := regexp.MustCompile(`\A(\d+) rows in \d+ blocks, \S+Z(?: to \S+Z)?\nthe trail is whole\nhead (\d+:[0-9a-f]{64})\n\z`).FindStringSubmatch(out)
+	if status != 0 || m == nil || m[1] != strconv.Itoa(rows) {
+		t.Fatalf("audit verify ends with %d, and says of %d rows:\n%s%s", status, rows, out, errs)
+	}
+	if log := p.Output(); !strings.Contains(log, `"head":"`+m[2]+`"`) {
+		t.Errorf("the head %s is not in the log:\n%s", m[2], log)
+	}
+	d, err := db.Open(t.Context(), db.Options{URL: "sqlite://" + filepath.Join(dir, "barong.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, statement := range []string{
+		"UPDATE activities SET result = 'failed' WHERE id = 1", "DELETE FROM activities WHERE id = 2",
+	} {
+		if _, err := d.Bun().ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	play(t, dir,
+		step{
+			call: "audit verify --head " + m[2], env: env, status: 3,
+			out: `\Aedited id 1 in block \d+, \S+Z\ndeleted id 2 in block \d+, [^\n]+\n.*^the trail is NOT whole: 2 findings about 2 rows\nhead ` + m[2] + `\n\z`,
+		},
+		step{call: "audit verify --json", env: env, status: 3, out: `\A\{"kind":"edited","block":\d+,"first_id":1,"last_id":1,"rows":1,"from":"\S+Z","until":"\S+Z"\}\n\{"kind":"deleted",.*\{"whole":false,`},
+		step{call: "audit verify --from " + m[2], env: env, out: `\A0 rows in 0 blocks\nthe trail is whole\nhead ` + m[2] + `\n\z`},
+		step{call: "audit verify", env: append(env[:len(env):len(env)], "BARONG_SECRET_KEY="+secret.NewKey().Reveal()), status: 3, out: `^no_key block`},
+	)
 }
 
 // exported is the audit trail, a line each.

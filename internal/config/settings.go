@@ -230,7 +230,7 @@ type Config struct {
 	RequiredDocsExpire bool `env:"BARONG_REQUIRED_DOCS_EXPIRE" default:"true"`
 	// DocNumLimit is the largest number of documents of one user.
 	DocNumLimit int `env:"BARONG_DOC_NUM_LIMIT" default:"10" max:"100000"`
-	// AuditKeep is how long activities are kept. 0: for ever.
+	// AuditKeep is how long activities are kept, which go by whole blocks of the sealed trail. 0: for ever.
 	AuditKeep time.Duration `env:"BARONG_AUDIT_KEEP" default:"0"`
 
 	// TOTPVaultURL is the Vault of the original. It is asked whether codes are right of those whose second factor an import
