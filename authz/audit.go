@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"barong/internal/header"
 	"barong/session"
@@ -32,7 +33,8 @@ type AuditEntry struct {
 	Allowed     bool       // the decision; what the service behind made of it is not known
 	Client      netip.Addr // the zero Addr when unknown
 	UserAgent   string
-	RequestID   string // see package reqid; filled in by the Auditor from the context, if it is stored
+	RequestID   string    // see package reqid; filled in by the Auditor from the context, if it is stored
+	At          time.Time // of the decision; the zero Time is now
 }
 
 // Clone returns a copy that is a view of nothing.
@@ -73,7 +75,7 @@ func (c *check) audit(ctx context.Context, p *session.Principal, topic string, a
 	*e = AuditEntry{
 		UserID: p.UserID, UID: p.UID, Role: p.Role, Method: r.Method, Path: d.Path, Query: query,
 		ContentType: r.ContentType, Body: r.Body,
-		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: header.View(header.UTF8(r.headers.single[userAgent])),
+		Topic: topic, Allowed: allowed, Client: d.Client, UserAgent: header.View(r.headers.single[userAgent]), At: c.now,
 	}
 	return c.engine.auditor.Audit(ctx, e)
 }

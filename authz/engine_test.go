@@ -572,7 +572,7 @@ func TestAudit(t *testing.T) {
 	want, _ := json.Marshal(AuditEntry{
 		UserID: 1, UID: "ID0000000000", Role: "member", Method: "POST", Path: "api/v2/service0/account", Query: "uid=ID2",
 		ContentType: "application/json", Body: []byte(`{"price":1}`), Topic: "orders", Allowed: true,
-		Client: netip.MustParseAddr("203.0.113.7"), UserAgent: testAgent,
+		Client: netip.MustParseAddr("203.0.113.7"), UserAgent: testAgent, At: w.now(),
 	})
 	if string(got) != string(want) {
 		t.Errorf("row %s, want %s", got, want)

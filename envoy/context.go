@@ -35,11 +35,12 @@ func (c *lazyContext) begin(base context.Context, limit time.Duration) {
 // check: whoever has asked may still hold it.
 func (c *lazyContext) end() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.real == nil {
 		c.base, c.named, c.id = context.Background(), false, ""
+		c.mu.Unlock()
 		return true
 	}
+	defer c.mu.Unlock()
 	c.cancel()
 	if c.id == "" { // who still holds the context may ask
 		c.id = string(c.name())
@@ -51,8 +52,9 @@ func (c *lazyContext) end() bool {
 // requestID is the name of the request: what it was sent, or what was made for it. It may be a view of the request.
 func (c *lazyContext) requestID() []byte {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.name()
+	id := c.name()
+	c.mu.Unlock()
+	return id
 }
 
 func (c *lazyContext) name() []byte {

@@ -42,6 +42,9 @@ func (h *Handler) readExtAuthz(ctx *fasthttp.RequestCtx, t *task) bool {
 		case nameFraming.Is(s.name):
 			f.value = s.value
 			f.lines++
+		case nameAccept.Is(s.name):
+			t.accept = s.value
+			t.accepts++
 		case overrides(s.name):
 			h.reportOverride(s.name)
 		}

@@ -94,6 +94,9 @@ func (h *Handler) readForwarded(ctx *fasthttp.RequestCtx, t *task, names carrier
 			f.value = s.value
 			f.lines++
 			continue
+		case nameAccept.Is(s.name):
+			t.accept = s.value
+			t.accepts++
 		case overrides(s.name):
 			h.reportOverride(s.name)
 		}

@@ -291,8 +291,7 @@ func (g *grpcHeaders) add(name string, value []byte) {
 	}
 	n := header.BytesOf(name)
 	nameLength, _ := nameEnd(n, 0)
-	valueLength, plain := valueEnd(value, 0)
-	if len(n) == 0 || nameLength != len(n) || aliased(n) || valueLength != len(value) || !plain && !fieldValue(value) {
+	if len(n) == 0 || nameLength != len(n) || aliased(n) || !fieldValue(value) {
 		g.ok = false
 		return
 	}

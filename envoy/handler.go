@@ -153,7 +153,9 @@ type task struct {
 	http     *fasthttp.RequestCtx       // of a check whose body load reads
 	load     func(*authz.Request) error // loadBody, made once
 	ctx      lazyContext
-	span     Span // nil for none
+	span     Span   // nil for none
+	accept   []byte // the Accept header over HTTP, the last of several
+	accepts  int    // how many there are
 
 	turn  uint8 // checks that this task was for, as far as that tells which is timed
 	timed bool
@@ -183,7 +185,7 @@ func (h *Handler) release(t *task) {
 	}
 	t.request.Reset()
 	t.decision.Reset()
-	t.http, t.timed = nil, false
+	t.http, t.timed, t.accept, t.accepts = nil, false, nil, 0
 	if warm {
 		h.tasks.Put(t)
 	}
@@ -359,7 +361,7 @@ func routeNotFound(ctx *fasthttp.RequestCtx) {
 func (h *Handler) finish(ctx *fasthttp.RequestCtx, t *task) {
 	h.conclude(t)
 	write(ctx, &t.decision)
-	if t.decision.Effect == authz.Deny && (h.login != nil || h.refusals != nil) && wantsHTML(&ctx.Request.Header) {
+	if t.decision.Effect == authz.Deny && (h.login != nil || h.refusals != nil) && t.mayWantHTML() {
 		v := t.visitorOf(ctx)
 		if location := h.redirect(t, &v); location != "" {
 			writeLogin(ctx, t.request.Dialect, location)

@@ -9,7 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// plainScan is what a headerScanner finds, one byte after the other.
+// plainScan is what a headerScanner finds, one byte after the other, in a block without bytes that fasthttp refuses in a
+// value.
 func plainScan(block []byte) (lines [][2]string, ok bool) {
 	lengths, codings := 0, 0
 	for len(block) > 0 {
@@ -33,11 +34,6 @@ func plainScan(block []byte) (lines [][2]string, ok bool) {
 				return nil, false
 			}
 		}
-		for _, c := range value {
-			if c < ' ' && c != '\t' || c == 0x7f {
-				return nil, false
-			}
-		}
 		lower, text := strings.ToLower(string(name)), strings.Trim(string(value), " \t")
 		switch dashed := strings.ReplaceAll(lower, "_", "-"); {
 		case lower == "content-length":
@@ -52,7 +48,18 @@ func plainScan(block []byte) (lines [][2]string, ok bool) {
 	return lines, lengths+codings <= 1
 }
 
+// noValue reports whether fasthttp refuses a request with this byte within a value; TestControlBytes holds that it does.
+func noValue(c byte) bool { return c < ' ' && c != '\t' && c != '\r' && c != '\n' || c == 0x7f }
+
 func sameScan(t interface{ Fatalf(string, ...any) }, block []byte) {
+	if slices.ContainsFunc(block, noValue) {
+		return
+	}
+	for i, c := range block { // the same holds for one that ends no line
+		if c == '\r' && (i+1 == len(block) || block[i+1] != '\n') {
+			return
+		}
+	}
 	want, wantOK := plainScan(block)
 	var got [][2]string
 	s := headerScanner{block: block}
@@ -64,7 +71,7 @@ func sameScan(t interface{ Fatalf(string, ...any) }, block []byte) {
 	}
 }
 
-// Looking at eight bytes together finds what looking at each finds.
+// A walk from line to line finds what looking at each byte finds.
 func TestHeaderScannerIsThePlainOne(t *testing.T) {
 	name := rapid.OneOf(
 		rapid.SampledFrom(deciding[:]), rapid.StringMatching(`[!-~]{1,30}`), rapid.StringMatching(`[A-Za-z0-9-]{1,40}`),

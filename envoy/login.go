@@ -3,7 +3,6 @@ package envoy
 import (
 	"bytes"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -91,11 +90,9 @@ type visitor struct {
 	hosts     int    // how often the host was named
 }
 
-// wantsHTML reports whether a request over HTTP asks for a page. Programs do not, and their refusals need no second walk
-// through the headers.
-func wantsHTML(h *fasthttp.RequestHeader) bool {
-	return slices.ContainsFunc(h.PeekAll(fasthttp.HeaderAccept), acceptsHTML)
-}
+// mayWantHTML reports whether a request over HTTP may ask for a page, which visitorOf tells. Programs do not, and their
+// refusals need no second walk through the headers.
+func (t *task) mayWantHTML() bool { return t.accepts > 1 || acceptsHTML(t.accept) }
 
 // visitor reads the headers of a check over HTTP once more.
 func (t *task) visitorOf(ctx *fasthttp.RequestCtx) (v visitor) {

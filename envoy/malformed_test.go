@@ -101,6 +101,25 @@ func TestMalformedRequests(t *testing.T) {
 	}
 }
 
+// No byte that ends a value for some reader gets as far as the walk over the headers, at its beginning, within or at its end.
+func TestControlBytes(t *testing.T) {
+	checker := says(allow)
+	addr := checks(t, envoy.Options{Checker: checker})
+	for c := range 256 {
+		for _, value := range []string{"%cbcdefghij", "abcdefg%chij", "abcdefghij%c"} {
+			value = strings.ReplaceAll(value, "%c", string([]byte{byte(c)}))
+			r, _ := raw(t, addr, "GET /api/v2/auth/x HTTP/1.1\r\nHost: a\r\nX-A: "+value+"\r\nX-B: c\r\n\r\n")
+			want := 200
+			if c < ' ' && c != '\t' || c == 0x7f {
+				want = 400
+			}
+			if asked := len(checker.take()); r.Status != want || asked != 0 != (want == 200) {
+				t.Errorf("%q: got %d, asked %d times", value, r.Status, asked)
+			}
+		}
+	}
+}
+
 // What only looks odd is judged.
 func TestOddRequests(t *testing.T) {
 	checker := says(allow)

@@ -136,7 +136,10 @@ func New(o Options) *Writer {
 // a committed row. It waits a second at most: a row that is in the queue by then is stored all the same as soon as the
 // database answers.
 func (w *Writer) Audit(ctx context.Context, e *authz.AuditEntry) error {
-	now := w.o.Now()
+	now := e.At
+	if now.IsZero() {
+		now = w.o.Now()
+	}
 	it, first, err := w.admit(e, now)
 	if it == nil || err != nil { // folded into a row that is stored, most often
 		return err

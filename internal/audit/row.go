@@ -16,6 +16,7 @@ import (
 	"barong/authz"
 	"barong/db"
 	"barong/internal/device"
+	"barong/internal/header"
 )
 
 // Bounds of what is kept of one request, in bytes unless said otherwise.
@@ -31,7 +32,7 @@ const (
 func (w *Writer) row(e *authz.AuditEntry, now time.Time) db.Activity {
 	p := readParams(e)
 	a := db.Activity{
-		UserID: e.UserID, Category: db.CategoryAdmin, UserAgent: e.UserAgent, Action: actionOf(e.Method), Topic: e.Topic,
+		UserID: e.UserID, Category: db.CategoryAdmin, UserAgent: header.View(header.UTF8(header.BytesOf(e.UserAgent))), Action: actionOf(e.Method), Topic: e.Topic,
 		Result: db.ResultDenied, Count: 1, CreatedAt: now.UTC().Truncate(time.Second),
 	}
 	if e.Allowed {

@@ -59,11 +59,11 @@ func words(name []byte) (w [3]uint64) {
 }
 
 // Is reports whether name is n.
-func (n *Name) Is(name []byte) bool {
+func (n *Name) Is(name []byte) bool { return len(name) == n.size && n.same(name) }
+
+// same is Is for a name that is as long. Most are not, and are told without a call.
+func (n *Name) same(name []byte) bool {
 	end := n.size
-	if len(name) != end {
-		return false
-	}
 	if end < 8 {
 		return n.part[0].is(uint64(binary.LittleEndian.Uint32(name)))|
 			n.part[1].is(uint64(binary.LittleEndian.Uint32(name[end-4:]))) == 0
