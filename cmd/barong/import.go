@@ -23,7 +23,7 @@ import (
 
 // An importCommand brings the database of an original Barong in.
 type importCommand struct {
-	Source        string `arg:"" help:"A file of mysqldump, also compressed by gzip; - for standard input; or mysql://user:password@host/database."`
+	Source        string `arg:"" help:"A file of mysqldump, also compressed by gzip, zstd or bzip2; - for standard input; or mysql://user:password@host/database."`
 	Vault         string `help:"An export of the original's Vault (a JSON file), or the address of that Vault." placeholder:"FILE|URL"`
 	VaultURL      string `name:"vault-url" help:"The address of the original's Vault. The token comes from BARONG_VAULT_TOKEN." placeholder:"URL"`
 	VaultApp      string `name:"vault-app" help:"The name under which 2.6 keeps secrets in Vault." default:"barong" placeholder:"NAME"`

@@ -3,6 +3,7 @@ package importer
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"crypto/aes"
@@ -12,11 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/text/encoding/charmap"
 )
 
@@ -50,6 +53,7 @@ type segment struct {
 	from, to int64 // offsets in the dump
 	line     int
 	charset  string
+	mode
 }
 
 // A stream is a file that can be read again.
@@ -146,7 +150,7 @@ func openFile(ctx context.Context, path string, stdin io.Reader, progress func(d
 		switch {
 		case err != nil:
 		case info.IsDir():
-			err = fmt.Errorf("%s is a folder: name the file of mysqldump in it", path)
+			err = fmt.Errorf("%s is a folder: name the file of mysqldump in it; what --tab, or another program, writes into a file for each table is not read", path)
 		case info.Mode().IsRegular():
 			d.file, d.size = plainFile{f}, info.Size()
 		default: // a pipe
@@ -204,29 +208,59 @@ func (d *dump) seek(g segment) (*lexer, error) {
 		}
 	}
 	d.cursor, d.shut = newLexer(r, start), raw.Close
+	if u, ok := r.(*unpacked); ok {
+		d.shut = func() error { u.close(); return raw.Close() }
+	}
 	if start == g.from {
 		d.cursor.lines = max(g.line-1, 0)
 	}
 	return d.cursor, d.cursor.passTo(g.from)
 }
 
+// An unpacked dump is one that is decompressed while it is read.
+type unpacked struct {
+	r     io.Reader
+	by    string
+	close func()
+}
+
+func (u *unpacked) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("what was compressed by %s is damaged: %w", u.by, err)
+	}
+	return n, err
+}
+
+// maxWindow bounds how far back a dump that is compressed by zstd may refer; zstd itself goes no further unless it is asked to.
+const maxWindow = 128 << 20
+
 // unpack decompresses what is compressed.
 func unpack(r *bufio.Reader) (io.Reader, bool, error) {
 	head, _ := r.Peek(8)
-	for _, other := range []struct{ magic, name string }{
-		{"\x28\xb5\x2f\xfd", "zstd"},
-		{"\xfd7zXZ\x00", "xz"},
-		{"BZh", "bzip2"},
-		{"PK\x03\x04", "zip"},
+	for _, other := range []struct{ magic, command string }{
+		{"\xfd7zXZ\x00", "xz -dc"},
+		{"\x04\x22\x4d\x18", "lz4 -dc"},
+		{"PK\x03\x04", "unzip -p"},
+		{"7z\xbc\xaf\x27\x1c", "7z x -so"},
 	} {
 		if bytes.HasPrefix(head, []byte(other.magic)) {
-			return nil, false, fmt.Errorf("the dump is compressed by %s: decompress it first, or pipe it: %[1]s -dc FILE | barong import -", other.name)
+			name, _, _ := strings.Cut(other.command, " ")
+			return nil, false, fmt.Errorf("the dump is compressed by %s: decompress it first, or pipe it: %s FILE | barong import -", name, other.command)
 		}
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
 		z, err := gzip.NewReader(r)
-		return z, true, err
+		return &unpacked{z, "gzip", func() {}}, true, err
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, true, err
+		}
+		return &unpacked{z, "zstd", z.Close}, true, nil
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return &unpacked{bzip2.NewReader(r), "bzip2", func() {}}, true, nil
 	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
 		return nil, false, errors.New("the dump is UTF-16, as a shell of Windows writes what is sent to a file: make it by mysqldump --result-file=FILE")
 	case bytes.HasPrefix(head, []byte("PGDMP")):
@@ -249,7 +283,10 @@ type scan struct {
 	locks     int
 	began     bool // there is a header that says that a line at the end follows
 	completed bool
-	saved     bool // a setting was saved that the end of the dump restores
+	saved     bool            // a setting was saved that the end of the dump restores
+	modes     map[string]mode // kept in variables
+	sqlMode   string          // that was set last
+	told      string          // by the program, on standard error, before the dump
 	last      *dumpTable
 	segments  int
 	statement int
@@ -263,10 +300,13 @@ func (d *dump) scan(ctx context.Context, progress func(done, all int64)) error {
 	}
 	s := &scan{
 		d: d, l: l, databases: map[string]map[string]*dumpTable{}, migration: map[string][]string{},
-		charset: "utf8mb4", meta: map[string]string{},
+		charset: "utf8mb4", meta: map[string]string{}, modes: map[string]mode{},
 	}
 	if l.fill(3) && bytes.HasPrefix(l.buf, []byte("\xef\xbb\xbf")) {
 		l.pos = 3
+	}
+	if err := s.warnings(); err != nil {
+		return err
 	}
 	l.comment = s.remark
 	defer func() { l.comment = nil }()
@@ -285,13 +325,35 @@ func (d *dump) scan(ctx context.Context, progress func(done, all int64)) error {
 	return s.finish()
 }
 
+// programs begin the lines that programs write on standard error.
+var programs = []string{"mysqldump: ", "mariadb-dump: ", "Warning: "}
+
+// warnings passes over what a program has told on standard error before the dump, where both were sent to the same file, as
+// containers with a terminal do. Whether the dump is whole is seen at its end.
+func (s *scan) warnings() error {
+	for {
+		s.l.fill(len("mariadb-dump: "))
+		if !slices.ContainsFunc(programs, func(p string) bool { return bytes.HasPrefix(s.l.buf[s.l.pos:s.l.end], []byte(p)) }) {
+			return nil
+		}
+		text, err := s.l.restOfLine()
+		if err != nil {
+			return err
+		}
+		s.told = text
+		if s.l.fill(1) {
+			s.l.pos++ // the end of the line
+		}
+	}
+}
+
 // remark looks at the comments in which mysqldump says what it is, and that it has come to its end.
 func (s *scan) remark(text []byte) {
 	t := string(text)
 	switch {
-	case strings.HasPrefix(t, "-- MySQL dump "), strings.HasPrefix(t, "-- MariaDB dump "):
-		s.began = true
-	case strings.HasPrefix(t, "-- Dump completed"):
+	case strings.HasPrefix(t, "-- MySQL dump "), strings.HasPrefix(t, "-- MariaDB dump "), strings.HasPrefix(t, "-- Dump created by MySQL pump"):
+		s.began, s.completed = true, false
+	case strings.HasPrefix(t, "-- Dump completed"), strings.HasPrefix(t, "-- Dump end time"):
 		s.completed = true
 	}
 }
@@ -302,7 +364,7 @@ func (s *scan) next() (bool, error) {
 	if err := l.space(); err != nil {
 		return false, err
 	}
-	from, line := l.offset(), l.line()
+	from, line, conditional := l.offset(), l.line(), l.conditional
 	if err := l.next(); err != nil {
 		return false, err
 	}
@@ -317,10 +379,10 @@ func (s *scan) next() (bool, error) {
 		s.last = nil
 	}
 	switch {
-	case l.ends(), l.kind == tokenMark && strings.HasPrefix(l.delimiter, string(l.mark)):
+	case l.ends(), l.isMark(';'):
 		return true, nil
 	case insert:
-		return true, s.insert(from, line)
+		return true, s.insert(from, line, conditional)
 	case l.is("SET"):
 		return true, s.set()
 	case l.is("USE"):
@@ -350,6 +412,17 @@ func (s *scan) next() (bool, error) {
 			return true, l.skip()
 		}
 	}
+	if conditional { // such as Percona's questions to a server about its engines
+		return true, l.skip()
+	}
+	if l.is("mysqldump") || l.is("mariadb") {
+		name := string(l.text)
+		text, err := l.restOfLine()
+		if err != nil {
+			return false, err
+		}
+		return false, l.failf("%w: it holds what the program has told of an error: %s%s", errCut, name, clip(text, 300))
+	}
 	return false, l.failf("no statement that mysqldump writes: it begins with %s", l.describe())
 }
 
@@ -367,7 +440,7 @@ func (s *scan) set() error {
 		if l.ends() {
 			break
 		}
-		word := string(l.text[:min(len(l.text), 200)])
+		word := string(l.text[:min(len(l.text), 1000)])
 		if l.kind == tokenMark {
 			word = string(rune(l.mark))
 		}
@@ -376,29 +449,53 @@ func (s *scan) set() error {
 		}
 	}
 	for i, w := range words {
-		value := ""
-		if i+2 < len(words) && words[i+1] == "=" {
+		value, setting, assigned := "", "", i+2 < len(words) && words[i+1] == "="
+		if assigned {
 			value = words[i+2]
+			if setting = strings.TrimPrefix(value, "@@"); i+4 < len(words) && words[i+3] == "." { // @@SESSION.SQL_MODE
+				setting = words[i+4]
+			}
 		}
-		switch {
+		switch name := strings.TrimPrefix(w, "@@"); {
 		case w == "NAMES" && i+1 < len(words):
 			return s.setCharset(words[i+1])
-		case w == "TIME_ZONE" && s.zone == "" && value != "" && !strings.HasPrefix(value, "@"):
+		case name == "TIME_ZONE" && s.zone == "" && s.segments == 0 && value != "" && !strings.HasPrefix(value, "@"):
 			s.zone = value
-		case w == "SQL_MODE" && (strings.Contains(value, "NO_BACKSLASH_ESCAPES") || strings.Contains(value, "ANSI_QUOTES")):
-			return l.failf("the dump sets SQL_MODE=%s, which changes what its texts mean: make it without", clip(value, 100))
 		case w == "SQL_NOTES" && value == "0":
 			s.saved = true
 		case w == "SQL_NOTES" && value != "":
 			s.saved = false
+		case name == "SQL_MODE" && strings.HasPrefix(value, "@"):
+			l.ansi, l.plain = s.modes[value].ansi, s.modes[value].plain
+		case name == "SQL_MODE" && assigned:
+			l.ansi, l.plain = sqlMode(value)
+			s.sqlMode = value
+		case strings.HasPrefix(w, "@") && setting == "SQL_MODE" && len(s.modes) < 1000:
+			s.modes[w] = l.mode
 		}
 	}
 	return nil
 }
 
+// sqlMode tells what a mode of SQL changes about reading: whether a name may stand in double quotes, and whether a
+// backslash stands for itself.
+func sqlMode(text string) (ansi, plain bool) {
+	for word := range strings.SplitSeq(text, ",") {
+		switch strings.TrimSpace(word) {
+		case "ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL": // the products' modes include it
+			ansi = true
+		case "NO_BACKSLASH_ESCAPES":
+			plain = true
+		}
+	}
+	return ansi, plain
+}
+
+// charsets are those in which a dump is read.
+var charsets = []string{"utf8", "utf8mb3", "utf8mb4", "latin1", "binary"}
+
 func (s *scan) setCharset(name string) error {
-	switch name = strings.ToLower(name); name {
-	case "utf8", "utf8mb3", "utf8mb4", "latin1", "binary":
+	if name = strings.ToLower(name); slices.Contains(charsets, name) {
 		s.charset = name
 		return nil
 	}
@@ -465,8 +562,13 @@ func (s *scan) lock() error {
 // create notes the columns of a table.
 func (s *scan) create() error {
 	l := s.l
-	if err := l.next(); err != nil {
-		return err
+	for _, word := range []string{"", "OR", "REPLACE"} {
+		if word != "" && !l.is(word) {
+			continue
+		}
+		if err := l.next(); err != nil {
+			return err
+		}
 	}
 	if !l.is("TABLE") {
 		if l.ends() {
@@ -515,7 +617,7 @@ func (s *scan) create() error {
 			if len(t.columns) == 10_000 {
 				return l.failf("too many columns")
 			}
-			t.columns = append(t.columns, string(l.text))
+			t.columns = append(t.columns, strings.ToLower(string(l.text)))
 		}
 		first = false
 	}
@@ -526,16 +628,25 @@ func (s *scan) create() error {
 var clauses = []string{"PRIMARY", "KEY", "UNIQUE", "INDEX", "CONSTRAINT", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK", "PERIOD"}
 
 // insert counts the rows of an INSERT, and remembers where it is.
-func (s *scan) insert(from int64, line int) error {
+func (s *scan) insert(from int64, line int, conditional bool) error {
 	l := s.l
+	if l.plain {
+		return l.failf("the dump sets SQL_MODE=%s, which changes what its texts mean: make it without", clip(s.sqlMode, 100))
+	}
+	m := l.mode
+	m.conditional = conditional
 	t, database, table, columns, err := s.into()
 	if err != nil {
 		return err
 	}
 	t.known = true
+	table = strings.ToLower(table)
 	l.discard = table != schemaMigrations && table != metadata
 	defer func() { l.discard = false }()
 	version, key, val := 0, 0, 1
+	if columns == nil {
+		columns = t.columns
+	}
 	if columns != nil {
 		version, key, val = slices.Index(columns, "version"), slices.Index(columns, "key"), slices.Index(columns, "value")
 	}
@@ -569,7 +680,7 @@ func (s *scan) insert(from int64, line int) error {
 		return l.failf("the dump goes to and fro between its tables more than %d times", maxSegments)
 	}
 	s.last = t
-	t.segments = append(t.segments, segment{from, l.offset(), line, s.charset})
+	t.segments = append(t.segments, segment{from, l.offset(), line, s.charset, m})
 	return nil
 }
 
@@ -607,7 +718,7 @@ func columnsAndValues(l *lexer) ([]string, error) {
 				if len(columns) == 10_000 {
 					return nil, l.failf("too many columns")
 				}
-				columns = append(columns, string(l.text))
+				columns = append(columns, strings.ToLower(string(l.text)))
 			case l.kind == tokenEnd:
 				return nil, l.cut("an INSERT")
 			case !l.isMark(',') && !l.isMark(')'):
@@ -685,17 +796,24 @@ func readValue(l *lexer, i int, cell func(int, tokenKind, []byte, bool) error) e
 	}
 	kind := l.kind
 	if kind == tokenWord && l.text[0] == '_' { // _binary 'a', _utf8mb4 'b'
-		binary := l.is("_binary")
+		charset := strings.ToLower(string(l.text[1:]))
 		if err := l.next(); err != nil {
 			return err
 		}
 		if l.kind != tokenString && l.kind != tokenBytes {
 			return l.failf("%s behind the name of a character set", l.describe())
 		}
-		kind = l.kind
-		if binary {
-			kind = tokenBytes
+		if charset != "binary" && !ascii(l.text) {
+			if !slices.Contains(charsets, charset) {
+				return l.failf("a text in the character set %q: make the dump by mysqldump --default-character-set=utf8mb4", clip(charset, 40))
+			}
+			text, err := decode(charset, l.text)
+			if err != nil {
+				return l.failf("%w", err)
+			}
+			l.text = append(l.text[:0], text...)
 		}
+		kind = tokenBytes // it is decoded
 	}
 	negative := false
 	if l.isMark('-') || l.isMark('+') {
@@ -744,6 +862,7 @@ func (s *scan) finish() error {
 	}
 	var found, near []string
 	for name, tables := range s.databases {
+		fold(tables)
 		known := func(table string) bool { return tables[table] != nil && tables[table].known }
 		if !known(users) || !known(schemaMigrations) {
 			continue
@@ -758,6 +877,9 @@ func (s *scan) finish() error {
 	slices.Sort(found)
 	switch len(found) {
 	case 0:
+		if s.told != "" {
+			return fmt.Errorf("the dump holds no database of the original, but: %s", clip(s.told, 300))
+		}
 		return errors.New("the dump holds no database of the original: none in it has the tables users, schema_migrations and apikeys")
 	case 1:
 	default:
@@ -799,6 +921,26 @@ func (s *scan) finish() error {
 	return d.s.check()
 }
 
+// fold names the tables that are read in lower case, as servers on Windows and macOS may not: one of another name is that
+// table when it differs in case alone, and no other does.
+func fold(tables map[string]*dumpTable) {
+	for _, want := range append(slices.Collect(maps.Keys(read)), schemaMigrations, metadata) {
+		if t := tables[want]; t != nil && t.known {
+			continue
+		}
+		var like []string
+		for name, t := range tables {
+			if t.known && strings.EqualFold(name, want) {
+				like = append(like, name)
+			}
+		}
+		if len(like) == 1 {
+			tables[want] = tables[like[0]]
+			delete(tables, like[0])
+		}
+	}
+}
+
 // rows reads the rows of a table.
 func (d *dump) rows(ctx context.Context, table string, f func(*row) error) error {
 	t := d.tables[table]
@@ -825,6 +967,7 @@ func (d *dump) segment(ctx context.Context, l *lexer, t *dumpTable, g segment, f
 		arena   = make([]byte, 0, 4096) // never nil: an empty text in it is no NULL
 		ends    []int
 	)
+	l.mode = g.mode
 	s := &scan{d: d, l: l, databases: map[string]map[string]*dumpTable{}}
 	for n := 0; l.offset() < g.to; {
 		if err := l.next(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/text/encoding/charmap"
 )
 
@@ -115,10 +116,15 @@ var types = map[string]string{
 // A style is how mysqldump is asked to write.
 type style struct {
 	lines, single, complete, bare, compact bool // rows on lines of their own; a row a statement, naming columns; without CREATE TABLE; without comments
-	binary, hex                            bool // texts as _binary '…', as 0x…
+	binary, hex, introduced                bool // texts as _binary '…', as 0x…, as _utf8mb4'…'
+	bits, micro                            bool // otp as a BIT; times with a fraction of the second
+	ansi, unquoted                         bool // names in double quotes; without quotes
 	databases                              bool
 	charset                                string // of SET NAMES; utf8mb4
 }
+
+// tick stands for a backtick in a text, while those of names are changed.
+const tick = "\x02"
 
 // sql writes a dump.
 func sql(tables []table, s style) string {
@@ -189,7 +195,133 @@ func sql(tables []table, s style) string {
 			"/*!50003 CREATE*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `users` FOR EACH ROW BEGIN SET @a = ';;'; SET @b = 1; END */;;\nDELIMITER ;\n")
 		b.WriteString("/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */;\n/*!40111 SET SQL_NOTES=@OLD_SQL_NOTES */;\n\n-- Dump completed on 2026-11-30  8:07:07\n")
 	}
-	return b.String()
+	out := b.String()
+	switch {
+	case s.ansi:
+		out = strings.ReplaceAll(strings.ReplaceAll(out, "`", `"`), "SQL_MODE='NO_AUTO_VALUE_ON_ZERO'", "SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ANSI'")
+	case s.unquoted: // but for keywords
+		out = strings.ReplaceAll(strings.ReplaceAll(out, "`", ""), "\n  key varchar", "\n  `key` varchar")
+	}
+	return strings.ReplaceAll(out, tick, "`")
+}
+
+// dumpForms are the forms in which programs and releases write a dump of the same tables.
+func dumpForms(tables []table) map[string]string {
+	plain := sql(tables, style{})
+	mapped := func(f func(t *table)) []table {
+		out := slices.Clone(tables)
+		for i := range out {
+			f(&out[i])
+		}
+		return out
+	}
+	reversed := func(t *table) {
+		columns := strings.Fields(t.columns)
+		slices.Reverse(columns)
+		rows := make([][]any, len(t.rows))
+		for i, r := range t.rows {
+			rows[i] = slices.Clone(r)
+			slices.Reverse(rows[i])
+		}
+		t.columns, t.rows = strings.Join(columns, " "), rows
+	}
+	more := func(t *table) {
+		rows := make([][]any, len(t.rows))
+		for i, r := range t.rows {
+			rows[i] = slices.Concat([]any{"added"}, r, []any{i, nil})
+		}
+		if t.name != "schema_migrations" {
+			t.columns, t.rows = "note "+t.columns+" position more", rows
+		}
+	}
+	shuffled := slices.Clone(tables)
+	slices.Reverse(shuffled)
+	at := func(text, where, what string) string {
+		before, after, ok := strings.Cut(text, where)
+		if !ok {
+			panic("no " + where)
+		}
+		return before + what + where + after
+	}
+	const names, end, first = "/*!40103 SET @OLD_TIME_ZONE", "/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */;", "DROP TABLE IF EXISTS"
+	return map[string]string{
+		"rows on lines of their own":        sql(tables, style{lines: true}),
+		"a row a statement, columns named":  sql(tables, style{single: true, complete: true}),
+		"without CREATE TABLE":              sql(tables, style{bare: true}),
+		"without comments":                  sql(tables, style{compact: true, lines: true}),
+		"bare and without comments":         sql(tables, style{compact: true, bare: true}),
+		"several databases":                 sql(tables, style{databases: true}),
+		"several databases, bare, complete": sql(tables, style{databases: true, bare: true, complete: true}),
+		"_binary texts":                     sql(tables, style{binary: true}),
+		"texts in hexadecimal":              sql(tables, style{hex: true}),
+		"in hexadecimal, complete, single":  sql(tables, style{hex: true, complete: true, single: true}),
+		"introduced by their charset":       sql(tables, style{introduced: true}),
+		"utf8":                              sql(tables, style{charset: "utf8"}),
+		"utf8mb3":                           sql(tables, style{charset: "utf8mb3", lines: true}),
+		"binary":                            sql(tables, style{charset: "binary"}),
+		"bits":                              sql(tables, style{bits: true}),
+		"bits in hexadecimal":               sql(tables, style{bits: true, hex: true}),
+		"fractions of a second":             sql(tables, style{micro: true}),
+		"ANSI":                              sql(tables, style{ansi: true, complete: true}),
+		"names without any quotes":          sql(tables, style{unquoted: true, complete: true}),
+		"gzip":                              compressed(plain),
+		"gzip, a row a statement":           compressed(sql(tables, style{single: true})),
+		"gzip in parts":                     compressed(plain[:len(plain)/2]) + compressed(plain[len(plain)/2:]),
+		"zstd":                              zstandard(plain),
+		"tables the other way round":        compressed(sql(shuffled, style{})),
+		"columns the other way round":       sql(mapped(reversed), style{}),
+		"columns the other way round, bare": sql(mapped(reversed), style{bare: true, complete: true}),
+		"more columns":                      sql(mapped(more), style{}),
+		"names in capitals":                 sql(mapped(func(t *table) { t.name, t.columns = strings.ToUpper(t.name), strings.ToUpper(t.columns) }), style{complete: true}),
+		"names of tables as on Windows":     sql(mapped(func(t *table) { t.name = strings.ToUpper(t.name[:1]) + t.name[1:] }), style{}),
+		"statements in small letters": strings.NewReplacer("INSERT INTO", "insert into", "VALUES", "values", "CREATE TABLE", "create table",
+			"LOCK TABLES", "lock tables", "SET NAMES", "set names").Replace(plain),
+		"Windows line ends": strings.ReplaceAll(plain, "\n", "\r\n"),
+		"a terminal's line ends and warning": strings.ReplaceAll("mysqldump: [Warning] Using a password on the command line interface can be insecure.\n"+
+			"mysqldump: Error: 'Access denied; you need the PROCESS privilege' when trying to dump tablespaces\n"+plain, "\n", "\r\n"),
+		"MariaDB's warning":     "mysqldump: Deprecated program name. It will be removed in a future release, use '/usr/bin/mariadb-dump' instead\n" + plain,
+		"a byte order mark":     "\xef\xbb\xbf" + plain,
+		"REPLACE":               strings.ReplaceAll(plain, "INSERT INTO", "REPLACE INTO"),
+		"INSERT IGNORE":         strings.ReplaceAll(plain, "INSERT INTO", "INSERT  IGNORE INTO"),
+		"names without quotes":  strings.ReplaceAll(plain, "INSERT INTO `users`", "INSERT INTO users"),
+		"CREATE IF NOT EXISTS":  strings.ReplaceAll(plain, "CREATE TABLE `", "CREATE TABLE IF NOT EXISTS `"),
+		"CREATE OR REPLACE":     strings.ReplaceAll(plain, "CREATE TABLE `", "CREATE OR REPLACE TABLE `"),
+		"names with a database": strings.NewReplacer("INSERT INTO `", "INSERT INTO `b p`.`", "CREATE TABLE `", "CREATE TABLE `b p`.`", "LOCK TABLES `", "LOCK TABLES `b p`.`").Replace(plain),
+		"of MySQL 8": at(strings.ReplaceAll(plain, "-- MariaDB dump 10.19  Distrib 10.11.19-MariaDB", "-- MySQL dump 10.13  Distrib 8.0.36"), names,
+			"SET @MYSQLDUMP_TEMP_LOG_BIN = @@SESSION.SQL_LOG_BIN;\nSET @@SESSION.SQL_LOG_BIN= 0;\n\n--\n-- GTID state at the beginning of the backup\n--\n\n"+
+				"SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ '7b1b9b3e-0000-11ee-8c99-0242ac120002:1-2048,\n8b1b9b3e-0000-11ee-8c99-0242ac120002:1-77';\n"+
+				"-- CHANGE MASTER TO MASTER_LOG_FILE='a.1', MASTER_LOG_POS=4;\nCHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000009', SOURCE_LOG_POS=157;\n"),
+		"of Percona": at(plain, names,
+			"/*!50717 SELECT COUNT(*) INTO @rocksdb_has_p_s_session_variables FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = 'performance_schema' AND TABLE_NAME = 'session_variables' */;\n"+
+				"/*!50717 SET @rocksdb_get_is_supported = IF (@rocksdb_has_p_s_session_variables, 'SELECT COUNT(*) INTO @rocksdb_is_supported FROM performance_schema.session_variables WHERE VARIABLE_NAME=\\'rocksdb_bulk_load\\'', 'SELECT 0') */;\n"+
+				"/*!50717 PREPARE s FROM @rocksdb_get_is_supported */;\n/*!50717 EXECUTE s */;\n/*!50717 DEALLOCATE PREPARE s */;\n"),
+		"of MariaDB 11": at(strings.ReplaceAll(plain, "10.11.19-MariaDB", "11.4.2-MariaDB"), names,
+			"/*M!100616 SET @OLD_NOTE_VERBOSITY=@@NOTE_VERBOSITY, NOTE_VERBOSITY=0 */;\nCREATE SEQUENCE `s` start with 1 minvalue 1;\nDO SETVAL(`s`, 5, 0);\n"),
+		"with views of MySQL 5.6": at(plain, first, "/*!50001 DROP VIEW IF EXISTS `v`*/;\nSET @saved_cs_client     = @@character_set_client;\nSET character_set_client = utf8;\n"+
+			"/*!50001 CREATE TABLE `v` (\n  `id` tinyint NOT NULL,\n  `uid` tinyint NOT NULL\n) ENGINE=MyISAM */;\nSET character_set_client = @saved_cs_client;\n"),
+		"with views of MySQL 8": at(plain, end, "/*!50001 DROP VIEW IF EXISTS `v`*/;\n/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"+
+			"/*!50001 VIEW `v` AS select `users`.`id` AS `id`,'--;' AS `x` from `users` */;\n"),
+		"with events and routines": at(plain, end, "--\n-- Dumping events for database 'x'\n--\n/*!50106 SET @save_time_zone= @@TIME_ZONE */ ;\n/*!50106 DROP EVENT IF EXISTS `e` */;\nDELIMITER ;;\n"+
+			"/*!50003 SET @saved_cs_client      = @@character_set_client */ ;;\n/*!50003 SET character_set_client  = utf8mb4 */ ;;\n/*!50003 SET @saved_sql_mode       = @@sql_mode */ ;;\n"+
+			"/*!50003 SET sql_mode              = 'STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES,ANSI_QUOTES' */ ;;\n/*!50003 SET @saved_time_zone      = @@time_zone */ ;;\n"+
+			"/*!50003 SET time_zone             = 'SYSTEM' */ ;;\n/*!50106 CREATE*/ /*!50117 DEFINER=`a`@`%`*/ /*!50106 EVENT `e` ON SCHEDULE EVERY 1 DAY STARTS '2020-01-01 00:00:00' DO "+
+			"DELETE FROM \"activities\" WHERE topic = 'a\\' OR 1--1 */ ;;\n/*!50003 SET time_zone             = @saved_time_zone */ ;;\n/*!50003 SET sql_mode              = @saved_sql_mode */ ;;\n"+
+			"DELIMITER ;\n/*!50106 SET TIME_ZONE= @save_time_zone */ ;\n--\n-- Dumping routines for database 'x'\n--\n/*!50003 DROP FUNCTION IF EXISTS `f` */;\nDELIMITER ;;\n"+
+			"CREATE DEFINER=`a`@`%` FUNCTION `f`(a INT) RETURNS int\nBEGIN\n  -- it's; one\n  # and ' another\n  INSERT INTO users VALUES (1); RETURN 1;\nEND ;;\nDELIMITER ;\nDELIMITER $$\nCREATE PROCEDURE p() BEGIN SELECT 1; END$$\nDELIMITER ;\n"),
+		"with triggers beside their tables": at(plain, "LOCK TABLES `users`", "/*!50003 SET @saved_sql_mode       = @@sql_mode */ ;\n/*!50003 SET sql_mode              = 'NO_BACKSLASH_ESCAPES' */ ;\n"+
+			"DELIMITER ;;\n/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER `t` BEFORE UPDATE ON `users` FOR EACH ROW BEGIN SET NEW.data = 'C:\\'; END */;;\nDELIMITER ;\n"+
+			"/*!50003 SET sql_mode              = @saved_sql_mode */ ;\n"),
+		"partitions, generated columns, checks": strings.ReplaceAll(sql(tables, style{complete: true}), ") ENGINE=InnoDB AUTO_INCREMENT=9",
+			",\n  `g` int(11) GENERATED ALWAYS AS (length(concat('a,)',`id`))) VIRTUAL /*!80023 INVISIBLE */,\n  CONSTRAINT `c` CHECK (`id` > 0),\n"+
+				"  CONSTRAINT `f` FOREIGN KEY (`user_id`) REFERENCES `users` (`id`) ON DELETE CASCADE,\n  FULLTEXT KEY `t` (`data`) /*!50100 WITH PARSER `ngram` */\n"+
+				")\n/*!50100 PARTITION BY RANGE (`id`)\n(PARTITION p0 VALUES LESS THAN (10) ENGINE = InnoDB,\n PARTITION p1 VALUES LESS THAN MAXVALUE ENGINE = InnoDB) */ ENGINE=InnoDB AUTO_INCREMENT=9"),
+		"of phpMyAdmin": "-- phpMyAdmin SQL Dump\n-- version 5.2.1\n\nSET SQL_MODE = \"NO_AUTO_VALUE_ON_ZERO\";\nSTART TRANSACTION;\nSET time_zone = \"+00:00\";\n\n" +
+			"/*!40101 SET NAMES utf8mb4 */;\n\n" + sql(tables, style{compact: true, complete: true, lines: true}) + "ALTER TABLE `users`\n  ADD PRIMARY KEY (`id`);\nCOMMIT;\n",
+		"of mysqlpump": "-- Dump created by MySQL pump utility, version: 5.7.24, linux-glibc2.12 (x86_64)\n-- Dump start time: Thu Dec 17 14:21:02 2026\nSET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS;\n" +
+			"SET UNIQUE_CHECKS=0;\nSET @@SESSION.SQL_LOG_BIN= 0;\nSET @OLD_TIME_ZONE=@@TIME_ZONE;\nSET TIME_ZONE='+00:00';\nSET NAMES utf8mb4;\nCREATE DATABASE /*!32312 IF NOT EXISTS*/ `b` /*!40100 DEFAULT CHARACTER SET utf8 */;\n" +
+			strings.NewReplacer("INSERT INTO `", "INSERT INTO `b`.`", "CREATE TABLE `", "CREATE TABLE `b`.`", "DROP TABLE IF EXISTS `", "DROP TABLE IF EXISTS `b`.`").Replace(sql(tables, style{compact: true})) +
+			"SET TIME_ZONE=@OLD_TIME_ZONE;\nUSE `b`;\nALTER TABLE `b`.`users` ADD KEY `k` (`id`);\n-- Dump end time: Thu Dec 17 14:21:03 2026\n",
+	}
 }
 
 var escapes = strings.NewReplacer("\\", "\\\\", "'", "\\'", "\"", "\\\"", "\n", "\\n", "\r", "\\r", "\x1a", "\\Z", "\x00", "\\0")
@@ -199,11 +331,26 @@ func cell(v any, s style, column string) string {
 	switch {
 	case v == nil:
 		return "NULL"
+	case s.bits && column == "otp":
+		bit := "\\0"
+		if fmt.Sprint(v) == "1" {
+			bit = "\x01"
+		}
+		if s.hex {
+			return "0x0" + fmt.Sprint(v)
+		}
+		return "_binary '" + bit + "'"
 	case !ok:
 		return fmt.Sprint(v)
 	}
 	if _, typed := types[column]; s.hex && text != "" && !typed {
 		return fmt.Sprintf("0x%X", text)
+	}
+	if s.ansi || s.unquoted {
+		text = strings.ReplaceAll(text, "`", tick)
+	}
+	if s.micro && strings.HasSuffix(column, "_at") {
+		text += ".000000"
 	}
 	out := text
 	if s.charset == "latin1" {
@@ -222,8 +369,11 @@ func cell(v any, s style, column string) string {
 	if s.lines { // the other way to write a quote
 		out = strings.ReplaceAll(out, `\'`, "''")
 	}
-	if s.binary {
+	switch {
+	case s.binary:
 		return "_binary " + out
+	case s.introduced:
+		return "_utf8mb4" + out
 	}
 	return out
 }
@@ -244,6 +394,14 @@ func compressed(text string) string {
 	_, _ = z.Write([]byte(text)) // into memory
 	_ = z.Close()
 	return b.String()
+}
+
+func zstandard(text string) string {
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err)
+	}
+	return string(z.EncodeAll([]byte(text), nil))
 }
 
 // with returns the tables with one of them changed.

@@ -341,56 +341,54 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
-// Each form of a dump gives the same rows.
+// Each form of a dump says the same: what one has brought in is what the others hold, and what their reports tell.
 func TestForms(t *testing.T) {
 	t.Parallel()
-	read := func(t *testing.T, o importer.Options) map[string][]string {
-		d := empty(t, "sqlite")
-		bring(t, d, o)
-		return content(t, d)
+	held := map[string]*db.DB{}
+	var want *importer.Report
+	for _, engine := range dbtest.Engines {
+		held[engine] = empty(t, engine)
+		want = bring(t, held[engine], options(t, file(t, sql(invented(), style{}))))
 	}
-	want := read(t, options(t, file(t, sql(invented(), style{}))))
-	plain := sql(invented(), style{})
-	shuffled := invented()
-	slices.Reverse(shuffled)
-	for name, text := range map[string]string{
-		"rows on lines of their own":        sql(invented(), style{lines: true}),
-		"a row a statement, columns named":  sql(invented(), style{single: true, complete: true}),
-		"without CREATE TABLE":              sql(invented(), style{bare: true}),
-		"without comments":                  sql(invented(), style{compact: true, lines: true}),
-		"bare and without comments":         sql(invented(), style{compact: true, bare: true}),
-		"several databases":                 sql(invented(), style{databases: true}),
-		"several databases, bare, complete": sql(invented(), style{databases: true, bare: true, complete: true}),
-		"_binary texts":                     sql(invented(), style{binary: true}),
-		"texts in hexadecimal":              sql(invented(), style{hex: true}),
-		"utf8":                              sql(invented(), style{charset: "utf8"}),
-		"compressed":                        compressed(plain),
-		"compressed, a row a statement":     compressed(sql(invented(), style{single: true})),
-		"tables the other way round":        compressed(sql(shuffled, style{})),
-		"Windows line ends":                 strings.ReplaceAll(plain, "\n", "\r\n"),
-		"a byte order mark":                 "\xef\xbb\xbf" + plain,
-		"REPLACE":                           strings.ReplaceAll(plain, "INSERT INTO", "REPLACE INTO"),
-		"INSERT IGNORE":                     strings.ReplaceAll(plain, "INSERT INTO", "INSERT IGNORE INTO"),
-		"names without quotes":              strings.ReplaceAll(plain, "INSERT INTO `users`", "INSERT INTO users"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := read(t, options(t, file(t, text))); !maps.EqualFunc(got, want, slices.Equal) {
-				for table := range want {
-					check(t, table, got[table], want[table])
-				}
+	holds := func(t *testing.T, o importer.Options) {
+		t.Helper()
+		s, err := importer.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for _, engine := range dbtest.Engines {
+			c, err := s.Verify(t.Context(), held[engine])
+			if err != nil {
+				t.Fatal(err)
 			}
-			if name == "compressed" || name == "rows on lines of their own" {
-				o := options(t, "-", func(o *importer.Options) { o.Stdin = strings.NewReader(text) })
-				if got := read(t, o); !maps.EqualFunc(got, want, slices.Equal) {
-					t.Error("from standard input it is another")
-				}
+			if !c.Equal() {
+				text, _ := json.Marshal(c)
+				t.Errorf("%s: it is another: %s", engine, text)
+			}
+		}
+		report, err := s.DryRun(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, n := range want.Counts {
+			if kind != "time_invalid" && report.Counts[kind] != n || report.Counts[kind] == 0 {
+				t.Errorf("%s: %d are told, want %d", kind, report.Counts[kind], n)
+			}
+		}
+	}
+	for name, text := range dumpForms(invented()) {
+		t.Run(name, func(t *testing.T) {
+			holds(t, options(t, file(t, text)))
+			if name == "gzip" || name == "rows on lines of their own" {
+				holds(t, options(t, "-", func(o *importer.Options) { o.Stdin = strings.NewReader(text) }))
 			}
 		})
 	}
 	t.Run("latin1", func(t *testing.T) {
-		t.Parallel()
-		got := read(t, options(t, file(t, sql(invented(), style{charset: "latin1"}))))
+		d := empty(t, "sqlite")
+		bring(t, d, options(t, file(t, sql(invented(), style{charset: "latin1"}))))
+		got, want := content(t, d), content(t, held["sqlite"])
 		for _, table := range []string{"users", "profiles", "labels"} {
 			check(t, table, got[table], want[table])
 		}
@@ -439,7 +437,14 @@ func TestBadDumps(t *testing.T) {
 		"NUL bytes":                  {strings.Repeat("\x00", 4096), "control byte"},
 		"NUL bytes within":           {strings.Replace(whole, "bob@localhost", "bob@\x00\x00\x00\x00", 1), "NUL byte"},
 		"UTF-16":                     {"\xff\xfe-\x00-\x00", "UTF-16"},
-		"zstd":                       {"\x28\xb5\x2f\xfd....", "zstd"},
+		"xz":                         {"\xfd7zXZ\x00....", "xz -dc FILE"},
+		"zstd and cut":               {zstandard(whole)[:len(zstandard(whole))/2], "cut short"},
+		"zstd of something else":     {"\x28\xb5\x2f\xfd....", "by zstd is damaged"},
+		"an error in its place":      {"mysqldump: Got error: 1045: Access denied for user 'x' when trying to connect\n", "Access denied"},
+		"an error at its end":        {cut(whole, "DROP TABLE IF EXISTS `phones`") + "mysqldump: Error 2013: Lost connection to MySQL server during query\n", "Lost connection"},
+		"two, the second cut":        {whole + cut(whole, "-- Dump completed"), "cut short"},
+		"Latin that says UTF-8":      {strings.Replace(compact, "'Zoë'", "_utf8mb4'Zo\xeb'", 1), "not in the character set utf8mb4"},
+		"a text of another charset":  {strings.Replace(compact, "'Zoë'", "_cp1251'Zo\xeb'", 1), `"cp1251"`},
 		"another charset":            {sql(invented(), style{charset: "cp1251"}), `"cp1251"`},
 		"Latin where UTF-8 is said":  {strings.Replace(sql(invented(), style{charset: "latin1"}), "SET NAMES latin1", "SET NAMES utf8mb4", 1), "is not in the character set utf8mb4"},
 		"no backslash escapes":       {strings.Replace(whole, "NO_AUTO_VALUE_ON_ZERO", "NO_BACKSLASH_ESCAPES", 1), "NO_BACKSLASH_ESCAPES"},

@@ -25,6 +25,7 @@ const (
 	tokenString                  // a text without its quotes and escapes
 	tokenBytes                   // a hexadecimal or binary literal, decoded
 	tokenMark                    // one character of punctuation: in the lexer's mark
+	tokenStop                    // the delimiter that ends a statement
 )
 
 // A lexer reads the tokens of a dump, a piece at a time. It knows the part of MySQL's lexical grammar that mysqldump
@@ -40,8 +41,7 @@ type lexer struct {
 	lines   int   // ends of lines before buf[counted]
 	counted int
 
-	conditional bool   // within /*! … */
-	delimiter   string // that ends statements, for skip
+	mode
 
 	kind    tokenKind
 	mark    byte
@@ -51,8 +51,16 @@ type lexer struct {
 	comment func(text []byte) // told the beginning of each comment that runs to the end of its line; may be nil
 }
 
+// A mode is what statements before have said about how to read on.
+type mode struct {
+	conditional bool   // within /*! … */
+	delimiter   string // that ends statements
+	ansi        bool   // "…" is a name and no text
+	plain       bool   // a backslash in a text stands for itself
+}
+
 func newLexer(r io.Reader, offset int64) *lexer {
-	return &lexer{r: r, buf: make([]byte, bufferSize), base: offset, delimiter: ";"}
+	return &lexer{r: r, buf: make([]byte, bufferSize), base: offset, mode: mode{delimiter: ";"}}
 }
 
 // errCut says that the dump ends where it must not.
@@ -136,7 +144,7 @@ func (l *lexer) space() error {
 		switch {
 		case c == ' ' || c == '\n' || c == '\t' || c == '\r':
 			l.pos++
-		case c == '#', c == '-' && l.fill(2) && l.buf[l.pos+1] == '-':
+		case c == '#', c == '-' && l.fill(2) && l.buf[l.pos+1] == '-' && (!l.fill(3) || l.buf[l.pos+2] <= ' '):
 			if err := l.lineComment(); err != nil {
 				return err
 			}
@@ -229,14 +237,18 @@ func (l *lexer) next() error {
 	}
 	c := l.buf[l.pos]
 	switch {
+	case l.stops(c):
+		l.pos += len(l.delimiter)
+		l.kind = tokenStop
+		return nil
+	case c == '`' || c == '"' && l.ansi:
+		l.pos++
+		l.kind = tokenName
+		return l.name(c)
 	case c == '\'' || c == '"':
 		l.pos++
 		l.kind = tokenString
 		return l.quoted(c)
-	case c == '`':
-		l.pos++
-		l.kind = tokenName
-		return l.name()
 	case c == '0' && l.fill(2) && l.buf[l.pos+1] == 'x':
 		l.pos += 2
 		return l.hexadecimal()
@@ -254,6 +266,12 @@ func (l *lexer) next() error {
 	return nil
 }
 
+// stops reports whether the delimiter is next. c is the byte that is next.
+func (l *lexer) stops(c byte) bool {
+	n := len(l.delimiter)
+	return c == l.delimiter[0] && l.fill(n) && string(l.buf[l.pos:l.pos+n]) == l.delimiter
+}
+
 func wordByte(c byte) bool {
 	return c == '_' || c == '$' || c == '@' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= 0x80
 }
@@ -264,7 +282,7 @@ func (l *lexer) word() error {
 	for l.fill(1) {
 		c := l.buf[l.pos]
 		exponent := number && (c == '+' || c == '-') && len(l.text) > 0 && l.text[len(l.text)-1]|0x20 == 'e'
-		if !wordByte(c) && !exponent && !(number && c == '.') {
+		if !wordByte(c) && !exponent && !(number && c == '.') || l.stops(c) {
 			break
 		}
 		if len(l.text) == maxWord {
@@ -369,10 +387,14 @@ var escapes = [256]byte{'0': 0, 'n': '\n', 'r': '\r', 't': '\t', 'b': '\b', 'Z':
 
 // quoted reads a text to its closing quote. A quote within is doubled, or behind a backslash.
 func (l *lexer) quoted(quote byte) error {
+	escape := byte('\\')
+	if l.plain {
+		escape = quote
+	}
 	for l.fill(1) {
 		rest := l.buf[l.pos:l.end]
 		n := 0
-		for n < len(rest) && rest[n] != quote && rest[n] != '\\' && rest[n] != 0 {
+		for n < len(rest) && rest[n] != quote && rest[n] != escape && rest[n] != 0 {
 			n++
 		}
 		if err := l.keep(rest[:n]...); err != nil {
@@ -385,7 +407,7 @@ func (l *lexer) quoted(quote byte) error {
 		switch {
 		case rest[n] == 0:
 			return l.failf("a NUL byte within a text, which mysqldump writes as \\0: the dump is damaged")
-		case rest[n] == '\\':
+		case rest[n] == '\\': // which is where reading stops only if it escapes
 			if !l.fill(2) {
 				return l.cut("a text")
 			}
@@ -411,12 +433,12 @@ func (l *lexer) quoted(quote byte) error {
 }
 
 // name reads a quoted name to its closing quote, which is doubled within.
-func (l *lexer) name() error {
+func (l *lexer) name(quote byte) error {
 	for l.fill(1) {
 		c := l.buf[l.pos]
 		l.pos++
-		if c == '`' {
-			if !l.fill(1) || l.buf[l.pos] != '`' {
+		if c == quote {
+			if !l.fill(1) || l.buf[l.pos] != quote {
 				return nil
 			}
 			l.pos++
@@ -437,14 +459,16 @@ func (l *lexer) is(keyword string) bool {
 // isMark reports whether the token is that character.
 func (l *lexer) isMark(c byte) bool { return l.kind == tokenMark && l.mark == c }
 
-// end reports whether the token ends a statement.
-func (l *lexer) ends() bool { return l.kind == tokenEnd || l.isMark(';') && l.delimiter == ";" }
+// ends reports whether the token ends a statement.
+func (l *lexer) ends() bool { return l.kind == tokenEnd || l.kind == tokenStop }
 
 // describe names the token for an error, in a few characters.
 func (l *lexer) describe() string {
 	switch l.kind {
 	case tokenEnd:
 		return "the end"
+	case tokenStop:
+		return "the end of a statement"
 	case tokenMark:
 		return fmt.Sprintf("%q", string(rune(l.mark)))
 	case tokenWord, tokenName:
@@ -459,16 +483,6 @@ func (l *lexer) skip() error {
 	l.discard = true
 	defer func() { l.discard = discard }()
 	for {
-		if l.delimiter != ";" {
-			if err := l.space(); err != nil {
-				return err
-			}
-			if l.fill(len(l.delimiter)) && string(l.buf[l.pos:l.pos+len(l.delimiter)]) == l.delimiter {
-				l.pos += len(l.delimiter)
-				l.kind, l.mark = tokenMark, ';'
-				return nil
-			}
-		}
 		if err := l.next(); err != nil {
 			return err
 		}

@@ -1,7 +1,9 @@
 package importer
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
 	"runtime"
@@ -95,6 +97,33 @@ func TestSpool(t *testing.T) {
 	raw, err := io.ReadAll(io.NewSectionReader(s.f, 0, n))
 	if err != nil || bytes.Contains(raw, []byte("secret")) {
 		t.Errorf("the file holds what it must not: %v", err)
+	}
+}
+
+// What bzip2 has compressed is read, and what it has not whole is told of. The other ways to compress are in TestForms.
+func TestBzip2(t *testing.T) {
+	const text = "-- MySQL dump 10.13\nUSE `barong`;\n"
+	packed, err := base64.StdEncoding.DecodeString("QlpoOTFBWSZTWd85kUYAAAPfgAAQQANoCAIGKgB0g9IgIAAxQAABkyDG1NoZExMB6o9+jRSciopUnMyoEwd4FocA4B+LuSKcKEhvnMijAA==")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(packed []byte) (string, error) {
+		r, _, err := unpack(bufio.NewReader(bytes.NewReader(packed)))
+		if err != nil {
+			return "", err
+		}
+		got, err := io.ReadAll(r)
+		return string(got), err
+	}
+	if got, err := read(packed); got != text || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := read(packed[:len(packed)-8]); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut short: %v", err)
+	}
+	packed[20] ^= 1
+	if _, err := read(packed); err == nil || !strings.Contains(err.Error(), "by bzip2 is damaged") {
+		t.Errorf("damaged: %v", err)
 	}
 }
 

@@ -172,8 +172,7 @@ func (m *mapper) user(r *row, id int64) error {
 	}
 	level, _ := r.number("level")
 	u.Level = int(level)
-	otp, _ := r.number("otp")
-	u.OTP = otp != 0
+	u.OTP = r.flag("otp")
 	u.CreatedAt, u.UpdatedAt = m.times(users, r, id)
 	if !bcryptDigest.MatchString(u.PasswordDigest) {
 		m.report.add("digest_unusable", u.UID)

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -25,6 +26,8 @@ type server struct {
 	pool *sql.DB
 	tx   *sql.Tx
 	s    schema
+
+	names map[string]string // of the tables that are read, as the server writes them
 }
 
 // openMySQL connects to mysql://user:password@host:port/database. The parameter tls is preferred (the default: encrypted
@@ -104,14 +107,29 @@ func (d *server) begin(ctx context.Context, database string) error {
 		return err
 	}
 	d.s = schema{zoned: true, columns: map[string][]string{}, counts: map[string]int64{}}
+	d.names = map[string]string{}
 	all := map[string][]string{}
 	err = d.query(ctx, "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = "+quoteText(database)+
 		" ORDER BY table_name, ordinal_position", func(r []sql.RawBytes) error {
-		all[string(r[0])] = append(all[string(r[0])], string(r[1]))
+		all[string(r[0])] = append(all[string(r[0])], strings.ToLower(string(r[1])))
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		lower := strings.ToLower(name)
+		if _, known := read[lower]; !known && lower != schemaMigrations && lower != metadata {
+			continue
+		}
+		if lower != name { // see fold
+			if all[lower] != nil {
+				continue
+			}
+			all[lower] = all[name]
+			delete(all, name)
+		}
+		d.names[lower] = name
 	}
 	for _, table := range []string{users, schemaMigrations, apiKeys} {
 		if all[table] == nil {
@@ -119,7 +137,7 @@ func (d *server) begin(ctx context.Context, database string) error {
 		}
 	}
 	var migrations []string
-	err = d.query(ctx, "SELECT version FROM schema_migrations", func(r []sql.RawBytes) error {
+	err = d.query(ctx, "SELECT version FROM "+quoteName(d.names[schemaMigrations]), func(r []sql.RawBytes) error {
 		migrations = append(migrations, string(r[0]))
 		return nil
 	})
@@ -132,7 +150,7 @@ func (d *server) begin(ctx context.Context, database string) error {
 	}
 	d.s.version, d.s.counts[schemaMigrations] = v.number, int64(len(migrations))
 	if all[metadata] != nil {
-		err = d.query(ctx, "SELECT `key`, `value` FROM ar_internal_metadata", func(r []sql.RawBytes) error {
+		err = d.query(ctx, "SELECT `key`, `value` FROM "+quoteName(d.names[metadata]), func(r []sql.RawBytes) error {
 			d.s.counts[metadata]++
 			if string(r[0]) == "environment" {
 				d.s.environment = string(r[1])
@@ -147,7 +165,7 @@ func (d *server) begin(ctx context.Context, database string) error {
 		switch _, known := read[table]; {
 		case known:
 			d.s.columns[table] = columns
-			err := d.query(ctx, "SELECT count(*) FROM "+quoteName(table), func(r []sql.RawBytes) error {
+			err := d.query(ctx, "SELECT count(*) FROM "+quoteName(d.names[table]), func(r []sql.RawBytes) error {
 				n, err := strconv.ParseInt(string(r[0]), 10, 64)
 				d.s.counts[table] = n
 				return err
@@ -212,7 +230,7 @@ func (d *server) rows(ctx context.Context, table string, f func(*row) error) err
 	out := newRow(wanted)
 	for last := int64(-1 << 62); ; {
 		n := 0
-		statement := fmt.Sprintf("SELECT %s FROM %s WHERE id > %d ORDER BY id LIMIT %d", strings.Join(names, ", "), quoteName(table), last, pageSize)
+		statement := fmt.Sprintf("SELECT %s FROM %s WHERE id > %d ORDER BY id LIMIT %d", strings.Join(names, ", "), quoteName(d.names[table]), last, pageSize)
 		// A page is read to its end before its rows are used: what is done with them takes time.
 		page, err := d.page(ctx, statement, len(wanted))
 		if err != nil {

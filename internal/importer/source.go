@@ -275,6 +275,15 @@ func (r *row) number(column string) (n int64, ok bool) {
 	return n, len(v) > 0
 }
 
+// flag is whether a column of yes and no says yes: a number that is not zero, or a bit, which dumps and servers tell as a byte.
+func (r *row) flag(column string) bool {
+	if v := r.raw(column); len(v) == 1 && v[0] <= 1 {
+		return v[0] == 1
+	}
+	n, _ := r.number(column)
+	return n != 0
+}
+
 // id is the row's own number. A row without one, or with one that no sequence draws, belongs to no table of the original.
 func (r *row) id() (int64, error) {
 	n, ok := r.number("id")
