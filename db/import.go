@@ -402,6 +402,14 @@ func (q queries) Held(ctx context.Context, table string) ([]Held, error) {
 	return out, rows.Err()
 }
 
+// EditedHere are the keys of the rows of a table that an import wrote and that were changed here since.
+func (q queries) EditedHere(ctx context.Context, table string) ([]int64, error) {
+	t := importTables[table]
+	var ids []int64
+	err := q.idb.NewRaw("SELECT "+t.key+" FROM "+t.name+" WHERE "+t.changed+" <> source_updated_at").Scan(ctx, &ids)
+	return ids, Translate(err)
+}
+
 // MadeHere counts the rows of a table that no import wrote, and names the keys of a few of them.
 func (q queries) MadeHere(ctx context.Context, table string) (n int64, some []int64, err error) {
 	t := importTables[table]

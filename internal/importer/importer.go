@@ -6,8 +6,9 @@
 // whole, in memory, and a dump of MySQL 5.7 is one statement a table, of any length; this one reads a value at a time
 // and knows the few forms that mysqldump writes. A fuzz test holds it to its writing.
 //
-// Memory is bounded by the number of users, labels, profiles and phones, not by the length of the dump: some 30 bytes a user, 8
-// a row otherwise. Everything is written in one transaction, so that a source that turns out to be broken leaves no trace.
+// Memory is bounded by the number of users, not by the length of the dump: some 24 bytes a user, and 4 a row of the largest table
+// beside activities while it is looked at. Everything is written in one transaction, so that a source that turns out to be
+// broken leaves no trace.
 package importer
 
 import (
@@ -137,7 +138,7 @@ func (s *Source) walkTable(ctx context.Context, table string, w writer, comparin
 	}
 	if preview {
 		silent := *s.survey
-		silent.report = newReport()
+		silent.report = silence()
 		m := &mapper{survey: &silent, ctx: ctx, highest: map[string]int64{}, zone: s.zone, comparing: comparing}
 		m.emit = func(r db.Importable) error { w.preview(r); return nil }
 		if err := m.table(table); err != nil {
@@ -150,7 +151,7 @@ func (s *Source) walkTable(ctx context.Context, table string, w writer, comparin
 	told := s.survey
 	if comparing { // nothing new is found out
 		silent := *s.survey
-		silent.report, told = newReport(), &silent
+		silent.report, told = silence(), &silent
 	}
 	n, all := int64(0), s.src.schema().counts[table]
 	m := &mapper{survey: told, ctx: ctx, highest: highest, zone: s.zone, comparing: comparing}

@@ -1,9 +1,12 @@
 package importer
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -17,6 +20,14 @@ const maxItems = 100_000
 // A Report tells what an import did, or would do. It names rows by their ids and users by their uids, and holds no personal
 // data and no secret.
 type Report struct {
+	Summary
+	Reports map[string]*Items `json:"reports"`
+
+	counting bool // items are counted alone
+}
+
+// A Summary is a report without its lists.
+type Summary struct {
 	SchemaVersion  string                 `json:"schema_version"`
 	Environment    string                 `json:"environment,omitempty"`
 	DryRun         bool                   `json:"dry_run"`
@@ -24,7 +35,6 @@ type Report struct {
 	UnknownTables  []string               `json:"unknown_tables"`  // that were not read
 	UnknownColumns map[string][]string    `json:"unknown_columns"` // that have no home here, by table
 	Counts         map[string]int64       `json:"counts"`          // of the items of each kind
-	Reports        map[string][]any       `json:"reports"`
 	Notes          []string               `json:"notes"`
 	BegunAt        time.Time              `json:"begun_at"`
 	Seconds        float64                `json:"seconds"`
@@ -43,9 +53,60 @@ type TableCount struct {
 
 func newReport() *Report {
 	return &Report{
-		Rows: map[string]*TableCount{}, UnknownTables: []string{}, UnknownColumns: map[string][]string{}, Counts: map[string]int64{},
-		Reports: map[string][]any{}, Notes: []string{},
+		Summary: Summary{
+			Rows: map[string]*TableCount{}, UnknownTables: []string{}, UnknownColumns: map[string][]string{}, Counts: map[string]int64{},
+			Notes: []string{},
+		},
+		Reports: map[string]*Items{},
 	}
+}
+
+// silence is a report that nobody reads.
+func silence() *Report {
+	r := newReport()
+	r.counting = true
+	return r
+}
+
+// Items are what there is to tell of one kind. They are kept as JSON, a line each: as maps, a hundred thousand of them would
+// take ten times the memory.
+type Items struct{ lines bytes.Buffer }
+
+func (l *Items) add(what any) {
+	enc := json.NewEncoder(&l.lines)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(what); err != nil {
+		panic(fmt.Sprintf("importer: an item of the report is no JSON: %v", err)) // items are texts and numbers
+	}
+}
+
+// all walks the items, each as JSON.
+func (l *Items) all() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.Lines(l.lines.Bytes()) {
+			if !yield(bytes.TrimSuffix(line, []byte("\n"))) {
+				return
+			}
+		}
+	}
+}
+
+// MarshalJSON makes a list of the items.
+func (l *Items) MarshalJSON() ([]byte, error) {
+	return slices.Concat([]byte("["), bytes.Join(slices.Collect(l.all()), []byte(",")), []byte("]")), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON has made.
+func (l *Items) UnmarshalJSON(text []byte) error {
+	var all []json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return err
+	}
+	*l = Items{}
+	for _, what := range all {
+		l.add(what)
+	}
+	return nil
 }
 
 // table is the count of a table.
@@ -63,9 +124,14 @@ type item = map[string]any
 
 // add notes an item of a kind.
 func (r *Report) add(kind string, what any) {
-	if r.Counts[kind]++; r.Counts[kind] <= maxItems {
-		r.Reports[kind] = append(r.Reports[kind], what)
+	r.Counts[kind]++
+	if r.counting || r.Counts[kind] > maxItems {
+		return
 	}
+	if r.Reports[kind] == nil {
+		r.Reports[kind] = new(Items)
+	}
+	r.Reports[kind].add(what)
 }
 
 // skip notes that a row is not imported, and why.
@@ -79,12 +145,31 @@ func (r *Report) Clean() bool {
 	return len(r.Counts) == 0 && len(r.UnknownTables) == 0 && len(r.UnknownColumns) == 0
 }
 
-// WriteJSON writes the report as one JSON object.
+// WriteJSON writes the report as one JSON object, a line for each item.
 func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
+	var head bytes.Buffer
+	enc := json.NewEncoder(&head)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(r)
+	if err := enc.Encode(r.Summary); err != nil {
+		return err
+	}
+	b := bufio.NewWriter(w) // whose errors come at the end
+	b.Write(bytes.TrimSuffix(head.Bytes(), []byte("\n}\n")))
+	b.WriteString(",\n  \"reports\": {")
+	next := ""
+	for _, kind := range slices.Sorted(maps.Keys(r.Reports)) {
+		fmt.Fprintf(b, "%s\n    %q: [", next, kind)
+		next = ""
+		for what := range r.Reports[kind].all() {
+			fmt.Fprintf(b, "%s\n      %s", next, what)
+			next = ","
+		}
+		b.WriteString("\n    ]")
+		next = ","
+	}
+	b.WriteString("\n  }\n}\n")
+	return b.Flush()
 }
 
 // meanings tell what each kind of item is, and what to do about it.
@@ -159,16 +244,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, kind := range slices.Sorted(maps.Keys(r.Counts)) {
 		fmt.Fprintf(w, "\n%s: %d. %s\n", kind, r.Counts[kind], meanings[kind])
 		const shown = 5
-		for i, what := range r.Reports[kind] {
-			if i == shown {
+		n := 0
+		for what := range r.Reports[kind].all() {
+			if n++; n > shown {
 				fmt.Fprintf(w, "  … and %d more (--report FILE lists them)\n", r.Counts[kind]-shown)
 				break
 			}
-			text, err := json.Marshal(what)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "  %s\n", text)
+			fmt.Fprintf(w, "  %s\n", what)
 		}
 	}
 	if len(r.UnknownTables) > 0 {

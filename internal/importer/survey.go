@@ -2,6 +2,7 @@ package importer
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -13,8 +14,8 @@ import (
 	"barong/policy"
 )
 
-// A survey is what must be known of the whole source before one of its rows can be judged. Of a table it keeps 8 or 16
-// bytes a row, and the few rows that are in each other's way.
+// A survey is what must be known of the whole source before one of its rows can be judged. It keeps some 24 bytes a user, and
+// the few rows that are in each other's way; while it looks for those, 4 bytes a row of one table.
 type survey struct {
 	o      *Options
 	src    source
@@ -27,8 +28,8 @@ type survey struct {
 
 	// The facts that decide about level and state, a set of bits for each person: the requirements of an active account,
 	// the triggers of a state, the steps of the levels.
-	facts []uint64
-	words int                                   // of one set
+	facts []byte
+	width int                                   // of one set
 	judge func(i int) (level int, state string) // what the labels of a person give
 
 	drop map[string]map[int64]bool // ids of rows that are not imported, by table; told already
@@ -36,29 +37,48 @@ type survey struct {
 	lost map[int64]bool            // phones that are not verified any more
 }
 
-// people are the users of the source: their ids, in ascending order, and their uids.
+// people are the users of the source: their ids, in ascending order, and their uids, by which reports name them.
 type people struct {
-	ids  []int64
-	ends []uint64 // of each uid in text
-	text []byte
+	ids   []int64
+	uids  []byte // of each, behind its length
+	marks []int  // where in uids those of some begin, each markEvery'th
 }
+
+const markEvery = 16
 
 func (p *people) find(id int64) (int, bool) { return slices.BinarySearch(p.ids, id) }
 
-func (p *people) uid(i int) string {
-	from := uint64(0)
-	if i > 0 {
-		from = p.ends[i-1]
+func (p *people) add(id int64, uid []byte) {
+	if len(p.ids)%markEvery == 0 {
+		p.marks = append(p.marks, len(p.uids))
 	}
-	return string(p.text[from:p.ends[i]])
+	p.ids = append(p.ids, id)
+	p.uids = append(binary.AppendUvarint(p.uids, uint64(len(uid))), uid...)
+}
+
+func (p *people) uid(i int) []byte {
+	at := p.uids[p.marks[i/markEvery]:]
+	for n := i % markEvery; ; n-- {
+		length, width := binary.Uvarint(at)
+		uid, rest := at[width:width+int(length)], at[width+int(length):]
+		if n == 0 {
+			return uid
+		}
+		at = rest
+	}
 }
 
 // uidOf is a user's uid, or empty.
 func (p *people) uidOf(id int64) string {
 	if i, ok := p.find(id); ok {
-		return p.uid(i)
+		return string(p.uid(i))
 	}
 	return ""
+}
+
+// expected is how many rows a table seems to have, to make room for what is kept of each at once.
+func expected(src source, table string) int {
+	return int(min(max(src.schema().counts[table], 0), 1<<24))
 }
 
 // maxRules bounds tables that are held in memory as a whole.
@@ -236,6 +256,8 @@ func order2(a, b bool) int {
 func (s *survey) users(ctx context.Context) error {
 	p := &s.people
 	sorted := true
+	n := expected(s.src, users)
+	*p = people{ids: make([]int64, 0, n), uids: make([]byte, 0, 13*n), marks: make([]int, 0, n/markEvery+1)} // ID and ten digits
 	err := s.src.rows(ctx, users, func(r *row) error {
 		id, err := r.id()
 		if err != nil {
@@ -244,9 +266,7 @@ func (s *survey) users(ctx context.Context) error {
 		if n := len(p.ids); n > 0 && id <= p.ids[n-1] {
 			sorted = false
 		}
-		p.ids = append(p.ids, id)
-		p.text = append(p.text, r.text("uid")...)
-		p.ends = append(p.ends, uint64(len(p.text)))
+		p.add(id, []byte(r.text("uid")))
 		return nil
 	})
 	if err != nil {
@@ -297,24 +317,23 @@ func (p *people) sort() {
 	slices.SortFunc(order, func(a, b int) int { return int(p.ids[a] - p.ids[b]) })
 	var out people
 	for _, i := range order {
-		out.ids = append(out.ids, p.ids[i])
-		out.text = append(out.text, p.uid(i)...)
-		out.ends = append(out.ends, uint64(len(out.text)))
+		out.add(p.ids[i], p.uid(i))
 	}
 	*p = out
 }
 
 // repeated finds the rows of a table that have a key in common with another: of each such key, in the order in which they
-// lie there, what pick makes of its rows. It keeps 8 bytes a row, and what was picked.
+// lie there, what pick makes of its rows. It keeps 4 bytes a row, and what was picked.
 func repeated[T any](
 	ctx context.Context, src source, table string, key func(*row) (string, bool, error), pick func(*row) (T, error),
 ) (groups map[string][]T, order []string, err error) {
 	seed := maphash.MakeSeed()
-	var hashes []uint64
+	hash := func(k string) uint32 { return uint32(maphash.String(seed, k)) }
+	hashes := make([]uint32, 0, expected(src, table))
 	err = src.rows(ctx, table, func(r *row) error {
 		k, ok, err := key(r)
 		if ok {
-			hashes = append(hashes, maphash.String(seed, k))
+			hashes = append(hashes, hash(k))
 		}
 		return err
 	})
@@ -322,7 +341,7 @@ func repeated[T any](
 		return nil, nil, err
 	}
 	slices.Sort(hashes)
-	often := map[uint64]bool{}
+	often := map[uint32]bool{}
 	for i := 1; i < len(hashes); i++ {
 		if hashes[i] == hashes[i-1] {
 			often[hashes[i]] = true
@@ -335,7 +354,7 @@ func repeated[T any](
 	groups = map[string][]T{}
 	err = src.rows(ctx, table, func(r *row) error {
 		k, ok, err := key(r)
-		if err != nil || !ok || !often[maphash.String(seed, k)] {
+		if err != nil || !ok || !often[hash(k)] {
 			return err
 		}
 		v, err := pick(r)
@@ -405,8 +424,8 @@ func (s *survey) labels(ctx context.Context) error {
 	}
 	triggers := len(required)
 	steps := triggers + len(single)
-	s.words = (steps + len(s.levels) + 63) / 64
-	s.facts = make([]uint64, s.words*len(s.people.ids))
+	s.width = (steps + len(s.levels) + 7) / 8
+	s.facts = make([]byte, s.width*len(s.people.ids))
 	fits := map[string][]int{} // triggers by key
 	err := s.src.rows(ctx, labels, func(r *row) error {
 		if string(r.raw("scope")) != account.Private {
@@ -417,13 +436,13 @@ func (s *survey) labels(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		set := s.facts[i*s.words : (i+1)*s.words]
+		set := s.facts[i*s.width : (i+1)*s.width]
 		key, value := r.text("key"), r.text("value")
 		for n, q := range required {
 			if strings.EqualFold(q.key, key) {
-				set[n/64] &^= 1 << (n % 64)
+				set[n/8] &^= 1 << (n % 8)
 				if strings.EqualFold(q.value, value) {
-					set[n/64] |= 1 << (n % 64)
+					set[n/8] |= 1 << (n % 8)
 				}
 			}
 		}
@@ -439,11 +458,11 @@ func (s *survey) labels(ctx context.Context) error {
 			}
 		}
 		for _, n := range fitting {
-			set[n/64] |= 1 << (n % 64)
+			set[n/8] |= 1 << (n % 8)
 		}
 		for n := range s.levels {
 			if l := &s.levels[n]; l.Value != nil && strings.EqualFold(l.Key, key) && strings.EqualFold(*l.Value, value) {
-				set[(steps+n)/64] |= 1 << ((steps + n) % 64)
+				set[(steps+n)/8] |= 1 << ((steps + n) % 8)
 			}
 		}
 		return nil
@@ -452,8 +471,8 @@ func (s *survey) labels(ctx context.Context) error {
 		return err
 	}
 	s.judge = func(i int) (level int, state string) {
-		set := s.facts[i*s.words : (i+1)*s.words]
-		has := func(n int) bool { return set[n/64]&(1<<(n%64)) != 0 }
+		set := s.facts[i*s.width : (i+1)*s.width]
+		has := func(n int) bool { return set[n/8]&(1<<(n%8)) != 0 }
 		var forState, forLevel []db.Label
 		for n, q := range required {
 			if has(n) {

@@ -206,14 +206,12 @@ func (c *comparer) begin(ctx context.Context, table string) (bool, error) {
 		if name == activities {
 			continue
 		}
-		held, err := c.d.Held(ctx, name)
+		edited, err := c.d.EditedHere(ctx, name)
 		if err != nil {
 			return false, err
 		}
-		for i := range held {
-			if held[i].Edited {
-				c.aside[name][held[i].ID] = true
-			}
+		for _, id := range edited {
+			c.aside[name][id] = true
 		}
 	}
 	return false, nil

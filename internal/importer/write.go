@@ -9,8 +9,11 @@ import (
 	"barong/db"
 )
 
-// batchSize is how many rows are written at once.
-const batchSize = 5000
+// batchSize is how many rows are written at once, batchBytes how many bytes of long texts they hold at most, but for the last.
+const (
+	batchSize  = 5000
+	batchBytes = 4 << 20
+)
 
 // activitiesWindow is how far behind the highest id of the last import activities are looked for again: the ids of
 // transactions that were open when its source was read.
@@ -111,6 +114,7 @@ type loader struct {
 	present  map[int64]bool // activities of the window that are there
 
 	batch   []db.Importable
+	bytes   int // of long texts in batch
 	totp    []db.Importable
 	factors []db.Held // second factors of an earlier import
 
@@ -312,10 +316,35 @@ func (w *loader) putActivity(ctx context.Context, a *db.Activity) error {
 
 func (w *loader) add(ctx context.Context, r db.Importable) error {
 	w.batch = append(w.batch, r)
-	if len(w.batch) < batchSize {
+	if w.bytes += weight(r); len(w.batch) < batchSize && w.bytes < batchBytes {
 		return nil
 	}
 	return w.write(ctx)
+}
+
+// weight is how many bytes the texts of a row take whose length nothing but the types of MySQL's columns bounds.
+func weight(r db.Importable) int {
+	n := func(texts ...*string) (sum int) {
+		for _, s := range texts {
+			if s != nil {
+				sum += len(*s)
+			}
+		}
+		return sum
+	}
+	switch r := r.(type) {
+	case *db.Activity:
+		return n(r.Data, &r.UserAgent)
+	case *db.User:
+		return n(r.Data)
+	case *db.Profile:
+		return n(r.Metadata, r.Address)
+	case *db.Document:
+		return n(r.Metadata)
+	case *db.DataStorage:
+		return n(&r.Data)
+	}
+	return 0
 }
 
 // write begins to write the batch, once the one before is written.
@@ -324,7 +353,7 @@ func (w *loader) write(ctx context.Context) error {
 		return err
 	}
 	batch, flight := w.batch, make(chan error, 1)
-	w.batch, w.flight = nil, flight
+	w.batch, w.bytes, w.flight = nil, 0, flight
 	go func() { flight <- w.im.Insert(ctx, batch) }()
 	return nil
 }
