@@ -25,14 +25,15 @@ import (
 type Secrets struct {
 	keys    map[string]string // by key id
 	transit map[string]string // plain texts of sealed secrets
-	totp    map[string]string // by uid: base32, or an otpauth URL
+	totp    map[string]string // by uid, or by app and uid: base32, or an otpauth URL
+	app     string            // the name under which releases since 2.6 keep second factors
 	vault   *vault
 }
 
 // NewSecrets reads secrets from an export of Vault (a JSON file), from a file of lines "uid,otpauth URL", and from a running
 // Vault, each unless it is empty. app is the name under which releases since 2.6 keep theirs.
 func NewSecrets(exportFile, totpFile, vaultURL, token, app string) (*Secrets, error) {
-	s := &Secrets{keys: map[string]string{}, transit: map[string]string{}, totp: map[string]string{}}
+	s := &Secrets{keys: map[string]string{}, transit: map[string]string{}, totp: map[string]string{}, app: app}
 	if exportFile != "" {
 		if err := s.readExport(exportFile); err != nil {
 			return nil, fmt.Errorf("%s: %w", exportFile, err)
@@ -142,9 +143,8 @@ func (s *Secrets) readExport(path string) error {
 		}
 	}
 	for uid, raw := range export.TOTP {
-		uid = uid[strings.LastIndexByte(uid, '/')+1:]
 		if v := secretIn(raw); v != "" {
-			s.totp[uid] = v
+			s.totp[uid[strings.LastIndexByte(uid, '/')+1:]] = v
 		}
 	}
 	for sealed, plain := range export.Transit {
@@ -236,6 +236,9 @@ var errKind = errors.New("another kind of second factor")
 // kind than six digits of SHA-1 each 30 seconds.
 func (s *Secrets) secondFactor(ctx context.Context, uid string) (string, error) {
 	v, asked := s.totp[uid]
+	if !asked {
+		v, asked = s.totp[s.app+"_"+uid]
+	}
 	if !asked && s.vault != nil {
 		var err error
 		if v, err = s.vault.secondFactor(ctx, uid); err != nil {

@@ -1,0 +1,30 @@
+package importer
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Second factors are found by what either release calls them, in either file.
+func TestExportedFactors(t *testing.T) {
+	const secret, other = "RQ2EURVYDFWB2CZ5IGFFFLY6YAWJSKFY", "NWBLK42QWBFIPZEVTL6HUMHVEKHJIWAE"
+	write := func(name, text string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	export := write("vault.json", `{"totp": {"totp/keys/ID1": {"url": "otpauth://totp/X:a?secret=`+secret+`"}, "opendax_ID2": "`+secret+`", "other_ID3": "`+secret+`"}}`)
+	lines := write("totp.csv", "uid,url\nopendax_ID4,otpauth://totp/X:a?secret="+other+"\nID5,"+other+"\n")
+	s, err := NewSecrets(export, lines, "", "", "opendax")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uid, want := range map[string]string{"ID1": secret, "ID2": secret, "ID3": "", "ID4": other, "ID5": other, "ID6": ""} {
+		if got, err := s.secondFactor(t.Context(), uid); got != want || err != nil {
+			t.Errorf("%s: %q, %v", uid, got, err)
+		}
+	}
+}
