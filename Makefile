@@ -3,6 +3,7 @@ GO ?= go
 FUZZTIME ?= 10s
 SOAK ?= 10m
 REPLAY ?= ../shared/replay
+SAMPLE ?= ../shared/import
 
 TAG    := $(shell git describe --tags --exact-match 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
@@ -30,7 +31,7 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build web run test race replay recordings drill soak fuzz bench lint docs verify tools vuln release image clean
+.PHONY: help build web run test race replay recordings sample drill soak fuzz bench lint docs verify tools vuln release image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +71,10 @@ recordings:
 	    echo "make replay: $(REPLAY) has no $$need. It needs the folder of the recordings, which is no part of this repository:" \
 	      "make replay REPLAY=/path/to/it" >&2; exit 2; }; \
 	done
+
+# The sample and the facts about it are handed over beside the recordings.
+sample: tools ## The import of the handed over sample: every form of a dump and a running server, on both databases. SAMPLE names its folder.
+	SAMPLE='$(abspath $(SAMPLE))' $(GO) test -tags sample ./internal/importer -run '^TestSample$$' -count 1 -timeout 30m
 
 drill: tools ## Break every part in turn, under load, and print what came of it as a table.
 	$(GO) test ./internal/test/systemtest -run '^TestDrills$$' -drill -v -count 1 -timeout 40m
