@@ -13,6 +13,9 @@
 //	writes    print how many sign-ups, changes of users and activities a second the database takes
 //	wait      do nothing until interrupted, so that others may look at the database
 //
+// Alone, "dump" writes a dump of the original's database of that size to standard output, for "barong import": the
+// figures in docs/moving.md are of such ones. It needs no database.
+//
 // Without -url a Postgres of .tools is started on a data directory below -dir, which stays there; the server is stopped
 // at the end. The data is drawn with a fixed seed. Names are sealed with a key of its own, which protects nothing.
 package main
@@ -69,7 +72,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return fmt.Errorf("-only: %w", err)
 	}
 	if flags.NArg() == 0 {
-		return errors.New("say what to do: migrate, generate, measure, explain, writes, wait")
+		return errors.New("say what to do: migrate, generate, measure, explain, writes, wait, dump")
+	}
+	if flags.Arg(0) == "dump" && flags.NArg() == 1 {
+		return dump(stdout, s)
 	}
 	if *url == "" {
 		if *dir == "" {
