@@ -151,8 +151,11 @@ func (c *Config) warn(format string, args ...any) {
 	c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...))
 }
 
-// checkKeys refuses keys that look like known ones, since a misspelt expression would have mails sent that nobody wants,
-// and warns of others.
+// delays are keys by which an entry may ask for its mail later.
+var delays = []string{"wait_until", "wait", "delay"}
+
+// checkKeys refuses keys that look like known ones, since a misspelt expression would have mails sent that nobody wants, and
+// those that ask for a mail later, which would be sent at once. It warns of others, which the original ignored, too.
 func (c *Config) checkKeys(top *yaml.Node) error {
 	check := func(n *yaml.Node, where string, known []string) error {
 		for name := range members(n) {
@@ -184,6 +187,11 @@ func (c *Config) checkKeys(top *yaml.Node) error {
 		case "events":
 			for i, entry := range n.Content {
 				where := fmt.Sprintf("events[%d].", i)
+				for name := range members(entry) {
+					if slices.Contains(delays, strings.ToLower(name)) {
+						return fmt.Errorf("%s%s: mails are sent when the event comes, and never later: take the key out, and let the service publish the event when the mail is due", where, name)
+					}
+				}
 				if err := check(entry, where, fileKeys.event); err != nil {
 					return err
 				}

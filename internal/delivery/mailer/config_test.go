@@ -187,6 +187,8 @@ func TestWords(t *testing.T) {
 		`{ key: deposit.updated, exchange: nowhere }`:                                                                  "not listed under exchanges",
 		`{ exchange: peatio }`: "key is needed",
 		`{ key: deposit.updated, exchange: peatio, expresion: a }`:                   "expression is meant",
+		`{ key: deposit.updated, exchange: peatio, wait_until: "record.date" }`:      "wait_until: mails are sent when the event comes",
+		`{ key: deposit.updated, exchange: peatio, Delay: 60 }`:                      "Delay: mails are sent when the event comes",
 		`{ key: deposit.updated, exchange: peatio, expression: { xor: { a: b } } }`:  "not one of and, or, not",
 		`{ key: deposit.updated, exchange: peatio, expression: "record.state = 1" }`: "not understood",
 		`{ key: deposit.updated, exchange: peatio, expression: [1] }`:                "neither a text nor a mapping",
