@@ -3,6 +3,8 @@ package envoy_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -58,6 +60,9 @@ var gateways = []gateway{
 		// The workers of a test run by root have to read files that only root may.
 		return []string{"-p", filepath.Dir(config), "-c", config, "-g", "daemon off; user root;"}
 	}, 503, nil},
+	{"haproxy", "haproxy", []string{"haproxy.cfg", "haproxy.lua"}, func(config string) []string {
+		return []string{"-db", "-f", config}
+	}, 503, nil},
 }
 
 // ports are what the reference configurations are changed in for a test: nothing else.
@@ -66,6 +71,17 @@ type ports struct{ gateway, api, checks, grpc, upstream int }
 var defaultPorts = ports{gateway: 8000, api: 8080, checks: 8081, grpc: 9191, upstream: 8090}
 
 func (p ports) list() []int { return []int{p.gateway, p.api, p.checks, p.grpc, p.upstream} }
+
+// replace writes these ports in the place of those of the reference configurations.
+func (p ports) replace(text string) string {
+	for i, from := range defaultPorts.list() {
+		text = regexp.MustCompile(fmt.Sprintf(`\b%d\b`, from)).ReplaceAllString(text, fmt.Sprintf("port%d", i))
+	}
+	for i, to := range p.list() {
+		text = strings.ReplaceAll(text, fmt.Sprintf("port%d", i), strconv.Itoa(to))
+	}
+	return text
+}
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
@@ -82,17 +98,11 @@ func copyConfiguration(t *testing.T, g gateway, p ports) string {
 		if g.edit != nil {
 			text = g.edit(text)
 		}
-		for i, from := range defaultPorts.list() {
-			text = regexp.MustCompile(fmt.Sprintf(`\b%d\b`, from)).ReplaceAllString(text, fmt.Sprintf("port%d", i))
-		}
-		for i, to := range p.list() {
-			text = strings.ReplaceAll(text, fmt.Sprintf("port%d", i), strconv.Itoa(to))
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), []byte(p.replace(text)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return filepath.Join(dir, g.files[0])
+	return filepath.Join(dir, filepath.Base(g.files[0]))
 }
 
 // start runs the gateway until the end of the test, once the checker behind it refuses GET /.ready.
@@ -148,6 +158,9 @@ func newUpstream(t *testing.T) *upstream {
 		if d.Header["upgrade"] == "websocket" {
 			ctx.Response.Header.Set("Upgrade", "websocket")
 			ctx.Response.Header.Set("Connection", "Upgrade")
+			// Some gateways see to it that the service has understood.
+			sum := sha1.Sum([]byte(d.Header["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+			ctx.Response.Header.Set("Sec-WebSocket-Accept", base64.StdEncoding.EncodeToString(sum[:]))
 			ctx.SetStatusCode(fasthttp.StatusSwitchingProtocols)
 			ctx.Hijack(func(c net.Conn) { _, _ = io.Copy(c, c) })
 			return

@@ -53,9 +53,9 @@ var weak = map[string]Finding{
 
 // Lint looks for what defeats the check in a gateway's configuration: a check that is not asked at all, one that is switched
 // off for a part, settings that open it, and headers of signed requests that the check does not get, or gets as clients write
-// them. It reads Envoy's, Istio's, Envoy Gateway's, ingress-nginx's
-// and Traefik's configurations as YAML or JSON, of one or several documents, Envoy's filter by its own schema; nginx.conf
-// and Caddyfiles by their grammar; and anything else, such as templates, line by line. That nothing is found does not mean
+// them. It reads Envoy's, Istio's, Envoy Gateway's, Contour's, ingress-nginx's
+// and Traefik's configurations as YAML or JSON, of one or several documents, Envoy's filter by its own schema; nginx.conf,
+// Caddyfiles and HAProxy's by their grammar; and anything else, such as templates, line by line. That nothing is found does not mean
 // that the file is right: compare it with the reference beside this package.
 func Lint(text []byte) (Linted, error) {
 	if len(text) > maxLint {
@@ -111,7 +111,11 @@ var marks = []struct {
 	{mark: "AuthorizationPolicy", gateway: "Istio"},
 	{mark: "EnvoyFilter", gateway: "Istio"},
 	{mark: "SecurityPolicy", gateway: "Envoy Gateway"},
+	{mark: "ClientTrafficPolicy", gateway: "Envoy Gateway"},
 	{mark: "extAuth", gateway: "Envoy Gateway", asks: true},
+	{mark: "HTTPProxy", gateway: "Contour"},
+	{mark: "ExtensionService", gateway: "Contour"},
+	{mark: "extensionRef", gateway: "Contour", asks: true},
 	{mark: "nginx.ingress.kubernetes.io/auth-url", gateway: "ingress-nginx", asks: true},
 	{mark: "nginx.ingress.kubernetes.io/*", gateway: "ingress-nginx"},
 	{mark: "forwardAuth", gateway: "Traefik", asks: true},
@@ -185,7 +189,7 @@ func (l *linter) walk(key string, n *yaml.Node) {
 		l.framed = l.framed || isFraming(name) || isFraming(value) ||
 			value.Kind == yaml.SequenceNode && slices.ContainsFunc(value.Content, isFraming)
 		f, ok := weak[name.Value]
-		if name.Value == "disabled" && strings.Contains(key, "ext_authz") { // ExtAuthzPerRoute
+		if name.Value == "disabled" && (strings.Contains(key, "ext_authz") || key == "authPolicy") { // ExtAuthzPerRoute, Contour's HTTPProxy
 			f, ok = Finding{Why: "what this route matches passes unchecked"}, true
 		}
 		if ok && on(value.Value) {
@@ -365,6 +369,9 @@ func lintText(text string) Linted {
 		}
 	}
 	if l.Gateway == "" {
+		l.haproxy(text)
+	}
+	if l.Gateway == "" {
 		l.nginx(text)
 	}
 	if l.Gateway == "" {
@@ -375,6 +382,97 @@ func lintText(text string) Linted {
 	}
 	slices.SortStableFunc(l.Found, func(a, b Finding) int { return a.Line - b.Line })
 	return l
+}
+
+// What haproxy.cfg is told by: sections begin without a space, and what stands in them is indented or not.
+var (
+	haproxySection = regexp.MustCompile(`^(global|defaults|frontend|backend|listen|resolvers|peers|userlist|program|cache)(\s+[^{;]*)?$`)
+	haproxyLine    = regexp.MustCompile(`^(bind|server|default_backend|use_backend|http-request|mode)\s+\S`)
+	// A script that asks: the one beside this package, or the known one of others.
+	haproxyAsks = regexp.MustCompile(`^http-request\s+lua\.(barong|auth-request|auth-intercept)\b`)
+	// What refuses all that the script did not let pass.
+	haproxyGuard = regexp.MustCompile(`^http-request\s+(deny|return|reject|tarpit|silent-drop)\b.*\s(unless|if\s+!)\s*\{\s*var\(txn\.`)
+	haproxySends = regexp.MustCompile(`^(default_backend|use_backend|server)\s+\S`)
+	haproxyOpens = regexp.MustCompile(`^http-request\s+allow\b`)
+	haproxyBinds = regexp.MustCompile(`^bind\s+(\S+)`)
+)
+
+// haproxy looks at haproxy.cfg. HAProxy goes on to the next rule when a script fails: one that asks needs a rule behind it
+// that refuses what the script did not let pass.
+func (l *Linted) haproxy(text string) {
+	type line struct {
+		n    int
+		text string
+	}
+	var sections [][]line // of those that take clients, what stands in them
+	var known, inside bool
+	n := 0
+	for text := range strings.Lines(text) {
+		n++
+		trimmed := strings.TrimSpace(text)
+		if trimmed == "" || trimmed[0] == '#' {
+			continue
+		}
+		if before, _, ok := strings.Cut(trimmed, " #"); ok {
+			trimmed = strings.TrimSpace(before)
+		}
+		if m := haproxySection.FindStringSubmatch(trimmed); m != nil {
+			inside = m[1] == "frontend" || m[1] == "listen"
+			if inside {
+				sections = append(sections, nil)
+			}
+			known = true
+			continue
+		}
+		if !known {
+			return // no section to begin with
+		}
+		if haproxyLine.MatchString(trimmed) {
+			l.Gateway = "HAProxy"
+		}
+		if inside {
+			i := len(sections) - 1
+			sections[i] = append(sections[i], line{n, trimmed})
+		}
+	}
+	if l.Gateway == "" {
+		return
+	}
+	for _, section := range sections {
+		var asks, sends, opens *line
+		guarded, clients := false, false
+		for i := range section {
+			at := &section[i]
+			switch {
+			case haproxyAsks.MatchString(at.text) && asks == nil:
+				asks = at
+				l.Asks = true
+			case haproxyGuard.MatchString(at.text):
+				guarded = guarded || asks != nil
+			case haproxyOpens.MatchString(at.text) && asks == nil && opens == nil:
+				opens = at
+			case haproxySends.MatchString(at.text) && sends == nil:
+				sends = at
+			}
+			if m := haproxyBinds.FindStringSubmatch(at.text); m != nil { // no client reaches a socket of this machine
+				clients = clients || !strings.HasPrefix(m[1], "unix@") && !strings.HasPrefix(m[1], "abns@") && m[1][0] != '/'
+			}
+		}
+		switch {
+		case asks == nil && sends != nil && clients && l.Unasked == nil:
+			l.Unasked = &Finding{
+				Line: sends.n, Setting: sends.text, Why: "requests are sent on and no lua script has them checked", Open: true,
+			}
+		case asks != nil && !guarded:
+			l.Found = append(l.Found, Finding{
+				Line: asks.n, Setting: asks.text, Open: true,
+				Why: "HAProxy goes on when a script fails: refuse behind it whatever it did not let pass, by a variable that it sets",
+			})
+		}
+		if asks != nil && opens != nil {
+			l.Found = append(l.Found, Finding{Line: opens.n, Setting: opens.text, Why: "what this matches passes unchecked"})
+		}
+	}
 }
 
 // A directive is a statement of nginx.conf or of a Caddyfile.

@@ -9,7 +9,7 @@ import (
 )
 
 // references are the configurations that this package hands out.
-var references = []string{"envoy.yaml", "envoy-grpc.yaml", "traefik.yml", "traefik-dynamic.yml", "Caddyfile", "nginx.conf"}
+var references = []string{"envoy.yaml", "envoy-grpc.yaml", "traefik.yml", "traefik-dynamic.yml", "Caddyfile", "nginx.conf", "haproxy.cfg"}
 
 func TestLintReferences(t *testing.T) {
 	for _, name := range references {
@@ -23,7 +23,7 @@ func TestLintReferences(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, read, err)
 		}
 		// Without what has the check asked, and with it in a comment alone.
-		for _, mark := range []string{"forward_auth", "auth_request /", "forwardAuth:", "ext_authz.v3.ExtAuthz\n"} {
+		for _, mark := range []string{"forward_auth", "auth_request /", "forwardAuth:", "ext_authz.v3.ExtAuthz\n", "http-request lua.barong"} {
 			var kept []string
 			for line := range strings.Lines(string(text)) {
 				if strings.Contains(line, mark) {
@@ -86,6 +86,7 @@ func TestLintReferences(t *testing.T) {
 		{"envoy-grpc.yaml", "failure_mode_allow: false", "failure_mode_allow: true"},
 		{"traefik-dynamic.yml", "trustForwardHeader: false", "trustForwardHeader: true"},
 		{"nginx.conf", "error_page 401 403 500 = $refused;", "error_page 401 403 500 =200 $refused;"},
+		{"haproxy.cfg", "    http-request lua.barong\n", "    http-request allow if METH_HEAD\n    http-request lua.barong\n"},
 	} {
 		text, err := os.ReadFile(c.name)
 		if err != nil {
@@ -121,7 +122,12 @@ func TestLint(t *testing.T) {
 		"a: &a\n  b: *a\n  fail_open: true\n":                                              {"3 open"}, // contains itself
 		"http.middlewares.check.forwardAuth\ntrustForwardHeader = true\n":                  {"2"},
 		"{{ if .x }}\nfailure_mode_allow: true # why\n{{ end }}\n":                         {"2 open"}, // a template
-		"error_page 404 =200 /x;\nerror_page 500 502 =204 /y;\nerror_page 500 = @z;\n":     {"2 open"},
+		"routes:\n- authPolicy:\n    disabled: true\n":                                     {"3"},
+		// HAProxy goes on when the script fails.
+		"frontend a\nbind :80\nhttp-request lua.barong\ndefault_backend b\n":                                                                   {"3 open"},
+		"frontend a\nbind :80\nhttp-request lua.auth-request b /check\nhttp-request deny if ! { var(txn.auth_response_successful) -m bool }\n": nil,
+		"frontend a\nhttp-request deny if ! { var(txn.auth) -m bool }\nhttp-request lua.auth-intercept b /check GET * * *\nbind :80\n":         {"3 open"},
+		"error_page 404 =200 /x;\nerror_page 500 502 =204 /y;\nerror_page 500 = @z;\n":                                                         {"2 open"},
 	} {
 		read, err := Lint([]byte(text))
 		found := read.Found

@@ -27,7 +27,7 @@ type Probing struct {
 	Echo string
 	// Origin is that of a front end that may call from a browser; empty for none.
 	Origin string
-	// Kind is "envoy", "traefik", "caddy" or "nginx", where it is known; empty asks the gateway.
+	// Kind is "envoy", "traefik", "caddy", "nginx" or "haproxy", where it is known; empty asks the gateway.
 	Kind string
 	TLS  *tls.Config // default: the certificate is verified for the host
 }
@@ -41,6 +41,9 @@ type Probed struct {
 	// Open says that somebody gets what they must not have. What is wrong otherwise keeps people out, or from knowing why.
 	Open bool
 }
+
+// tooLong is how many bytes of cookies no gateway and no listener of this program takes.
+const tooLong = 60 << 10
 
 // probeWait bounds one question.
 const probeWait = 15 * time.Second
@@ -121,7 +124,7 @@ func kindOf(server string) string {
 			return kind
 		}
 	}
-	return "" // Traefik does not say
+	return "" // Traefik and HAProxy do not say
 }
 
 // ask sends a request as it is: no client would send some of them. Headers are "Name: value" lines.
@@ -430,17 +433,25 @@ func (p *prober) large(ctx context.Context) {
 		}
 		p.found(fmt.Sprintf("a body of %d KiB", size>>10), a, err, false, why, mendBody)
 	}
-	for _, size := range []int{4 << 10, 12 << 10} {
-		// Several lines, as HTTP/2 sends them, and none longer than servers take.
-		var cookies []string
+	// Several lines, as HTTP/2 sends them, and none longer than servers take.
+	cookies := func(size int) (lines []string) {
 		for left := size; left > 0; left -= 3000 {
-			cookies = append(cookies, "Cookie: c"+fmt.Sprint(left)+"="+strings.Repeat("x", min(left, 3000)))
+			lines = append(lines, "Cookie: c"+fmt.Sprint(left)+"="+strings.Repeat("x", min(left, 3000)))
 		}
-		a, err := p.ask(ctx, "GET", p.Guarded, "", cookies...)
+		return lines
+	}
+	for _, size := range []int{4 << 10, 12 << 10, 20 << 10} {
+		a, err := p.ask(ctx, "GET", p.Guarded, "", cookies(size)...)
 		why := ""
 		if err != nil || a.status >= 500 || a.status == http.StatusBadRequest || a.status == http.StatusRequestHeaderFieldsTooLarge || a.status == 494 {
 			why = "browsers collect cookies of this size for one domain, and would be refused for ever"
 		}
 		p.found(fmt.Sprintf("cookies of %d KiB", size>>10), a, err, false, why, mendCookies)
 	}
+	a, err := p.ask(ctx, "GET", p.Guarded, "", cookies(tooLong)...)
+	why := ""
+	if err != nil || a.status != http.StatusRequestHeaderFieldsTooLarge {
+		why = "headers that are too large are refused with 431, so that who sends them learns that it is their size"
+	}
+	p.found(fmt.Sprintf("cookies of %d KiB", tooLong>>10), a, err, false, why, mendCookies)
 }

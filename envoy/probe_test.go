@@ -35,11 +35,16 @@ func TestProbe(t *testing.T) {
 			{"                    - exact: cache-control\n", "", "kept by caches", "- exact: cache-control"},
 			{"max_request_headers_kb: 32", "max_request_headers_kb: 8", "cookies of 12 KiB", "max_request_headers_kb: 32"},
 		},
+		"envoy over gRPC": {
+			{"              - remove: x-original-url\n", "", "X-Original-URL of a client's", "- remove: x-original-url"},
+			{"exact: https://app.example.com # your front end", "exact: https://other.example", "a preflight of https://app.example.com", "- name: envoy.filters.http.cors"},
+		},
 		"traefik": {
 			{"          X-Original-Uri: \"\"\n", "", "X-Original-URI of a client's", "X-Original-Uri: \"\""},
 			{"middlewares: [cors, clean, check]", "middlewares: [clean, check]", "a preflight of https://app.example.com", "accessControlAllowOriginList"},
 		},
 		"caddy": {
+			{"		max_header_size 64KiB\n", "", "cookies of 20 KiB", "max_header_size 64KiB"},
 			{"		request_header -X-Original-Uri\n", "", "X-Original-URI of a client's", "request_header -X-Original-Uri"},
 			{"			copy_headers Authorization\n", "", "Authorization of a client's", "copy_headers Authorization"},
 		},
@@ -51,12 +56,16 @@ func TestProbe(t *testing.T) {
 				"        proxy_set_header X-Forwarded-For $remote_addr;\n", "        #\n", "X-Forwarded-For of a client's", "proxy_set_header X-Forwarded-For $remote_addr;",
 			},
 		},
+		"haproxy": {
+			{"    http-request del-header X-Original-Uri\n", "", "X-Original-URI of a client's", "http-request del-header X-Original-Uri"},
+			{"    http-request del-header _ -m sub", "    #", "X_Forwarded_For of a client's", "http-request del-header _ -m sub"},
+			{"    tune.bufsize 98304\n", "", "cookies of 20 KiB", "tune.bufsize 98304"},
+			{"    http-after-response set-header Access-Control-Allow-Origin", "    #", "a refusal that https://app.example.com reads", "http-after-response set-header Access-Control-Allow-Origin"},
+		},
 	}
 	for _, g := range gateways {
-		if g.name == "envoy over gRPC" {
-			continue // what differs from HTTP is behind it
-		}
 		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
 			found := func(g gateway) []envoy.Probed {
 				t.Helper()
 				out, err := envoy.Probe(t.Context(), probing(g.start(t, w.ports), kindOf(g)))
@@ -110,7 +119,10 @@ func TestProbeOfWhatIsNoGateway(t *testing.T) {
 
 // Every line that mends something stands in the reference configuration.
 func TestMendsStandInTheReference(t *testing.T) {
-	files := map[string][]string{"envoy": {"envoy.yaml"}, "traefik": {"traefik.yml", "traefik-dynamic.yml"}, "caddy": {"Caddyfile"}, "nginx": {"nginx.conf"}}
+	files := map[string][]string{
+		"envoy": {"envoy.yaml"}, "traefik": {"traefik.yml", "traefik-dynamic.yml"}, "caddy": {"Caddyfile"}, "nginx": {"nginx.conf"},
+		"haproxy": {"haproxy.cfg", "haproxy.lua"},
+	}
 	for kind, lines := range envoy.Mends() {
 		text := ""
 		for _, file := range files[kind] {

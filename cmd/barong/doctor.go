@@ -37,7 +37,7 @@ type doctorCommand struct {
 	Public      string   `placeholder:"PATH" help:"With --through: a path behind it that everybody may have; default: one of this program's own API."`
 	Echo        string   `placeholder:"PATH" help:"With --through: a public path of a service that answers with the headers it was given, to see what reaches services."`
 	Origin      string   `placeholder:"ORIGIN" help:"With --through: the origin of a front end, such as https://app.example.com, to try what its browsers send first."`
-	Kind        string   `placeholder:"envoy|traefik|caddy|nginx" enum:",envoy,traefik,caddy,nginx" default:"" help:"With --through: which gateway that is, to name its lines; else it is asked."`
+	Kind        string   `placeholder:"envoy|traefik|caddy|nginx|haproxy" enum:",envoy,traefik,caddy,nginx,haproxy" default:"" help:"With --through: which gateway that is, to name its lines; else it is asked."`
 }
 
 // Help is shown below the command's usage.
@@ -171,7 +171,7 @@ func lookAtGateway(ctx context.Context, name string, signed bool) (string, error
 		return "", err
 	}
 	if read.Gateway == "" && len(read.Found) == 0 {
-		return "", errors.New("not recognised: no configuration of Envoy, Istio, Traefik, Caddy or nginx that can be read")
+		return "", errors.New("not recognised: no configuration of Envoy, Istio, Contour, Traefik, Caddy, nginx or HAProxy that can be read")
 	}
 	var whole envoy.Linted
 	var refused error
@@ -255,6 +255,8 @@ func asGateway(ctx context.Context, gateway, name string) (envoy.Linted, error) 
 		line = []string{"caddy", "adapt", "--adapter", "caddyfile", "--config", path}
 	case "nginx":
 		line = []string{"nginx", "-T", "-q", "-p", filepath.Dir(path), "-c", path}
+	case "HAProxy":
+		line = []string{"haproxy", "-c", "-q", "-f", path}
 	default:
 		return envoy.Linted{}, nil
 	}
@@ -270,7 +272,9 @@ func asGateway(ctx context.Context, gateway, name string) (envoy.Linted, error) 
 	out, err := cmd.Output()
 	if err != nil {
 		said := strings.TrimSpace(errs.String())
-		if i := strings.LastIndexByte(said, '\n'); i >= 0 {
+		if first, _, ok := strings.Cut(said, "\n"); ok && gateway == "HAProxy" { // which ends with how many there are
+			said = first
+		} else if i := strings.LastIndexByte(said, '\n'); i >= 0 {
 			said = said[i+1:]
 		}
 		var entry struct{ Msg string } // as Caddy says it
