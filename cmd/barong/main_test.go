@@ -716,6 +716,18 @@ func TestDoctorLooksAtOtherFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What the pages of gateways of Kubernetes have.
+	for name, blocks := range map[string][]string{
+		"envoy-gateway": {"objects"}, "istio": {"mesh", "objects"}, "contour": {"objects"}, "ingress-nginx": {"objects"}, "haproxy": {"haproxy.cfg"},
+	} {
+		var parts []string
+		for _, block := range blocks {
+			parts = append(parts, testkit.Pieces(t, "docs/gateways/"+name+".md", block))
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(strings.Join(parts, "---\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	gateways := []string{"PATH=" + filepath.Dir(testkit.Bin(t, "caddy")) + ":" + filepath.Dir(testkit.Bin(t, "nginx"))}
 	play(t, dir,
 		step{call: "doctor --gateway-file envoy.yaml", out: `gateway envoy\.yaml +ok +Envoy, nothing found`, not: "FAILED"},
@@ -726,6 +738,11 @@ func TestDoctorLooksAtOtherFiles(t *testing.T) {
 		},
 		step{call: "doctor --gateway-file traefik.yml", out: `gateway traefik\.yml +ok +Traefik, nothing found .*no check is asked here`, not: "FAILED"},
 		step{call: "doctor --gateway-file Caddyfile", env: gateways, out: `gateway Caddyfile +ok +Caddy, nothing found`, not: "FAILED|no check"},
+		step{call: "doctor --gateway-file envoy-gateway.yaml", out: `gateway envoy-gateway\.yaml +ok +Envoy Gateway, nothing found`, not: "FAILED|no check"},
+		step{call: "doctor --gateway-file istio.yaml", out: `gateway istio\.yaml +ok +Istio, nothing found`, not: "FAILED|no check"},
+		step{call: "doctor --gateway-file contour.yaml", out: `gateway contour\.yaml +ok +Contour, nothing found`, not: "FAILED|no check"},
+		step{call: "doctor --gateway-file ingress-nginx.yaml", out: `gateway ingress-nginx\.yaml +ok +ingress-nginx, nothing found`, not: "FAILED|no check"},
+		step{call: "doctor --gateway-file haproxy.yaml", out: `gateway haproxy\.yaml +ok +HAProxy, nothing found`, not: "FAILED|no check"},
 		step{call: "doctor --gateway-file good.json", status: 1, out: `gateway good\.json +FAILED +not recognised`},
 		step{call: "doctor --gateway-file open.caddy", status: 1, out: `gateway open\.caddy +FAILED +line 3: reverse_proxy .*no forward_auth`},
 		step{call: "doctor --gateway-file bad.caddy", env: gateways, out: `gateway bad\.caddy +warning +.*caddy does not take it: [^{]*no_such_thing`},

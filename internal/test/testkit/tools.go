@@ -242,25 +242,50 @@ func Eventually(t testing.TB, d time.Duration, f func() bool) {
 // name.
 func Sample(t testing.TB, page, name string) string {
 	t.Helper()
+	blocks := samples(t, page, name)
+	if len(blocks) != 1 {
+		t.Fatalf("testkit: %s has %d code blocks %s", page, len(blocks), name)
+	}
+	return blocks[0]
+}
+
+// Pieces is a file that a page of the documentation goes through: all code blocks that are fenced with its name, one after
+// another.
+func Pieces(t testing.TB, page, name string) string {
+	t.Helper()
+	blocks := samples(t, page, name)
+	if len(blocks) == 0 {
+		t.Fatalf("testkit: %s has no code block %s", page, name)
+	}
+	return strings.Join(blocks, "")
+}
+
+// samples are the code blocks of a page that are fenced with a name.
+func samples(t testing.TB, page, name string) []string {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(Root(t), page))
 	if err != nil {
 		t.Fatalf("testkit: %v", err)
 	}
+	var all []string
 	var code strings.Builder
-	inside, found := false, 0
+	inside, wanted := false, false
 	for line := range strings.Lines(string(text)) {
 		switch fence, ok := strings.CutPrefix(line, "```"); {
 		case ok && inside:
-			inside = false
-		case ok && strings.HasSuffix(fence, " "+name+"\n"):
-			inside = true
-			found++
-		case inside:
+			if wanted {
+				all = append(all, code.String())
+				code.Reset()
+			}
+			inside, wanted = false, false
+		case ok:
+			inside, wanted = true, strings.HasSuffix(fence, " "+name+"\n")
+		case wanted:
 			code.WriteString(line)
 		}
 	}
-	if found != 1 || inside {
-		t.Fatalf("testkit: %s has %d code blocks %s", page, found, name)
+	if inside {
+		t.Fatalf("testkit: %s has a code block that does not end", page)
 	}
-	return code.String()
+	return all
 }
