@@ -31,6 +31,9 @@ type timedListener struct {
 	now   atomic.Int64 // time since start, as of the last look
 
 	closing atomic.Bool // see stopAccepting
+	taken   bool        // takeQueue was called
+	queue   []net.Conn  // what it found and Accept has not returned yet
+	last    atomic.Bool // Accept has returned all that there is
 	places  places
 
 	mu      sync.Mutex
@@ -45,12 +48,8 @@ func newTimedListener(ln net.Listener, t timeouts, p places) *timedListener {
 // Accept waits for the next connection.
 func (l *timedListener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.Listener.Accept()
+		conn, err := l.next()
 		if err != nil {
-			if l.closing.Load() {
-				_ = l.Listener.Close()
-				return nil, io.EOF
-			}
 			return nil, err
 		}
 		c := &timedConn{Conn: conn, l: l, peer: Addr(conn.RemoteAddr())}
@@ -66,28 +65,49 @@ func (l *timedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// acceptGrain is how long a listener that closes takes what waits to be accepted. Closing it at once would reset that.
+// next is the next connection, or io.EOF when the listener was to close and has.
+func (l *timedListener) next() (net.Conn, error) {
+	if !l.taken {
+		conn, err := l.Listener.Accept()
+		if err == nil || !l.closing.Load() {
+			return conn, err
+		}
+		l.taken, l.queue = true, takeQueue(l.Listener)
+		_ = l.Listener.Close()
+	}
+	if len(l.queue) == 0 {
+		l.last.Store(true)
+		return nil, io.EOF
+	}
+	conn := l.queue[0]
+	l.queue = l.queue[1:]
+	return conn, nil
+}
+
+// acceptGrain is how long a listener that closes takes what waits to be accepted, and what is being connected. Closing it at
+// once would reset that.
 const acceptGrain = 50 * time.Millisecond
 
 // stopAccepting has Accept take what waits, close the listener, and be io.EOF.
 func (l *timedListener) stopAccepting() {
 	l.closing.Store(true)
+	refuseNewcomers(l.Listener)
 	limited, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
 	if !ok || limited.SetDeadline(time.Now().Add(acceptGrain)) != nil {
 		_ = l.Listener.Close()
 	}
 }
 
-// awaitEmpty waits until no connection is left, or ctx is done.
+// awaitEmpty waits until none will be accepted any more and no connection is left, or ctx is done.
 func (l *timedListener) awaitEmpty(ctx context.Context) {
 	t := time.NewTicker(acceptGrain / 5)
 	defer t.Stop()
-	begun := time.Now()
 	for {
+		last := l.last.Load() // what was accepted before is among those that are open, or was
 		l.mu.Lock()
 		n := len(l.open)
 		l.mu.Unlock()
-		if n == 0 && time.Since(begun) > acceptGrain {
+		if n == 0 && last {
 			return
 		}
 		select {
