@@ -42,6 +42,7 @@ type Sealer interface {
 	Seal(plain []byte, context string) string
 	Open(sealed, context string) ([]byte, error)
 	Index(value, purpose string) string
+	Indexes(value, purpose string) []string // under which it may stand, that of Index first
 }
 
 // Options are what Open needs. Now defaults to time.Now.

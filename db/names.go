@@ -27,12 +27,19 @@ func blindIndex(s Sealer, value, purpose string) string {
 
 // indexFits reports whether a stored index is one of the value, of this program or an older one.
 func indexFits(s Sealer, stored, value, purpose string) bool {
-	return stored == blindIndex(s, value, purpose) || !strings.HasPrefix(stored, foldedIndex) && stored == s.Index(value, purpose)
+	if purpose == purposeFirstName || purpose == purposeLastName {
+		return slices.Contains(nameIndexes(s, value, purpose), stored)
+	}
+	return slices.Contains(s.Indexes(value, purpose), stored)
 }
 
 // nameIndexes are the indexes under which a profile of that name may be found.
 func nameIndexes(s Sealer, name, purpose string) []string {
-	return []string{blindIndex(s, name, purpose), s.Index(name, purpose)}
+	var out []string
+	for _, index := range s.Indexes(foldName(name), purpose) {
+		out = append(out, foldedIndex+index)
+	}
+	return append(out, s.Indexes(name, purpose)...)
 }
 
 // NameIndexes are the blind indexes of a profile's names, for programs that write rows by themselves.

@@ -199,7 +199,7 @@ func (q queries) openPhone(p *Phone) error {
 func (q queries) Phone(ctx context.Context, userID int64, number string) (*Phone, error) {
 	p := new(Phone)
 	err := q.idb.NewSelect().Model(p).Where("user_id = ?", userID).
-		Where("number_index = ?", q.db.sealer.Index(number, purposePhone)).Scan(ctx)
+		Where("number_index IN (?)", bun.List(q.db.sealer.Indexes(number, purposePhone))).Scan(ctx)
 	if err != nil {
 		return nil, Translate(err)
 	}
@@ -209,7 +209,7 @@ func (q queries) Phone(ctx context.Context, userID int64, number string) (*Phone
 // PhoneVerified reports whether anybody has verified that number.
 func (q queries) PhoneVerified(ctx context.Context, number string) (bool, error) {
 	ok, err := q.idb.NewSelect().Model((*Phone)(nil)).
-		Where("number_index = ?", q.db.sealer.Index(number, purposePhone)).Where("validated_at IS NOT NULL").Exists(ctx)
+		Where("number_index IN (?)", bun.List(q.db.sealer.Indexes(number, purposePhone))).Where("validated_at IS NOT NULL").Exists(ctx)
 	return ok, Translate(err)
 }
 
@@ -217,7 +217,7 @@ func (q queries) PhoneVerified(ctx context.Context, number string) (bool, error)
 func (q queries) UserByPhone(ctx context.Context, number string) (*User, error) {
 	u := new(User)
 	err := q.idb.NewSelect().Model(u).Join("JOIN phones AS ph ON ph.user_id = u.id").
-		Where("ph.number_index = ?", q.db.sealer.Index(number, purposePhone)).
+		Where("ph.number_index IN (?)", bun.List(q.db.sealer.Indexes(number, purposePhone))).
 		OrderExpr("ph.validated_at IS NULL, ph.id").Limit(1).Scan(ctx)
 	if err != nil {
 		return nil, Translate(err)
@@ -230,8 +230,29 @@ func (tx *Tx) InsertPhone(ctx context.Context, p *Phone) error {
 	p.CreatedAt, p.UpdatedAt = tx.Now(), tx.Now()
 	p.Sealed = *tx.seal(&p.Number, "phones", "number", p.UserID)
 	p.NumberIndex = tx.db.sealer.Index(p.Number, purposePhone)
+	if err := tx.otherPhone(ctx, p, "phones_user_id", "user_id = ?", p.UserID); err != nil {
+		return fmt.Errorf("insert phone: %w", err)
+	}
 	if _, err := tx.NewInsert().Model(p).Returning("id").Exec(ctx); err != nil {
 		return fmt.Errorf("insert phone: %w", Translate(err))
+	}
+	return nil
+}
+
+// otherPhone is ErrTaken, of an index, when another phone has the number among those that a condition names. The database
+// holds the same, but for numbers that stand under the indexes of several keys while those are rotated.
+func (tx *Tx) otherPhone(ctx context.Context, p *Phone, index, where string, args ...any) error {
+	all := tx.db.sealer.Indexes(p.Number, purposePhone)
+	if len(all) == 1 {
+		return nil
+	}
+	taken, err := tx.NewSelect().Model((*Phone)(nil)).Where("number_index IN (?)", bun.List(all)).Where("id <> ?", p.ID).
+		Where(where, args...).Exists(ctx)
+	if err != nil {
+		return Translate(err)
+	}
+	if taken {
+		return &ErrTaken{Index: index}
 	}
 	return nil
 }
@@ -239,6 +260,11 @@ func (tx *Tx) InsertPhone(ctx context.Context, p *Phone) error {
 // UpdatePhone stores a phone's code and verification. A number that somebody else has verified is ErrTaken.
 func (tx *Tx) UpdatePhone(ctx context.Context, p *Phone) error {
 	p.UpdatedAt = tx.Now()
+	if p.ValidatedAt != nil {
+		if err := tx.otherPhone(ctx, p, "phones_verified", "validated_at IS NOT NULL"); err != nil {
+			return fmt.Errorf("update phone: %w", err)
+		}
+	}
 	_, err := tx.NewUpdate().Model(p).Column("code_digest", "code_expires_at", "code_attempts", "validated_at", "updated_at").
 		WherePK().Exec(ctx)
 	if err != nil {

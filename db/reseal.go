@@ -88,7 +88,7 @@ type Resealed struct {
 }
 
 // Reseal seals every sealed column anew that is not sealed under the newest key, and makes every blind index anew that
-// does not fit the current index key, in small transactions beside running servers. It may be interrupted and run again.
+// is not of that key, in small transactions beside running servers. It may be interrupted and run again.
 // A row that cannot be opened is left as it is, and reported. The database's Sealer must be a Resealer.
 func (d *DB) Reseal(ctx context.Context) ([]Resealed, error) {
 	box, ok := d.sealer.(Resealer)
@@ -251,7 +251,7 @@ func (tx *Tx) resealRow(ctx context.Context, box Resealer, t sealedTable, r *sea
 }
 
 // VerifySeals opens the newest row of every table with sealed columns and compares its indexes. The error says that the
-// Sealer lacks a key, or that its index key has changed and Reseal must run before anything is looked up.
+// Sealer lacks a key, or that an index is of a key that it lacks, so that Reseal must run before anything is looked up.
 func (d *DB) VerifySeals(ctx context.Context) error {
 	var errs []error
 	for _, t := range sealedTables {

@@ -251,7 +251,7 @@ func (v *server) oldFactor() (func(ctx context.Context, uid, code string) (bool,
 
 // counters count attempts, for all replicas.
 func (v *server) counters() limit.Limiter {
-	o := limit.Options{Hash: v.box.Index}
+	o := limit.Options{Hash: v.box.Lasting}
 	if v.redis != nil {
 		return limit.Redis(v.redis, o)
 	}

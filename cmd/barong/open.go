@@ -258,12 +258,13 @@ func validateWebhooks(c *config.Config) error {
 
 // openStore opens the store of files.
 func openStore(c *config.Config, box *secret.Box, log *slog.Logger) (*blob.Store, error) {
+	signing := box.Derive("files")
 	files, err := blob.Open(blob.Options{
 		Provider: c.StorageProvider, Bucket: c.StorageBucketName, AccessKey: c.StorageAccessKey,
 		SecretKey: c.StorageSecretKey.Reveal(), Endpoint: c.StorageEndpoint, Region: c.StorageRegion,
 		PathStyle: c.StoragePathStyle, Folder: filepath.Join(config.DataFolder, "files"), Path: "/" + c.APIPrefix + "/files/", Log: log,
 		Extensions: c.UploadExtensions, MinSize: int64(c.UploadSizeMin), MaxSize: int64(c.UploadSizeMax) << 20,
-		URLLife: c.UploadURLExpiration, Key: box.Derive("files"),
+		URLLife: c.UploadURLExpiration, Key: signing[0], Also: signing[1:],
 	})
 	if err != nil {
 		return nil, fmt.Errorf("BARONG_STORAGE_PROVIDER=%s: %w", c.StorageProvider, err)

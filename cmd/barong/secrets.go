@@ -15,11 +15,11 @@ type secretsRotate struct{}
 
 // Help is shown below the command's usage.
 func (secretsRotate) Help() string {
-	return "To change the key: put a new one (openssl rand -base64 32) before the others in BARONG_SECRET_KEY, separated by a " +
-		"comma; restart every replica; run this command, beside them. The search indexes of sealed columns are made with the " +
-		"last key of the list, so leave that in place; to be rid of it, too, take it off the list when everything is sealed " +
-		"under a newer one, restart, and run this command at once: until it is done, exact filters on names, phone and document " +
-		"numbers miss what was written before. It may be interrupted and run again."
+	return "To change the key while replicas serve: put a new one (openssl rand -base64 32) into BARONG_SECRET_KEY with \"next:\" " +
+		"before it, separated from the old one by a comma, and restart every replica, so that each can open what others are going " +
+		"to seal under it; take \"next:\" away, so that the new key stands first, and restart them again; run this command, beside " +
+		"them; take the old key off the list and restart once more. One process alone needs no \"next:\". It may be interrupted and " +
+		"run again."
 }
 
 // Run seals everything anew, in small transactions.

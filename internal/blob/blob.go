@@ -48,9 +48,10 @@ var ErrNotFound = errors.New("blob: not found")
 type Options struct {
 	Provider string // in any case
 
-	Folder string // Local: where files lie; made if it is absent
-	Key    []byte // Local: signs addresses; at least 32 bytes
-	Path   string // Local: where clients find the files, with a slash at both ends; the key follows
+	Folder string   // Local: where files lie; made if it is absent
+	Key    []byte   // Local: signs addresses; at least 32 bytes
+	Also   [][]byte // Local: other keys whose addresses are good
+	Path   string   // Local: where clients find the files, with a slash at both ends; the key follows
 
 	// Cloud providers. Google and AliCloud are reached by their S3 interfaces, so their keys are those of that interface
 	// (HMAC keys at Google). With AWS, empty keys mean those of the environment or the machine. Azure takes the name of
@@ -296,7 +297,7 @@ func (s *Store) URL(key string) string {
 	cloud, ok := s.bucket.(*remote)
 	if !ok {
 		expires := s.o.Now().Add(s.o.URLLife).Unix()
-		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, s.sign(key, expires))
+		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, sign(s.o.Key, key, expires))
 	}
 	address, err := cloud.presign(context.Background(), key, s.o.URLLife)
 	if err != nil { // the machine has no keys
@@ -312,11 +313,15 @@ func (s *Store) Verify(key, expires, signature string) bool {
 	if err != nil || !s.Local() || !isKey(key) {
 		return false
 	}
-	return hmac.Equal([]byte(signature), []byte(s.sign(key, until))) && s.o.Now().Unix() < until
+	good := hmac.Equal([]byte(signature), []byte(sign(s.o.Key, key, until)))
+	for _, other := range s.o.Also {
+		good = hmac.Equal([]byte(signature), []byte(sign(other, key, until))) || good
+	}
+	return good && s.o.Now().Unix() < until
 }
 
-func (s *Store) sign(key string, expires int64) string {
-	mac := hmac.New(sha256.New, s.o.Key)
+func sign(with []byte, key string, expires int64) string {
+	mac := hmac.New(sha256.New, with)
 	fmt.Fprintf(mac, "GET /api/v2/files/%s\n%d", key, expires) // wherever it is published
 	return hex.EncodeToString(mac.Sum(nil))
 }

@@ -89,7 +89,8 @@ type Config struct {
 	// gives its stores half a second in all, so it should stay at or below 250ms, and above twice the time to Redis and back.
 	RedisTimeout time.Duration `env:"BARONG_REDIS_TIMEOUT" default:"250ms" max:"60"`
 	// SecretKey seals API-key secrets, second-factor secrets and personal data at rest: 32 random bytes in base64
-	// (openssl rand -base64 32). Several keys are separated by commas, the newest first; see "barong secrets rotate --help".
+	// (openssl rand -base64 32). Several keys are separated by commas, the newest first; one with "next:" before it opens and does
+	// not seal yet. See "barong secrets rotate --help".
 	// Empty, in development: generated into data/secret.key.
 	SecretKey secret.Text `env:"BARONG_SECRET_KEY" kind:"keys?"`
 

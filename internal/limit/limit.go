@@ -113,7 +113,7 @@ func (r Rule) key(key string) string { return r.Name + ":" + key }
 
 // Options are what a Limiter needs besides its store.
 type Options struct {
-	// Hash is a keyed hash: Sealer.Index of package db does. The same key and purpose give the same text on every
+	// Hash is a keyed hash: Lasting of a secret.Box does. The same key and purpose give the same text on every
 	// replica.
 	Hash func(value, purpose string) string
 	Now  func() time.Time // nil: time.Now

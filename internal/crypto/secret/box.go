@@ -4,13 +4,12 @@
 // # Keys
 //
 // A key list, BARONG_SECRET_KEY, is one or several keys of 32 bytes in base64, separated by commas or white space, the
-// newest first. The first key seals; every key opens. To rotate: put a new key in front, restart every replica, run
-// "barong secrets rotate", which seals everything anew.
+// newest first. The first key seals and makes blind indexes; every key opens, and values are looked for under the indexes of
+// every key. A key with "next:" before it opens alone, wherever it stands.
 //
-// Blind indexes are made with the last key of the list, the oldest, so that putting a new key in front leaves them as
-// they are. Taking the oldest key off the list changes every index: do it only when "barong secrets rotate" has sealed
-// everything under a newer key, and run it once more right after the restart. Until then exact filters on sealed columns
-// (names, phone and document numbers) find only what was written or indexed since.
+// To rotate, so that no replica ever meets what another has sealed and it cannot open: put the new key into the list with
+// "next:" before it and restart every replica; take "next:" away and restart them again; run "barong secrets rotate", which
+// seals and indexes everything anew; take the old key off the list and restart once more.
 //
 // From each key two kinds are derived (HKDF-SHA-256, RFC 5869): one to seal with, and one for each purpose of an index.
 package secret
@@ -50,10 +49,14 @@ var (
 
 // A Box seals, opens and indexes. It is immutable and safe for concurrent use.
 type Box struct {
-	sealing []sealingKey // newest first
-	oldest  [keySize]byte
-	indexes sync.Map // purpose to the derived index key, []byte
+	keys    [][keySize]byte // the one that seals first, those that open alone last
+	oldest  int             // the last that does not open alone
+	sealing []sealingKey    // of each
+	indexes sync.Map        // purpose to the derived index keys, [][]byte
 }
+
+// later begins a key that opens and does not seal yet.
+const later = "next:"
 
 type sealingKey struct {
 	id   string
@@ -62,11 +65,12 @@ type sealingKey struct {
 
 // New makes a box of a key list.
 func New(list Text) (*Box, error) {
-	keys, err := parse(list.Reveal())
+	keys, opening, err := parse(list.Reveal())
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{oldest: keys[len(keys)-1]}
+	b := &Box{keys: append(keys, opening...), oldest: len(keys) - 1}
+	keys = b.keys
 	for _, k := range keys {
 		s, err := newSealingKey(k)
 		if err != nil {
@@ -88,23 +92,29 @@ func Validate(list string) error {
 	return err
 }
 
-func parse(list string) ([][keySize]byte, error) {
-	var keys [][keySize]byte
+// parse returns the keys of a list, and those that open alone.
+func parse(list string) (keys, opening [][keySize]byte, err error) {
 	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+		n := len(keys) + len(opening) + 1
+		text, next := strings.CutPrefix(text, later)
 		raw, err := decode(text)
 		if err != nil || len(raw) != keySize {
-			return nil, fmt.Errorf("key %d is not %d bytes in base64", len(keys)+1, keySize)
+			return nil, nil, fmt.Errorf("key %d is not %d bytes in base64", n, keySize)
 		}
 		key := [keySize]byte(raw)
-		if trivial(key) {
-			return nil, fmt.Errorf("key %d is no random key: make one with \"openssl rand -base64 32\"", len(keys)+1)
+		switch {
+		case trivial(key):
+			return nil, nil, fmt.Errorf("key %d is no random key: make one with \"openssl rand -base64 32\"", n)
+		case next:
+			opening = append(opening, key)
+		default:
+			keys = append(keys, key)
 		}
-		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key")
+		return nil, nil, errors.New("there is no key that seals")
 	}
-	return keys, nil
+	return keys, opening, nil
 }
 
 // decode reads base64 in either alphabet, padded or not.
@@ -143,7 +153,7 @@ func newSealingKey(key [keySize]byte) (sealingKey, error) {
 	return sealingKey{id: hex.EncodeToString(id), aead: aead}, nil
 }
 
-// Seal encrypts plain with AES-256-GCM under the newest key and binds it to context, which says where the value lives: a
+// Seal encrypts plain with AES-256-GCM under the first key and binds it to context, which says where the value lives: a
 // sealed text moved to another row or column does not open. The result is ASCII: "s1.<key id>.<base64url of nonce and
 // ciphertext>".
 func (b *Box) Seal(plain []byte, context string) string {
@@ -176,13 +186,13 @@ func (b *Box) Open(sealed, context string) ([]byte, error) {
 	return nil, ErrNoKey
 }
 
-// Current reports whether sealed is sealed under the newest key.
+// Current reports whether sealed is sealed under the key that seals now.
 func (b *Box) Current(sealed string) bool {
 	id, _, err := split(sealed)
 	return err == nil && id == b.sealing[0].id
 }
 
-// KeyIDs lists the ids of the keys, newest first, as sealed texts name them.
+// KeyIDs lists the ids of the keys, the one that seals first, as sealed texts name them.
 func (b *Box) KeyIDs() []string {
 	ids := make([]string, len(b.sealing))
 	for i, k := range b.sealing {
@@ -202,34 +212,56 @@ func split(sealed string) (id, body string, err error) {
 
 // Index returns the keyed blind index of value for one purpose, a column's name: equal values of one purpose have equal
 // indexes, and without the key nobody can tell from an index what the value is, or whether two columns hold the same.
-// The caller normalises the value. The result is base64url of an HMAC-SHA-256.
-func (b *Box) Index(value, purpose string) string {
-	mac := hmac.New(sha256.New, b.indexKey(purpose))
+// The caller normalises the value. The result is base64url of an HMAC-SHA-256 under the key that seals.
+func (b *Box) Index(value, purpose string) string { return index(b.indexKeys(purpose)[0], value) }
+
+// Indexes returns the indexes of a value under every key of the list, that of Index first: those under which it may stand
+// while keys are rotated.
+func (b *Box) Indexes(value, purpose string) []string {
+	keys := b.indexKeys(purpose)
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = index(k, value)
+	}
+	return out
+}
+
+// Lasting is Index under the oldest key that seals: for what replicas remember together and cannot look for under several
+// keys, such as counters. A new key changes nothing of it; without the oldest, what is remembered is forgotten.
+func (b *Box) Lasting(value, purpose string) string {
+	return index(b.indexKeys(purpose)[b.oldest], value)
+}
+
+func index(key []byte, value string) string {
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(value))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// indexKey derives the key of a purpose, once. Purposes are constants of the program, never a stranger's words.
-func (b *Box) indexKey(purpose string) []byte {
+// indexKeys derives the keys of a purpose, once. Purposes are constants of the program, never a stranger's words.
+func (b *Box) indexKeys(purpose string) [][]byte {
 	if k, ok := b.indexes.Load(purpose); ok {
-		return k.([]byte)
+		return k.([][]byte)
 	}
-	key, err := hkdf.Key(sha256.New, b.oldest[:], nil, "barong index "+format+" "+purpose, keySize)
-	if err != nil { // only a length beyond 255 hashes is refused
-		panic("secret: derive index key: " + err.Error())
-	}
-	b.indexes.Store(purpose, key)
-	return key
+	keys := b.derive("barong index " + format + " " + purpose)
+	b.indexes.Store(purpose, keys)
+	return keys
 }
 
-// Derive returns a key of 32 bytes for another use of the service, such as signing links, from the oldest key of the
-// list. Each use has a name of its own.
-func (b *Box) Derive(use string) []byte {
-	key, err := hkdf.Key(sha256.New, b.oldest[:], nil, "barong use "+format+" "+use, keySize)
-	if err != nil {
-		panic("secret: derive key: " + err.Error())
+// Derive returns keys of 32 bytes for another use of the service, such as signing links, one of each key of the list: the
+// first is to sign with, and what any of them has signed is good. Each use has a name of its own.
+func (b *Box) Derive(use string) [][]byte { return b.derive("barong use " + format + " " + use) }
+
+func (b *Box) derive(info string) [][]byte {
+	out := make([][]byte, len(b.keys))
+	for i := range b.keys {
+		key, err := hkdf.Key(sha256.New, b.keys[i][:], nil, info, keySize)
+		if err != nil { // only a length beyond 255 hashes is refused
+			panic("secret: derive key: " + err.Error())
+		}
+		out[i] = key
 	}
-	return key
+	return out
 }
 
 // NewKey draws a key and returns it in base64, as a key list holds it.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,13 +90,16 @@ func TestRotation(t *testing.T) {
 		keys    []secret.Text
 		opens   error
 		current bool
-		index   bool
+		index   bool // as before
+		found   bool // under one of the indexes
 	}{
-		{"same key", []secret.Text{oldest}, nil, true, true},
-		{"one in front", []secret.Text{old, oldest}, nil, false, true},
-		{"two in front", []secret.Text{newest, old, oldest}, nil, false, true},
-		{"old key behind", []secret.Text{oldest, newest}, nil, true, false},
-		{"key gone", []secret.Text{newest, old}, secret.ErrNoKey, false, false},
+		{"same key", []secret.Text{oldest}, nil, true, true, true},
+		{"one to come", []secret.Text{"next:" + old, oldest}, nil, true, true, true},
+		{"one to come, behind", []secret.Text{oldest, "next:" + old}, nil, true, true, true},
+		{"one in front", []secret.Text{old, oldest}, nil, false, false, true},
+		{"two in front", []secret.Text{newest, old, oldest}, nil, false, false, true},
+		{"old key behind", []secret.Text{oldest, newest}, nil, true, true, true},
+		{"key gone", []secret.Text{newest, old}, secret.ErrNoKey, false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBox(t, c.keys...)
@@ -107,6 +111,15 @@ func TestRotation(t *testing.T) {
 			}
 			if (b.Index("v", "p") == index) != c.index {
 				t.Errorf("index kept = %v, want %v", !c.index, c.index)
+			}
+			if lasting := b.Lasting("v", "p") == index; lasting != (c.keys[len(c.keys)-1] == oldest || c.name == "one to come, behind") {
+				t.Errorf("what is remembered is found: %v", lasting)
+			}
+			if all := b.Indexes("v", "p"); slices.Contains(all, index) != c.found || all[0] != b.Index("v", "p") || len(all) != len(c.keys) {
+				t.Errorf("indexes %q, of which that before is one: want %v", all, c.found)
+			}
+			if signed := slices.ContainsFunc(b.Derive("links"), func(k []byte) bool { return bytes.Equal(k, before.Derive("links")[0]) }); signed != c.found {
+				t.Errorf("what was signed before is good: %v, want %v", signed, c.found)
 			}
 			if again := b.Seal([]byte("v"), "c"); !b.Current(again) {
 				t.Error("what was sealed now is not current")
@@ -132,7 +145,7 @@ func TestIndexSeparatesPurposesAndKeys(t *testing.T) {
 	if a.Index("x", "p") == newBox(t, secret.NewKey()).Index("x", "p") {
 		t.Error("another key gives the same index")
 	}
-	if bytes.Equal(a.Derive("links"), a.Derive("codes")) || len(a.Derive("links")) != 32 {
+	if links := a.Derive("links"); len(links) != 1 || bytes.Equal(links[0], a.Derive("codes")[0]) || len(links[0]) != 32 {
 		t.Error("derived keys are not separate keys of 32 bytes")
 	}
 }
@@ -156,6 +169,11 @@ func TestKeyLists(t *testing.T) {
 		{"33 bytes", base64.StdEncoding.EncodeToString(append(raw, 1)), false},
 		{"second is bad", good + ",abc", false},
 		{"twice the same", good + "," + good, false},
+		{"one to come", good + ",next:" + other, true},
+		{"one to come in front", "next:" + good + "," + other, true},
+		{"none but one to come", "next:" + good, false},
+		{"twice the same, once to come", good + ",next:" + good, false},
+		{"one to come that is none", good + ",next:", false},
 		{"zeros", base64.StdEncoding.EncodeToString(make([]byte, 32)), false},
 		{"hexadecimal", strings.Repeat("ab", 32), false},
 	} {

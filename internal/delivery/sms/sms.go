@@ -144,13 +144,24 @@ func CanBeCode(p Provider, code string) bool {
 // An Indexer makes keyed digests: a db.Sealer.
 type Indexer interface {
 	Index(value, purpose string) string
+	Indexes(value, purpose string) []string
 }
+
+// purpose is of the keyed digests of codes.
+const purpose = "phones.code"
+
+func text(number, code string) string { return number + ":" + code }
 
 // Digest is what to store of a code. It is keyed, since a code has too few digits for an open one to hide it, and bound to
 // the number it was sent to.
-func Digest(k Indexer, number, code string) string { return k.Index(number+":"+code, "phones.code") }
+func Digest(k Indexer, number, code string) string { return k.Index(text(number, code), purpose) }
 
-// Matches reports, in constant time, whether a code is the one of a stored digest.
+// Matches reports, in constant time, whether a code is the one of a stored digest, which another replica may have made under
+// another key while keys are rotated.
 func Matches(k Indexer, digest, number, code string) bool {
-	return subtle.ConstantTimeCompare([]byte(digest), []byte(Digest(k, number, code))) == 1
+	same := 0
+	for _, d := range k.Indexes(text(number, code), purpose) {
+		same |= subtle.ConstantTimeCompare([]byte(digest), []byte(d))
+	}
+	return same == 1
 }

@@ -126,7 +126,7 @@ func New(t testing.TB, engine string, options ...func(*account.Options)) *Env {
 	e.DB = dbtest.Open(t, engine, db.Options{Sealer: e.Box, Now: e.Clock.Now})
 	e.DB.PublishTo(e.publish)
 	e.Sessions = e.DB.Sessions()
-	limits := limit.Options{Hash: e.Box.Index, Now: e.Clock.Now}
+	limits := limit.Options{Hash: e.Box.Lasting, Now: e.Clock.Now}
 	e.Limits = &Limits{Limiter: limit.SQL(e.DB, limits)}
 	if engine == "postgres" {
 		client, err := redisstore.Connect(testkit.Valkey(t))
