@@ -15,7 +15,7 @@ func secretVariable(name string) bool {
 			return true
 		}
 	}
-	for _, end := range []string{"PASSWORD", "PASS", "SECRET", "TOKEN", "_KEY", "_URL"} {
+	for _, end := range []string{"PASSWORD", "PASS", "SECRET", "TOKEN", "_KEY", "_URL", "_HEADERS"} {
 		if strings.HasSuffix(strings.ToUpper(name), end) {
 			return true
 		}

@@ -2,26 +2,119 @@ package systemtest
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 
 	"barong/internal/test/testkit"
 )
 
-// What a process knows does not show: not in its log, its metrics and probes, what it refuses, the commands beside it, nor
-// where the system shows a process's environment, arguments and memory.
+// collector starts a collector of traces, and returns the variables that have a server send it all. When the test ends, and
+// all secrets are known, none may stand in them; and spans with the wanted names must be there.
+func (v *vault) collector(t *testing.T, want ...string) (env []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var got []*collector.ExportTraceServiceRequest
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m := new(collector.ExportTraceServiceRequest)
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = proto.Unmarshal(body, m)
+		}
+		if err != nil {
+			t.Errorf("traces that cannot be read: %v", err)
+		}
+		mu.Lock()
+		got = append(got, m)
+		mu.Unlock()
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(func() { // the server has stopped, and has sent what it had
+		sink.Close()
+		names := map[string]int{}
+		for _, m := range got {
+			for _, resource := range m.ResourceSpans {
+				for _, scope := range resource.ScopeSpans {
+					for _, s := range scope.Spans {
+						names[s.Name]++
+						// Random digits could look like a code of six.
+						s.TraceId, s.SpanId, s.ParentSpanId = nil, nil, nil
+						s.Attributes = slices.DeleteFunc(s.Attributes, func(a *common.KeyValue) bool { return a.Key == "barong.request_id" })
+					}
+				}
+			}
+			v.search(t, prototext.Format(m))
+		}
+		for _, name := range want {
+			if names[name] == 0 {
+				t.Errorf("there is no span %s among %v", name, names)
+			}
+		}
+	})
+	return []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + sink.URL, "OTEL_BSP_SCHEDULE_DELAY=200",
+		"OTEL_EXPORTER_OTLP_HEADERS=X-Collector-Token=" + v.keep("token of the collector", "Vd6-hTq3+mXs"),
+	}
+}
+
+// keepSigningKeys has the vault know the private keys of a server, line by line.
+func (s *server) keepSigningKeys() {
+	s.t.Helper()
+	lines := 0
+	err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(b), "-----BEGIN ") {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") && len(line) >= 16 {
+				s.vault.keep("signing key", line)
+				lines++
+			}
+		}
+		return nil
+	})
+	if err != nil || lines == 0 {
+		s.t.Fatalf("%d lines of signing keys, %v", lines, err)
+	}
+}
+
+// What a process knows does not show: not in its log, its metrics, traces and probes, what it refuses, the commands beside it,
+// nor where the system shows a process's environment, arguments and memory.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
 	v := newVault()
+	pg, vk := testkit.PostgresServer(t), testkit.ValkeyServer(t)
+	database := v.keep("password of Postgres", "Pj7-wRn2+cLk")
+	memory := v.keep("password of Valkey", "Sx4+bGm9-tQv")
+	if err := vk.Client(t).ConfigSet(t.Context(), "requirepass", memory).Err(); err != nil {
+		t.Fatal(err)
+	}
 	mails := v.keep("password of the mail server", "Bq8-rLw5+xTz")
 	storage := v.keep("key of the storage", "Fm3+kVp7-hYd")
 	flag := v.keep("password in a flag", "Zc9-nQs2+gWj")
 	host, port, _ := strings.Cut(newMailServer(t).addr, ":")
-	s := newServer(t, v, "BARONG_SECRET_KEY="+secretKey, "BARONG_SMTP_HOST="+host, "BARONG_SMTP_PORT="+port, "BARONG_SMTP_USER=barong",
-		"BARONG_SMTP_PASSWORD="+mails, "BARONG_STORAGE_SECRET_KEY="+storage, "VAULT_TOKEN="+v.keep("an original's variable", "hvs.CAESIJ4qv8K2"))
+	env := append(v.collector(t, "check", "POST /identity/sessions", "POST /resource/api_keys", "postgres select"),
+		"BARONG_DATABASE_URL="+strings.Replace(pg.URL, ":barong@", ":"+database+"@", 1), "BARONG_REDIS_URL=redis://:"+memory+"@"+vk.Addr)
+	s := newServer(t, v, append(env, "BARONG_SECRET_KEY="+secretKey, "BARONG_SMTP_HOST="+host, "BARONG_SMTP_PORT="+port, "BARONG_SMTP_USER=barong",
+		"BARONG_SMTP_PASSWORD="+mails, "BARONG_STORAGE_SECRET_KEY="+storage, "VAULT_TOKEN="+v.keep("an original's variable", "hvs.CAESIJ4qv8K2"))...)
+	s.must("migrate", "up")
+	s.must("seed")
 	s.start("--admin-password", adminPassword, "--event-api-rabbitmq-password="+flag)
 
 	c, email, password := s.member()
@@ -29,6 +122,7 @@ func TestSecretsStayInside(t *testing.T) {
 	k := c.newKey(t, factor)
 	c.check(account).wants(t, "check", 200)
 	s.client().check(account, k.sign()...).wants(t, "a signed call", 200)
+	s.keepSigningKeys()
 	admin := s.admin()
 	wrong := v.keep("wrong password", "Wrong9-guess+x")
 
@@ -85,6 +179,24 @@ func TestSecretsStayInside(t *testing.T) {
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", s.process.Pid))
 	if err != nil {
 		t.Fatal(err)
+	}
+	// What cannot be reached is told about, and not by what opens it.
+	vk.Kill()
+	pg.Kill()
+	unknown := s.client()
+	unknown.cookie = "_barong_session=" + v.keep("another cookie of nobody", strings.Repeat("fedcba9876543210", 4))
+	for what, r := range map[string]reply{"a check": unknown.check(account), "a sign-in": s.client().signIn(email, password)} {
+		r.wants(t, what+" while the stores are gone", 503)
+		v.search(t, r.body)
+	}
+	testkit.Eventually(t, patience, func() bool { return s.probe("/readyz").status == http.StatusServiceUnavailable })
+	for _, path := range []string{"/readyz", "/metrics"} {
+		v.search(t, s.probe(path).body)
+	}
+	if out, status := s.barong(nil, "doctor"); status == 0 || out == "" {
+		t.Errorf("barong doctor while the stores are gone: %d %s", status, out)
+	} else {
+		v.search(t, out)
 	}
 	if !regexp.MustCompile(`Max core file size +1 +1 `).Match(limits) {
 		t.Errorf("a crash may leave the memory in a core:\n%s", limits)

@@ -191,8 +191,11 @@ func TestLife(t *testing.T) {
 
 	v := newVault()
 	checks := addr(t)
-	s := startServer(t, v, "BARONG_CHECK_ADDR="+checks, "BARONG_SMTP_HOST="+host, "BARONG_SMTP_PORT="+port,
-		"BARONG_RATE_LIMITS=on", "BARONG_DOMAIN=front.example.com", "BARONG_JWT_ALGORITHM=RS256")
+	env := v.collector(t, "check", "POST /identity/users", "POST /identity/sessions", "POST /resource/phones/verify", "POST /resource/documents",
+		"POST /resource/otp/enable", "POST /resource/api_keys", "PUT /resource/users/password", "DELETE /resource/users/me", "sqlite select")
+	s := startServer(t, v, append(env, "BARONG_CHECK_ADDR="+checks, "BARONG_SMTP_HOST="+host, "BARONG_SMTP_PORT="+port,
+		"BARONG_RATE_LIMITS=on", "BARONG_DOMAIN=front.example.com", "BARONG_JWT_ALGORITHM=RS256")...)
+	s.keepSigningKeys()
 	gateway := startEnvoy(t, s.api, checks, l.Addr().String())
 	browse := func() *client { return newClient(gateway, v) }
 	served := func(what string, r reply) {
@@ -359,4 +362,5 @@ func TestLife(t *testing.T) {
 	for _, personal := range []string{"Lovelace", "SW1Y 4JH", "4155552671", "AB 1234567"} {
 		v.keep("personal data", personal)
 	}
+	v.search(t, s.probe("/metrics").body)
 }
