@@ -87,6 +87,8 @@ func secured(t *testing.T, what string, h http.Header) {
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
 			"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 		"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cross-Origin-Opener-Policy": "same-origin",
+		"Permissions-Policy": "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), serial=(), usb=(), " +
+			"publickey-credentials-create=(self), publickey-credentials-get=(self)",
 	} {
 		if got := h[name]; !slices.Equal(got, []string{want}) {
 			t.Errorf("%s: %s is %q", what, name, got)

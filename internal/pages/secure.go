@@ -12,6 +12,11 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
+// permissions is the Permissions-Policy of every page: passkeys are its own business, and no page needs what else a browser
+// can ask its user for.
+const permissions = "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), serial=(), usb=(), " +
+	"publickey-credentials-create=(self), publickey-credentials-get=(self)"
+
 // captchaOrigins are those from which the browser's part of a captcha comes, as the providers tell.
 var captchaOrigins = map[string][]string{
 	"recaptcha": {"https://www.google.com", "https://www.gstatic.com", "https://www.recaptcha.net"},
@@ -30,6 +35,7 @@ func Headers(captcha string) []Header {
 		{"Referrer-Policy", "no-referrer"},
 		{"X-Content-Type-Options", "nosniff"},
 		{"Cross-Origin-Opener-Policy", "same-origin"},
+		{"Permissions-Policy", permissions},
 	}
 }
 
