@@ -310,14 +310,20 @@ var portalPages = []string{
 	"sessions", "keys", "activity", "delete", "signout",
 }
 
+// consolePages are those of the console, below /console/, beside one for each user.
+var consolePages = []string{
+	"", "users", "documents", "permissions", "restrictions", "activities", "levels", "keys", "metrics", "system",
+}
+
 // Page returns the HTML of a page, by its whole path: "/accounts/signin". It is nil where there is no such application;
 // known tells whether there is such a page, for a status: the pages themselves say so to people.
 func (p *Pages) Page(path string) (text []byte, known bool) {
 	if name, ok := strings.CutPrefix(path, "/accounts/"); ok {
 		return p.portal, slices.Contains(p.names, strings.TrimSuffix(name, "/"))
 	}
-	if strings.HasPrefix(path, "/console/") && p.console != nil {
-		return p.console, true
+	if name, ok := strings.CutPrefix(path, "/console/"); ok && p.console != nil {
+		uid, isUser := strings.CutPrefix(name, "users/")
+		return p.console, slices.Contains(consolePages, strings.TrimSuffix(name, "/")) || isUser && uid != "" && !strings.Contains(strings.TrimSuffix(uid, "/"), "/")
 	}
 	return nil, false
 }

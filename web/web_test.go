@@ -138,11 +138,24 @@ func TestRoutes(t *testing.T) {
 	if len(found) < 15 {
 		t.Fatalf("%d routes", len(found))
 	}
-	p := pages(t, web.Options{Phones: true})
+	p := pages(t, web.Options{Phones: true, Console: true})
 	if _, known := pages(t, web.Options{}).Page("/accounts/phones"); known {
 		t.Error("without phones there is a page for them")
 	}
-	for _, m := range found {
+	staff, err := os.ReadFile("src/console.tsx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := regexp.MustCompile(`path: "([^"]+)"`).FindAllSubmatch(bytes.ReplaceAll(staff, []byte("{uid}"), []byte("ID0123456789")), -1)
+	if len(sections) < 11 {
+		t.Fatalf("%d sections of the console", len(sections))
+	}
+	for _, path := range []string{"/console/nothing", "/console/users/a/b", "/console/levels/a"} {
+		if _, known := p.Page(path); known {
+			t.Errorf("%s is no page, and known to be one", path)
+		}
+	}
+	for _, m := range append(found, sections...) {
 		if _, known := p.Page(string(m[1])); !known {
 			t.Errorf("%s is a page, and not known to be one", m[1])
 		}

@@ -1,13 +1,25 @@
 /** Codes of refusals in words. Catalogues hold a text for each code of the API ("code.…"); families of codes share one. */
-import { hasWords, say } from "./i18n";
+import { hasWords, say, type Key } from "./i18n";
 import { offline, Refusal, unexpected } from "./api";
 
-/** A code, what it says to people, and the parameter that it is about, if it is about one. */
+/**
+ * A code, what it says to people in the language that is shown when it is read, and the parameter that it is about, if it is
+ * about one.
+ */
 export interface Fault {
-  code: string;
-  text: string;
-  field?: string;
+  readonly code: string;
+  readonly text: string;
+  readonly field?: string;
 }
+
+/** A fault that is put into words whenever it is shown: a refusal may stand there when another language is chosen. */
+const fault = (code: string, text: () => string, field?: string): Fault => ({
+  code,
+  get text() {
+    return text();
+  },
+  ...(field ? { field } : {}),
+});
 
 /** The name of a parameter for people: its label where the catalogue has one. */
 const fieldName = (param: string): string => (hasWords("field." + param) ? say("field." + param) : param);
@@ -48,16 +60,16 @@ export function explain(code: string): Fault {
   const [, head = "", last = ""] = /^(.*)\.([^.]*)$/.exec(code) ?? [];
   const param = /^(?:missing|empty|non_string|non_integer|non_boolean|invalid)_(\w+)$/.exec(last)?.[1];
   const own = about[code] ?? (param && (aliases[param] ?? param)) ?? (head.includes(".") ? undefined : (aliases[head] ?? head));
-  const fault = (text: string): Fault => ({ code, text, ...(own ? { field: own } : {}) });
+  const labelled = (key: string, param: string) => fault(code, () => say(key, { field: fieldName(param) }), own);
 
-  if (hasWords("code." + code)) return fault(say("code." + code));
-  if (code.startsWith("jwt.decode_and_verify.")) return { code, text: say("code.jwt.decode_and_verify.*") };
-  if (code.startsWith("authz.restrict.")) return { code, text: say("code.authz.restrict.*") };
-  if (code.startsWith("country.")) return { code, field: "country", text: say("code.country.*") };
-  if (code.startsWith("upload.") && !hasWords("detail." + last)) return { code, field: "upload", text: say("detail." + sentence(code)) };
-  if (/^(missing|empty)_/.test(last)) return fault(say("detail.blank", { field: fieldName(own ?? last) }));
-  if (own && hasWords("detail." + last)) return fault(say("detail." + last, { field: fieldName(own) }));
-  return { code, text: say("code.*") };
+  if (hasWords("code." + code)) return fault(code, () => say("code." + code), own);
+  if (code.startsWith("jwt.decode_and_verify.")) return fault(code, () => say("code.jwt.decode_and_verify.*"));
+  if (code.startsWith("authz.restrict.")) return fault(code, () => say("code.authz.restrict.*"));
+  if (code.startsWith("country.")) return fault(code, () => say("code.country.*"), "country");
+  if (code.startsWith("upload.") && !hasWords("detail." + last)) return fault(code, () => say("detail." + sentence(code)), "upload");
+  if (/^(missing|empty)_/.test(last)) return labelled("detail.blank", own ?? last);
+  if (own && hasWords("detail." + last)) return labelled("detail." + last, own);
+  return fault(code, () => say("code.*"));
 }
 
 /** The fault that the address tells of (?error=CODE): whoever was sent here was refused elsewhere. */
@@ -70,20 +82,30 @@ export function told(query: URLSearchParams): Fault[] {
 const sentence = (code: string): string =>
   code.includes("less than") ? "too_big" : code.includes("greater than") ? "too_small" : "invalid_extension";
 
+/** Where one gets on after a refusal, where that is another page: its address, and the key of what leads there. */
+export const onward: Record<string, { href: string; words: Key }> = {
+  "email.taken": { href: "/accounts/forgot", words: "signin.forgot" },
+  "identity.provider.no_account": { href: "/accounts/signup", words: "signup.link" },
+  "resource.api_key.2fa_disabled": { href: "/accounts/security", words: "security.title" },
+  "authz.disabled_2fa": { href: "/accounts/security", words: "security.title" },
+  "resource.provider.last_way_in": { href: "/accounts/forgot", words: "signin.forgot" },
+};
+
 /** What a failure says to people: one fault a code, in the order of the answer. */
 export function faults(e: unknown): Fault[] {
   if (!(e instanceof Refusal)) {
     console.error(e);
-    return [{ code: unexpected, text: say("code.portal.unexpected") }];
+    return [fault(unexpected, () => say("code.portal.unexpected"))];
   }
   const list = e.codes.map((code) => {
-    const fault = code === offline || code === unexpected ? { code, text: say("code." + code) } : explain(code);
-    if (code === "request.rate_limited" && e.retryAfter > 0) fault.text = say("code.request.rate_limited.after", { time: wait(e.retryAfter) });
-    return fault;
+    if (code === offline || code === unexpected) return fault(code, () => say("code." + code));
+    if (code === "request.rate_limited" && e.retryAfter > 0) return fault(code, () => say("code.request.rate_limited.after", { time: wait(e.retryAfter) }));
+    return explain(code);
   });
   // A file that is refused is not there either. A parameter that is both missing and empty is one thing to mend.
   const shown = list.filter((f, i) => list.findIndex((g) => g.text === f.text) === i && !(f.code === "upload.blank" && list.some((g) => g.code !== f.code && g.field === "upload")));
-  if (e.status >= 500 && e.request) shown.at(-1)!.text += " " + say("fault.request", { id: e.request });
+  const last = shown.at(-1)!;
+  if (e.status >= 500 && e.request) shown[shown.length - 1] = fault(last.code, () => last.text + " " + say("fault.request", { id: e.request }), last.field);
   return shown;
 }
 

@@ -8,7 +8,7 @@ import { withQuery } from "../ui/pager";
 import { can } from "./abilities";
 import { asked, choices, Filters, filtersOf, Rows, useList } from "./list";
 import type { User } from "./users";
-import { named, w } from "./words";
+import { deed, named, w } from "./words";
 
 interface Activity {
   user_ip: string;
@@ -79,18 +79,16 @@ export function Activities({ query }: PageProps) {
       </div>
       <Rows of={list} label={w("c.activities")} none={w("c.activities.none")}
         heads={[w("c.when"), w("c.who"), ...(staff ? [w("c.target_uid")] : []), w("c.topic"), w("c.action"), w("c.result"), w("c.from.where"), w("c.data")]}
-        row={(a, i) => (
-          <tr key={i}>
-            <td><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
-            <td><Person of={(staff ? a.admin : a.user) ?? null} /></td>
-            {staff && <td><Person of={a.target ?? null} /></td>}
-            <td>{a.topic}</td>
-            <td>{named("action", a.action)}</td>
-            <td><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span></td>
-            <td>{a.user_ip} <span class="muted agent">{a.user_agent}</span></td>
-            <td>{a.data && <code class="data">{a.data}</code>}</td>
-          </tr>
-        )} />
+        row={(a) => [
+          <time dateTime={a.created_at}>{time(a.created_at)}</time>,
+          <Person of={(staff ? a.admin : a.user) ?? null} />,
+          ...(staff ? [<Person of={a.target ?? null} />] : []),
+          a.topic,
+          deed(a.topic, a.action),
+          <span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span>,
+          <>{a.user_ip} <span class="muted agent">{a.user_agent}</span></>,
+          a.data && <code class="data">{a.data}</code>,
+        ]} />
     </>
   );
 }

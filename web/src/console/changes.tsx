@@ -22,6 +22,8 @@ interface Kept extends Change {
 }
 
 const most = 10;
+/** So many are shown; the others are opened. */
+const shown = 2;
 let kept: Kept[] = [];
 let last = 0;
 const listeners = new Set<() => void>();
@@ -54,21 +56,30 @@ export function Changes() {
     tell(`${c.what}: ${c.after} → ${c.before}`);
     draw();
   };
+  const rows = (list: Kept[]) => (
+    <ul class="rows">
+      {list.map((c) => (
+        <li key={c.id}>
+          <strong>{c.what}</strong>
+          <span>
+            <del>{c.before}</del> → <ins>{c.after}</ins>
+          </span>
+          <span class="muted">{[me?.email ?? "", time(c.at)].join(" · ")}</span>
+          {c.undone ? <span class="badge">{w("c.undone")}</span> : c.undo ? <Action quiet label={w("c.undo")} hidden={c.what} run={() => undo(c)} /> : <span class="muted">{w("c.undo.none")}</span>}
+        </li>
+      ))}
+    </ul>
+  );
   return (
     <section aria-labelledby="changes">
       <h2 id="changes">{w("c.changes")}</h2>
-      <ul class="rows">
-        {kept.map((c) => (
-          <li key={c.id}>
-            <strong>{c.what}</strong>
-            <span>
-              <del>{c.before}</del> → <ins>{c.after}</ins>
-            </span>
-            <span class="muted">{[me?.email ?? "", time(c.at)].join(" · ")}</span>
-            {c.undone ? <span class="badge">{w("c.undone")}</span> : c.undo ? <Action quiet label={w("c.undo")} hidden={c.what} run={() => undo(c)} /> : <span class="muted">{w("c.undo.none")}</span>}
-          </li>
-        ))}
-      </ul>
+      {rows(kept.slice(0, shown))}
+      {kept.length > shown && (
+        <details>
+          <summary>{w("c.changes.before", { n: kept.length - shown })}</summary>
+          {rows(kept.slice(shown))}
+        </details>
+      )}
     </section>
   );
 }

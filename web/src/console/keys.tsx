@@ -30,17 +30,15 @@ export function Keys({ query }: PageProps) {
         <Field name="state" label={w("c.state")} value={f.state} options={choices(["active", "inactive"], (s) => w(s === "active" ? "c.key.active" : "c.key.inactive"))} />
       </Filters>
       <Rows of={list} label={w("c.keys")} none={w("c.keys.none")} heads={[w("c.key.kid"), w("c.key.owner"), w("c.key.algorithm"), w("c.key.scope"), w("c.state"), w("c.created"), w("c.updated")]}
-        row={(k) => (
-          <tr key={k.kid}>
-            <td><code>{k.kid}</code></td>
-            <td>{can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(k.uid)}>{k.email}</a> : k.email}</td>
-            <td>{k.algorithm}</td>
-            <td>{k.scope.join(", ")}</td>
-            <td><span class={"badge " + (k.state === "active" ? "good" : "")}>{w(k.state === "active" ? "c.key.active" : "c.key.inactive")}</span></td>
-            <td>{time(k.created_at)}</td>
-            <td>{time(k.updated_at)}</td>
-          </tr>
-        )} />
+        row={(k) => [
+          <code>{k.kid}</code>,
+          can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(k.uid)}>{k.email}</a> : k.email,
+          k.algorithm,
+          k.scope.join(", "),
+          <span class={"badge " + (k.state === "active" ? "good" : "")}>{w(k.state === "active" ? "c.key.active" : "c.key.inactive")}</span>,
+          time(k.created_at),
+          time(k.updated_at),
+        ]} />
     </>
   );
 }

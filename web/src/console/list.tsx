@@ -6,6 +6,7 @@ import { go } from "../router";
 import { Form } from "../ui/form";
 import { Show, useLoad, type Loaded } from "../ui/load";
 import { Pager, withQuery } from "../ui/pager";
+import { Table, type TableRow } from "../ui/table";
 import { useChanges } from "./changes";
 import { w } from "./words";
 
@@ -55,26 +56,8 @@ export function Filters({ query, names, label, children }: { query: URLSearchPar
   );
 }
 
-/** A table that scrolls by itself where it is too wide. */
-export function Table({ label, heads, children }: { label: string; heads: string[]; children: ComponentChildren }) {
-  return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={w("c.table", { what: label })}>
-      <table>
-        <thead>
-          <tr>
-            {heads.map((h) => (
-              <th key={h} scope="col">{h}</th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>{children}</tbody>
-      </table>
-    </div>
-  );
-}
-
 /** A page of a list as a table, with how many there are, or that there are none. */
-export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row>>; label: string; heads: string[]; none: string; row: (row: Row, i: number) => ComponentChildren }) {
+export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row>>; label: string; heads: string[]; none: string; row: (row: Row) => TableRow["cells"] }) {
   return (
     <Show of={of}>
       {(p) =>
@@ -83,7 +66,7 @@ export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row
         ) : (
           <>
             <p class="muted" role="status">{w("c.total", { n: p.total })}</p>
-            <Table label={label} heads={heads}>{p.rows.map(row)}</Table>
+            <Table label={label} heads={heads} rows={p.rows.map((r, i) => ({ key: i, cells: row(r) }))} />
             <Pager page={p.page} perPage={p.perPage} total={p.total} />
           </>
         )

@@ -5,7 +5,7 @@ import type { PageProps } from "../router";
 import { Show, useLoad } from "../ui/load";
 import { withQuery } from "../ui/pager";
 import { can } from "./abilities";
-import { Table } from "./list";
+import { Table } from "../ui/table";
 import { w, type Word } from "./words";
 
 type ByDay = Record<string, number>;
@@ -63,11 +63,7 @@ function Chart({ title, of, days }: { title: Word; of: ByDay; days: string[] }) 
       <p class="muted span"><span>{day(days[0]!)}</span><span>{day(days.at(-1)!)}</span></p>
       <details>
         <summary>{w("c.metrics.table")}</summary>
-        <Table label={w(title)} heads={[w("c.metrics.day"), w("c.metrics.count")]}>
-          {rows.map((r) => (
-            <tr key={r.d}><td>{day(r.d)}</td><td>{r.n}</td></tr>
-          ))}
-        </Table>
+        <Table label={w(title)} heads={[w("c.metrics.day"), w("c.metrics.count")]} rows={rows.map((r) => ({ key: r.d, cells: [day(r.d), r.n] }))} />
       </details>
     </section>
   );

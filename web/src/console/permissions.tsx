@@ -8,9 +8,10 @@ import { Action, Field, Form } from "../ui/form";
 import { Show, useLoad } from "../ui/load";
 import { tell } from "../ui/notice";
 import { withQuery } from "../ui/pager";
+import { Table } from "../ui/table";
 import { can } from "./abilities";
 import { changed, Changes, useChanges } from "./changes";
-import { choices, Rows, Table, useList } from "./list";
+import { choices, Rows, useList } from "./list";
 import { named, w } from "./words";
 
 interface Rule {
@@ -97,11 +98,11 @@ export function Permissions({ query }: PageProps) {
           </a>
         ))}
       </nav>
+      <Changes />
       {tab === "rules" && <Show of={rules}>{(all) => <ByRole rules={all} query={query} />}</Show>}
       {tab === "who" && <WhoMay query={query} />}
       {tab === "draft" && <Show of={rules}>{(all) => <Draft rules={all} />}</Show>}
       {tab === "history" && <History query={query} />}
-      <Changes />
     </>
   );
 }
@@ -131,38 +132,37 @@ function ByRole({ rules, query }: { rules: Rule[]; query: URLSearchParams }) {
         <section key={r} aria-labelledby={"role-" + r}>
           <h2 id={"role-" + r}>{r}</h2>
           {!rules.some((x) => x.role === r) && <p class="muted">{w("c.permissions.none")}</p>}
-          <Table label={w("c.permissions.of", { role: r })} heads={[w("c.rule.action"), w("c.rule.verb"), w("c.rule.path"), w("c.rule.topic"), ...(mayDraft() ? [w("c.rule.change")] : [])]}>
-            {rules.filter((x) => x.role === r).map((x) => {
+          <Table label={w("c.permissions.of", { role: r })} heads={[w("c.rule.action"), w("c.rule.verb"), w("c.rule.path"), w("c.topic"), ...(mayDraft() ? [w("c.rule.change")] : [])]}
+            rows={rules.filter((x) => x.role === r).map((x) => {
               const pending = edits.find((e) => e.id === x.id);
-              return (
-                <tr key={x.id} class={pending?.op === "delete" ? "gone" : ""}>
-                  <td><span class={"badge " + (x.action === "ACCEPT" ? "good" : x.action === "DROP" ? "bad" : "")}>{x.action}</span></td>
-                  <td>{x.verb}</td>
-                  <td><code>{x.path}</code></td>
-                  <td>{x.topic ?? ""}</td>
-                  {mayDraft() && (
-                    <td>
-                      {pending ? (
-                        <a href={withQuery({ tab: "draft" })}>{w(`c.draft.${pending.op}`)}</a>
-                      ) : edited === x.id ? (
-                        <RuleForm rule={x} label={w("c.rule.edit", { rule: text(x) })} cancel={() => edit(undefined)} send={(next) => {
-                          const e: Edit = { op: "update", id: x.id };
-                          for (const f of ["role", "verb", "path", "action", "topic"] as const) if ((next[f] ?? "") !== (x[f] ?? "")) e[f] = next[f] ?? "";
-                          if (Object.keys(e).length > 2) keep([...draft, e]);
-                          edit(undefined);
-                        }} />
-                      ) : (
-                        <span class="actions">
-                          <button type="button" class="quiet" onClick={() => edit(x.id)}>{w("c.edit")}<span class="hidden"> {text(x)}</span></button>
-                          <button type="button" class="quiet" onClick={() => (keep([...draft, { op: "delete", id: x.id }]), tell(w("c.draft.added")))}>{t("remove")}<span class="hidden"> {text(x)}</span></button>
-                        </span>
-                      )}
-                    </td>
-                  )}
-                </tr>
+              const change = pending ? (
+                <a href={withQuery({ tab: "draft" })}>{w(`c.draft.${pending.op}`)}</a>
+              ) : (
+                <span class="actions">
+                  <button type="button" class="quiet" aria-expanded={edited === x.id} onClick={() => edit(edited === x.id ? undefined : x.id)}>{w("c.edit")}<span class="hidden"> {text(x)}</span></button>
+                  <button type="button" class="quiet" onClick={() => (keep([...draft, { op: "delete", id: x.id }]), tell(w("c.draft.added")))}>{t("remove")}<span class="hidden"> {text(x)}</span></button>
+                </span>
               );
-            })}
-          </Table>
+              return {
+                key: x.id,
+                gone: pending?.op === "delete",
+                below: edited === x.id && !pending && (
+                  <RuleForm rule={x} label={w("c.rule.edit", { rule: text(x) })} cancel={() => edit(undefined)} send={(next) => {
+                    const e: Edit = { op: "update", id: x.id };
+                    for (const f of ["role", "verb", "path", "action", "topic"] as const) if ((next[f] ?? "") !== (x[f] ?? "")) e[f] = next[f] ?? "";
+                    if (Object.keys(e).length > 2) keep([...draft, e]);
+                    edit(undefined);
+                  }} />
+                ),
+                cells: [
+                  <span class={"badge " + (x.action === "ACCEPT" ? "good" : x.action === "DROP" ? "bad" : "")}>{x.action}</span>,
+                  x.verb,
+                  <code>{x.path}</code>,
+                  x.topic ?? "",
+                  ...(mayDraft() ? [change] : []),
+                ],
+              };
+            })} />
         </section>
       ))}
     </>
@@ -176,7 +176,7 @@ function RuleForm({ rule, label, send, cancel, clears }: { rule: Omit<Rule, "id"
         send({ role: role.trim(), verb, path: path.trim(), action, ...(topic.trim() ? { topic: topic.trim() } : {}) });
         tell(w("c.draft.added"));
       }}>
-      <Field name="role" label={w("c.role")} value={rule.role} required spellcheck={false} />
+      <Field name="role" label={w("c.role")} value={rule.role} required spellcheck={false} autofocus={!!cancel} />
       <Field name="action" label={w("c.rule.action")} value={rule.action} hint={w("c.rule.action.hint")} options={actions.map((a) => ({ value: a, label: a }))} />
       <Field name="verb" label={w("c.rule.verb")} value={rule.verb} options={verbs.map((v) => ({ value: v, label: v }))} />
       <Field name="path" label={w("c.rule.path")} value={rule.path} hint={w("c.rule.path.hint")} required spellcheck={false} />
@@ -243,19 +243,19 @@ function Draft({ rules }: { rules: Rule[] }) {
           <h2 id="turns">{w("c.draft.turns")}</h2>
           <p class="muted" role="status">{turns.length === 0 ? w("c.draft.turns.none") : w("c.draft.turns.text", { n: turns.length })}</p>
           {turns.length > 0 && (
-            <Table label={w("c.draft.turns")} heads={[w("c.role"), w("c.rule.verb"), w("c.rule.path"), w("c.draft.before"), w("c.draft.after"), w("c.draft.count"), w("c.when")]}>
-              {turns.map((x, i) => (
-                <tr key={i}>
-                  <td>{x.role}</td>
-                  <td>{x.verb}</td>
-                  <td><code>{x.path}</code></td>
-                  <td><Verdict allowed={x.before} /> <span class="muted">{x.rule_before}</span></td>
-                  <td><Verdict allowed={x.after} /> <span class="muted">{x.rule_after}</span></td>
-                  <td>{x.count}</td>
-                  <td>{time(x.seen)}</td>
-                </tr>
-              ))}
-            </Table>
+            <Table label={w("c.draft.turns")} heads={[w("c.role"), w("c.rule.verb"), w("c.rule.path"), w("c.draft.before"), w("c.draft.after"), w("c.draft.count"), w("c.when")]}
+              rows={turns.map((x, i) => ({
+                key: i,
+                cells: [
+                  x.role,
+                  x.verb,
+                  <code>{x.path}</code>,
+                  <><Verdict allowed={x.before} /> <span class="muted long">{x.rule_before}</span></>,
+                  <><Verdict allowed={x.after} /> <span class="muted long">{x.rule_after}</span></>,
+                  x.count,
+                  time(x.seen),
+                ],
+              }))} />
           )}
         </section>
       )}
@@ -304,16 +304,11 @@ function WhoMay({ query }: { query: URLSearchParams }) {
               {a!.matches.length === 0 ? (
                 <p class="muted">{w("c.who.none")}</p>
               ) : (
-                <Table label={w("c.who.rules")} heads={[w("c.rule.action"), w("c.rule.verb"), w("c.rule.path"), w("c.who.does")]}>
-                  {a!.matches.map((m, i) => (
-                    <tr key={i}>
-                      <td>{m.action}</td>
-                      <td>{m.verb}</td>
-                      <td><code>{m.path}</code></td>
-                      <td>{named("c.deed", m.does ?? "")} {m.decides && <strong>{w("c.who.decides")}</strong>}</td>
-                    </tr>
-                  ))}
-                </Table>
+                <Table label={w("c.who.rules")} heads={[w("c.rule.action"), w("c.rule.verb"), w("c.rule.path"), w("c.who.does")]}
+                  rows={a!.matches.map((m, i) => ({
+                    key: i,
+                    cells: [m.action, m.verb, <code>{m.path}</code>, <>{named("c.deed", m.does ?? "")} {m.decides && <strong>{w("c.who.decides")}</strong>}</>],
+                  }))} />
               )}
             </section>
           )}
@@ -338,15 +333,13 @@ function History({ query }: { query: URLSearchParams }) {
         ))}
       </nav>
       <Rows of={list} label={w("c.permissions.history")} none={w("c.history.none")} heads={[w("c.when"), w("c.who"), w("c.what"), w("c.draft.before"), w("c.draft.after")]}
-        row={(c) => (
-          <tr key={c.id}>
-            <td><time dateTime={c.created_at}>{time(c.created_at)}</time></td>
-            <td>{c.uid ? (can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(c.uid)}>{c.uid}</a> : c.uid) : w("c.history.program")}</td>
-            <td>{named("c.did", c.action)} {c.subject} #{c.subject_id}</td>
-            <td>{side(c.before)}</td>
-            <td>{side(c.after)}</td>
-          </tr>
-        )} />
+        row={(c) => [
+          <time dateTime={c.created_at}>{time(c.created_at)}</time>,
+          c.uid ? can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(c.uid)}>{c.uid}</a> : c.uid : w("c.history.program"),
+          <>{named("c.did", c.action)} {c.subject} #{c.subject_id}</>,
+          <span class="long">{side(c.before)}</span>,
+          <span class="long">{side(c.after)}</span>,
+        ]} />
     </>
   );
 }

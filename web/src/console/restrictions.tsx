@@ -6,9 +6,10 @@ import type { PageProps } from "../router";
 import { Action, Check, Field, Form } from "../ui/form";
 import { Copy } from "../ui/copy";
 import { Show, useLoad } from "../ui/load";
+import { Table } from "../ui/table";
 import { can } from "./abilities";
 import { changed, Changes, Confirm, useChanges } from "./changes";
-import { choices, Filters, filtersOf, Table } from "./list";
+import { choices, Filters, filtersOf } from "./list";
 import { named, w } from "./words";
 
 interface Restriction {
@@ -49,6 +50,7 @@ export function Restrictions({ query }: PageProps) {
   const mayCreate = can("POST /admin/restrictions");
   return (
     <>
+      <Changes />
       <Show of={list}>
         {(all) => (
           <>
@@ -79,7 +81,6 @@ export function Restrictions({ query }: PageProps) {
         )}
       </Show>
       {can("POST /admin/restrictions/whitelink") && <Whitelink />}
-      <Changes />
     </>
   );
 }
@@ -93,39 +94,38 @@ function Category({ name, rows }: { name: string; rows: Restriction[] }) {
       {rows.length === 0 ? (
         <p class="muted">{w("c.restrictions.none")}</p>
       ) : (
-        <Table label={named("c.category", name)} heads={[w("c.label.scope"), w("c.label.value"), w("c.restriction.code"), w("c.state"), w("c.updated"), ...(mayPut || mayRemove ? [w("c.rule.change")] : [])]}>
-          {rows.map((r) => {
+        <Table label={named("c.category", name)} heads={[w("c.label.scope"), w("c.label.value"), w("c.restriction.code"), w("c.state"), w("c.updated"), ...(mayPut || mayRemove ? [w("c.rule.change")] : [])]}
+          rows={rows.map((r) => {
             const on = r.state === "enabled";
             const next = on ? "disabled" : "enabled";
-            return (
-              <tr key={r.id}>
-                <td>{named("c.scope", r.scope)}</td>
-                <td><code>{r.value}</code></td>
-                <td>{r.code ?? ""}</td>
-                <td><span class={"badge " + (on ? "good" : "")}>{w(on ? "c.on" : "c.off")}</span></td>
-                <td><time dateTime={r.updated_at}>{time(r.updated_at)}</time></td>
-                {(mayPut || mayRemove) && (
-                  <td>
-                    <span class="actions">
-                      {mayPut && (
-                        <Action quiet label={w(on ? "c.switch.off" : "c.switch.on")} hidden={text(r)} run={async () => {
-                          await put(r.id, next);
-                          await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w(on ? "c.off" : "c.on"), undo: () => put(r.id, r.state) });
-                        }} />
-                      )}
-                      {mayRemove && (
-                        <Confirm label={t("remove")} hidden={text(r)} text={w("c.restriction.remove")} run={async () => {
-                          await remove(r.id);
-                          await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w("c.gone"), ...(can("POST /admin/restrictions") ? { undo: () => create(r) } : {}) });
-                        }} />
-                      )}
-                    </span>
-                  </td>
+            const change = (
+              <span class="actions">
+                {mayPut && (
+                  <Action quiet label={w(on ? "c.switch.off" : "c.switch.on")} hidden={text(r)} run={async () => {
+                    await put(r.id, next);
+                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w(on ? "c.off" : "c.on"), undo: () => put(r.id, r.state) });
+                  }} />
                 )}
-              </tr>
+                {mayRemove && (
+                  <Confirm label={t("remove")} hidden={text(r)} text={w("c.restriction.remove")} run={async () => {
+                    await remove(r.id);
+                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w("c.gone"), ...(can("POST /admin/restrictions") ? { undo: () => create(r) } : {}) });
+                  }} />
+                )}
+              </span>
             );
-          })}
-        </Table>
+            return {
+              key: r.id,
+              cells: [
+                named("c.scope", r.scope),
+                <code>{r.value}</code>,
+                r.code ?? "",
+                <span class={"badge " + (on ? "good" : "")}>{w(on ? "c.on" : "c.off")}</span>,
+                <time dateTime={r.updated_at}>{time(r.updated_at)}</time>,
+                ...(mayPut || mayRemove ? [change] : []),
+              ],
+            };
+          })} />
       )}
     </section>
   );

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { call } from "../api";
 import { ago, time } from "../i18n";
 import { Show, useLoad } from "../ui/load";
-import { Table } from "./list";
+import { Table } from "../ui/table";
 import { named, w } from "./words";
 
 interface System {
@@ -23,16 +23,16 @@ export function System() {
         <>
           <section aria-labelledby="health">
             <h2 id="health">{w("c.system.health")} <span class={"badge " + (s.status === "ready" ? "good" : "bad")}>{named("c.status", s.status)}</span></h2>
-            <Table label={w("c.system.health")} heads={[w("c.system.part"), w("c.state"), w("c.system.essential"), w("c.system.reason")]}>
-              {s.parts.map((p) => (
-                <tr key={p.name}>
-                  <td>{p.name}</td>
-                  <td><span class={"badge " + (p.status === "ok" ? "good" : "bad")}>{named("c.status", p.status)}</span></td>
-                  <td>{p.essential ? w("c.yes") : w("c.no")}</td>
-                  <td>{p.reason ?? ""}</td>
-                </tr>
-              ))}
-            </Table>
+            <Table label={w("c.system.health")} heads={[w("c.system.part"), w("c.state"), w("c.system.essential"), w("c.system.reason")]}
+              rows={s.parts.map((p) => ({
+                key: p.name,
+                cells: [
+                  p.name,
+                  <span class={"badge " + (p.status === "ok" ? "good" : "bad")}>{named("c.status", p.status)}</span>,
+                  p.essential ? w("c.yes") : w("c.no"),
+                  p.reason ?? "",
+                ],
+              }))} />
             <p class="actions"><button type="button" class="quiet" onClick={() => void load.again()}>{w("c.system.again")}</button></p>
           </section>
           <section aria-labelledby="version">
@@ -57,11 +57,8 @@ export function System() {
           </section>
           <section aria-labelledby="signing">
             <h2 id="signing">{w("c.system.keys")}</h2>
-            <Table label={w("c.system.keys")} heads={[w("c.key.kid"), w("c.key.algorithm"), w("c.state")]}>
-              {s.keys.map((k) => (
-                <tr key={k.kid}><td><code>{k.kid}</code></td><td>{k.algorithm}</td><td>{k.state}</td></tr>
-              ))}
-            </Table>
+            <Table label={w("c.system.keys")} heads={[w("c.key.kid"), w("c.key.algorithm"), w("c.state")]}
+              rows={s.keys.map((k) => ({ key: k.kid, cells: [<code>{k.kid}</code>, k.algorithm, k.state] }))} />
           </section>
           <section aria-labelledby="settings">
             <h2 id="settings">{w("c.system.settings")}</h2>
@@ -73,11 +70,10 @@ export function System() {
                   <label for="seek">{w("c.system.settings.seek")}</label>
                   <input id="seek" name="seek" type="search" onInput={(e) => seek((e.target as HTMLInputElement).value.toUpperCase())} />
                 </div>
-                <Table label={w("c.system.settings")} heads={[w("c.system.setting"), w("c.label.value"), w("c.system.source")]}>
-                  {s.settings.filter((x) => x.name.toUpperCase().includes(sought)).map((x) => (
-                    <tr key={x.name}><td><code>{x.name}</code></td><td>{x.value || "–"}</td><td>{named("c.source", x.source)}</td></tr>
-                  ))}
-                </Table>
+                <Table label={w("c.system.settings")} heads={[w("c.system.setting"), w("c.label.value"), w("c.system.source")]}
+                  rows={s.settings.filter((x) => x.name.toUpperCase().includes(sought)).map((x) => ({
+                    key: x.name, cells: [<code>{x.name}</code>, <span class="long">{x.value || "–"}</span>, named("c.source", x.source)],
+                  }))} />
               </>
             )}
           </section>

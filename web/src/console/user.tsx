@@ -10,9 +10,9 @@ import { Show, useLoad } from "../ui/load";
 import { can } from "./abilities";
 import { changed, Changes, Confirm, useChanges } from "./changes";
 import { Papers, type Document } from "./papers";
-import { Table } from "./list";
+import { Table } from "../ui/table";
 import { states, type User } from "./users";
-import { named, w } from "./words";
+import { deed, named, w } from "./words";
 
 interface Label {
   key: string;
@@ -45,6 +45,7 @@ export function UserPage({ params }: PageProps) {
   useChanges(() => void user.again());
   return (
     <>
+      <Changes />
       <Show of={user}>
         {(u) => (
           <>
@@ -71,7 +72,6 @@ export function UserPage({ params }: PageProps) {
           </>
         )}
       </Show>
-      <Changes />
     </>
   );
 }
@@ -343,17 +343,17 @@ function History({ of: u }: { of: Whole }) {
             <p class="muted">{w("c.activities.none")}</p>
           ) : (
             <>
-              <Table label={w("c.history")} heads={[w("c.when"), w("c.topic"), w("c.action"), w("c.result"), w("c.from.where")]}>
-                {p.rows.map((a, i) => (
-                  <tr key={i}>
-                    <td><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
-                    <td>{a.topic}</td>
-                    <td>{named("action", a.action)}</td>
-                    <td><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span></td>
-                    <td>{a.user_ip}</td>
-                  </tr>
-                ))}
-              </Table>
+              <Table label={w("c.history")} heads={[w("c.when"), w("c.topic"), w("c.action"), w("c.result"), w("c.from.where")]}
+                rows={p.rows.map((a, i) => ({
+                  key: i,
+                  cells: [
+                    <time dateTime={a.created_at}>{time(a.created_at)}</time>,
+                    a.topic,
+                    deed(a.topic, a.action),
+                    <span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span>,
+                    a.user_ip,
+                  ],
+                }))} />
               <p><a href={"/console/activities?uid=" + encodeURIComponent(u.uid)}>{w("c.history.all", { n: p.total })}</a></p>
             </>
           )

@@ -71,17 +71,15 @@ export function Users({ query }: PageProps) {
       {labelled && <p><a href={withQuery({ key: undefined, value: undefined, scope: undefined, page: undefined })}>{w("c.users.all")}</a></p>}
       <Rows of={list} label={w("c.users")} none={w("c.users.none")}
         heads={[w("c.email"), w("c.uid"), w("c.name"), w("c.role"), w("c.level"), w("c.state"), w("c.otp")]}
-        row={(u) => (
-          <tr key={u.uid}>
-            <td>{can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(u.uid)}>{u.email}</a> : u.email}</td>
-            <td><code>{u.uid}</code></td>
-            <td>{nameOf(u)}</td>
-            <td>{u.role}</td>
-            <td>{u.level}</td>
-            <td><State of={u.state} /></td>
-            <td>{u.otp ? w("c.yes") : w("c.no")}</td>
-          </tr>
-        )} />
+        row={(u) => [
+          can("GET /admin/users/{uid}") ? <a href={"/console/users/" + encodeURIComponent(u.uid)}>{u.email}</a> : u.email,
+          <code>{u.uid}</code>,
+          nameOf(u),
+          u.role,
+          u.level,
+          <State of={u.state} />,
+          u.otp ? w("c.yes") : w("c.no"),
+        ]} />
       <Changes />
     </>
   );

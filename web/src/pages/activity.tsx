@@ -4,6 +4,7 @@ import { hasWords, say, t, time } from "../i18n";
 import type { PageProps } from "../router";
 import { Show, useLoad } from "../ui/load";
 import { Pager, withQuery } from "../ui/pager";
+import { Table } from "../ui/table";
 
 interface Activity {
   user_ip: string;
@@ -42,23 +43,16 @@ export function Activities({ query }: PageProps) {
             <p class="muted">{t("activity.none")}</p>
           ) : (
             <>
-              <div class="scroll" tabIndex={0} role="region" aria-label={t("activity.title")}>
-                <table class="stack">
-                  <thead>
-                    <tr><th scope="col">{t("activity.when")}</th><th scope="col">{t("activity.what")}</th><th scope="col">{t("activity.result")}</th><th scope="col">{t("activity.from")}</th></tr>
-                  </thead>
-                  <tbody>
-                    {p.rows.map((a, i) => (
-                      <tr key={i}>
-                        <td data-label={t("activity.when")}><time dateTime={a.created_at}>{time(a.created_at)}</time></td>
-                        <td data-label={t("activity.what")}>{action(a)}{reason(a)}</td>
-                        <td data-label={t("activity.result")}><span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span></td>
-                        <td data-label={t("activity.from")}><span>{a.user_ip}</span> <span class="muted agent">{a.user_agent}</span></td>
-                      </tr>
-                    ))}
-                  </tbody>
-                </table>
-              </div>
+              <Table label={t("activity.title")} heads={[t("activity.when"), t("activity.what"), t("activity.result"), t("activity.from")]}
+                rows={p.rows.map((a, i) => ({
+                  key: i,
+                  cells: [
+                    <time dateTime={a.created_at}>{time(a.created_at)}</time>,
+                    <>{action(a)}{reason(a)}</>,
+                    <span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{hasWords("result." + a.result) ? say("result." + a.result) : a.result}</span>,
+                    <>{a.user_ip} <span class="muted agent">{a.user_agent}</span></>,
+                  ],
+                }))} />
               <Pager page={p.page} perPage={p.perPage} total={p.total} />
             </>
           )

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { createContext } from "preact";
 import { useContext, useEffect, useId, useRef, useState } from "preact/hooks";
 import { isSignedOut } from "../api";
-import { faults, type Fault } from "../faults";
+import { faults, onward, type Fault } from "../faults";
 import { t } from "../i18n";
 import { signInAgain } from "../me";
 import { tell } from "./notice";
@@ -21,7 +21,10 @@ export function Alert({ faults, focus = false, id }: { faults: Fault[]; focus?: 
   return (
     <div class="alert" role="alert" tabIndex={-1} ref={box} data-code={faults.map((f) => f.code).join(" ")}>
       {faults.map((f, i) => (
-        <p key={f.code} id={id && `${id}-${i}`} data-code={f.code}>{f.text}</p>
+        <p key={f.code} id={id && `${id}-${i}`} data-code={f.code}>
+          {f.text}
+          {onward[f.code] && <> <a href={onward[f.code]!.href}>{t(onward[f.code]!.words)}</a></>}
+        </p>
       ))}
     </div>
   );

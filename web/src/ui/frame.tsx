@@ -8,7 +8,7 @@ import { keepLanguage, loadMe, signInAgain, useMe, type Me } from "../me";
 import { match, useAddress, type PageProps, type Route } from "../router";
 import { Alert } from "./form";
 import { Waiting } from "./load";
-import { Notice, turnPage } from "./notice";
+import { Notice, tell, turnPage } from "./notice";
 
 export interface FrameProps {
   routes: Route[];
@@ -50,9 +50,11 @@ export function Frame({ routes, home, admits, useOther = () => undefined }: Fram
     prepare().then(
       (next) => {
         if (!current || !next) return;
-        if (!first.current && (next.is !== "page" || shown.is !== "page" || next.path !== shown.path)) {
-          window.scrollTo(0, 0);
-          setTimeout(() => heading.current?.focus({ preventScroll: true }));
+        if (!first.current) {
+          const another = next.is !== "page" || shown.is !== "page" || next.path !== shown.path;
+          if (another) window.scrollTo(0, 0);
+          // What had the focus may be gone with what was shown before.
+          setTimeout(() => (another || document.activeElement === document.body) && heading.current?.focus({ preventScroll: true }));
         }
         first.current = false;
         show(next);
@@ -74,6 +76,7 @@ export function Frame({ routes, home, admits, useOther = () => undefined }: Fram
 
   const choose = async (tag: string) => {
     await chooseLanguage(tag);
+    tell(""); // what was told is in the language before
     drawAgain((n) => n + 1);
     if (me) await keepLanguage(tag).catch(() => {}); // the pages are in it all the same
   };

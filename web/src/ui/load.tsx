@@ -53,7 +53,7 @@ export function Show<T>({ of, children }: { of: Loaded<T>; children: (value: T) 
 
 /** Says that something goes on. */
 export const Waiting = ({ text }: { text?: string }) => (
-  <p class="waiting" role="status">
+  <p class="waiting" role="status" aria-busy="true">
     <Spinner /> {text ?? t("loading")}
   </p>
 );

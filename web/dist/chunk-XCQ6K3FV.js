@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-FJCXHEJT.js";import"./chunk-W6LG5CYH.js";import"./chunk-NLJMOIO7.js";import"./chunk-X2LQUIKR.js";import"./chunk-54KMQOKK.js";import"./chunk-EMQN7EVB.js";import"./chunk-C24ZDNH5.js";import"./chunk-IOYSCQO4.js";import"./chunk-ZD3TI72Y.js";import"./chunk-O3LLXUNT.js";export{b as Users,a as states};
