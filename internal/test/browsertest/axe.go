@@ -46,8 +46,10 @@ func (p *Page) Violations() []string {
 	if err != nil {
 		p.t.Fatalf("browsertest: %v", err)
 	}
-	// It comes by DevTools, so that no page has to let it in.
-	Eval[bool](p, source+"\n;typeof axe === 'object'")
+	// It comes by DevTools, so that no page has to let it in, once a page.
+	if !Eval[bool](p, "typeof axe === 'object'") {
+		Eval[bool](p, source+"\n;typeof axe === 'object'")
+	}
 	found := Eval[[]violation](p, `axe.run(document, {resultTypes: ["violations"], preload: false}).then(r => r.violations.map(v =>
 		({id: v.id, help: v.help, nodes: v.nodes.map(n => ({html: n.html, failureSummary: n.failureSummary}))})))`)
 	var out []string

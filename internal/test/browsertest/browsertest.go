@@ -60,7 +60,8 @@ type Page struct {
 	origins    []string
 	complaints []string
 	expected   []string
-	tolerant   bool // complaints do not fail the test
+	tolerant   bool      // complaints do not fail the test
+	aside      *[]string // takes complaints that are provoked, and forgotten
 }
 
 // connected is the connection to the test binary's browser.
@@ -206,6 +207,10 @@ func (p *Page) complain(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	what := fmt.Sprintf(format, args...)
+	if p.aside != nil {
+		*p.aside = append(*p.aside, what)
+		return
+	}
 	for _, e := range p.expected {
 		if strings.Contains(what, e) {
 			return
@@ -255,6 +260,47 @@ func (p *Page) Provoke(words string, f func()) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// Inject puts an inline script into the page, as a fault in it would let somebody do. The test fails unless the browser stops
+// it for the page's Content-Security-Policy. What the page complains of meanwhile is forgotten.
+func (p *Page) Inject(script string) {
+	p.t.Helper()
+	var aside []string
+	p.mu.Lock()
+	p.aside = &aside
+	p.mu.Unlock()
+	Eval[any](p, fmt.Sprintf(`(() => { const s = document.createElement("script"); s.textContent = %s; document.body.append(s); s.remove(); })()`, JSON(script)))
+	said := func(words string) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.ContainsFunc(aside, func(what string) bool { return strings.HasPrefix(what, words) })
+	}
+	// It is told twice, as an issue and on the console.
+	for deadline := time.Now().Add(patience); !said("Content-Security-Policy: script-src-elem blocked") || !said("console: security: "); {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("browsertest: the policy does not stop an inline script: %q at %s", aside, p.describe())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.mu.Lock()
+	p.aside = nil
+	p.mu.Unlock()
+}
+
+// Wide names what does not fit into the window: the page itself, and every part of it that has to be scrolled sideways.
+func (p *Page) Wide() []string {
+	p.t.Helper()
+	return Eval[[]string](p, `(() => {
+		const root = document.documentElement, out = [];
+		if (root.scrollWidth > innerWidth) out.push("the page, by " + (root.scrollWidth - innerWidth) + " pixels");
+		for (const e of document.body.querySelectorAll("*")) {
+			if (e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0 && ["auto", "scroll"].includes(getComputedStyle(e).overflowX)) {
+				out.push(e.tagName + "." + e.className + ", by " + (e.scrollWidth - e.clientWidth) + " pixels");
+			}
+		}
+		return out;
+	})()`)
 }
 
 // Resize makes the window so large, in CSS pixels.

@@ -12,6 +12,7 @@ import (
 // asked does not know.
 type Relay struct {
 	Addr   string // where clients connect
+	source net.IP
 	target string
 
 	mu        sync.Mutex
@@ -27,11 +28,17 @@ type Relay struct {
 // NewRelay starts a relay to a server's address, host:port. It ends with the test.
 func NewRelay(t testing.TB, target string) *Relay {
 	t.Helper()
+	return NewRelayFrom(t, "127.0.0.1", target)
+}
+
+// NewRelayFrom starts a relay that the server sees come from another address of this machine, such as 127.0.0.2.
+func NewRelayFrom(t testing.TB, source, target string) *Relay {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Relay{Addr: listener.Addr().String(), target: target, conns: map[net.Conn]bool{}}
+	r := &Relay{Addr: listener.Addr().String(), source: net.ParseIP(source), target: target, conns: map[net.Conn]bool{}}
 	var group sync.WaitGroup
 	group.Go(func() {
 		for {
@@ -130,7 +137,7 @@ func (r *Relay) drop(c net.Conn) {
 
 func (r *Relay) serve(client net.Conn) {
 	defer r.drop(client)
-	server, err := net.Dial("tcp", r.target)
+	server, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: r.source}}).Dial("tcp", r.target)
 	if err != nil {
 		return
 	}
