@@ -1,6 +1,7 @@
 package systemtest
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,8 +12,9 @@ import (
 	"barong/internal/test/testkit"
 )
 
-// What docs/portal.md shows to brand the pages and to translate them does so, and leaves them as they are for everybody else.
-func TestBrand(t *testing.T) {
+// What docs/portal.md shows does what it says: a rules file with the pages in it, a brand, another language, and the portal on a
+// host of its own, from which people come back to where they were. Everybody else sees the pages as they are.
+func TestPortalByItsPage(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile(filepath.Join(testkit.Root(t), "docs", "portal.md"))
 	if err != nil {
@@ -21,18 +23,19 @@ func TestBrand(t *testing.T) {
 	// shown is the part of the page that begins with those words, as it is indented there.
 	shown := func(begin string) string {
 		t.Helper()
-		at := strings.Index(string(b), "    "+begin)
-		if at < 0 {
+		m := regexp.MustCompile(`\n( {4,})` + regexp.QuoteMeta(begin)).FindStringSubmatchIndex(string(b))
+		if m == nil {
 			t.Fatalf("docs/portal.md shows no %s", begin)
 		}
-		part, _, _ := strings.Cut(string(b)[at:], "\n\n")
-		return regexp.MustCompile(`(?m)^    `).ReplaceAllString(part, "")
+		part, _, _ := strings.Cut(string(b)[m[2]:], "\n\n")
+		return regexp.MustCompile(`(?m)^`+string(b)[m[2]:m[3]]).ReplaceAllString(part, "")
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"acme.css":          shown(":root {"),
 		"acme.svg":          `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><rect width="80" height="40" fill="#7a1fa2"/></svg>`,
 		"languages/de.json": shown("{\n      \"language\""),
+		"rules.yml":         shown("rules:"),
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -42,14 +45,32 @@ func TestBrand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := newSite(t, newVault(), "envoy", "BARONG_APP_NAME=Acme", "BARONG_PORTAL_LOGO="+filepath.Join(dir, "acme.svg"),
-		"BARONG_PORTAL_CSS="+filepath.Join(dir, "acme.css"), "BARONG_PORTAL_LANGUAGES="+filepath.Join(dir, "languages"))
-	german := s.visit(t, browsertest.Options{Language: "de"})
-	german.opens("/accounts/signin")
+	env := []string{"BARONG_AUTHZ_RULES_FILE=" + filepath.Join(dir, "rules.yml")}
+	here := strings.NewReplacer("/etc/barong", dir, "https://login.example.com", "http://login.example.test:{port}", "example.com", "example.test")
+	for _, begin := range []string{"BARONG_APP_NAME", "BARONG_PORTAL_LANGUAGES", "BARONG_LOGIN_URL"} {
+		env = append(env, strings.Fields(here.Replace(shown(begin)))...)
+	}
+	s := newSite(t, newVault(), "envoy", env...)
+	login, app := "http://login.example.test:"+s.port, "http://app.example.test:"+s.port
+	s.origin = login
+	p := s.holder(t)
+	visit := func(language string) *guest {
+		c := s.visit(t, browsertest.Options{Language: language})
+		c.Expect("Cross-Origin-Opener-Policy header has been ignored") // where there is no TLS
+		c.Allow(login)
+		return c
+	}
+
+	german := visit("de")
+	german.Go(app + account)
+	german.AwaitPath("/accounts/signin")
+	if want := login + "/accounts/signin?rd=" + url.QueryEscape(app+account); german.URL() != want {
+		t.Errorf("the app sends to %s, want %s", german.URL(), want)
+	}
 	german.settled()
 	german.AwaitText("E-Mail-Adresse")
-	german.AwaitText(words(t, "en")("signin.forgot")) // what the catalogue lacks
-	german.looks(place{"/accounts/signin with a brand", ""})
+	german.AwaitText(s.say("signin.forgot")) // what the catalogue lacks
+	german.looks(place{path: "/accounts/signin with a brand"})
 	got := browsertest.Eval[[]any](german.Page, `[document.title, document.documentElement.lang, getComputedStyle(document.querySelector("button[type=submit]")).backgroundColor,
 		document.querySelector(".brand img").naturalWidth > 0, document.querySelector(".brand img").alt]`)
 	want := []any{"Anmelden · Acme", "de", "rgb(122, 31, 162)", true, "Acme"}
@@ -59,12 +80,31 @@ func TestBrand(t *testing.T) {
 			break
 		}
 	}
-	german.Fill("email", "nobody@example.com")
-	german.Fill("password", "Wd6-hJk2+qTz")
+	german.Fill("email", p.email)
+	german.Fill("password", "Wrong"+p.password)
 	german.sends("password")
 	german.AwaitFault("identity.session.invalid_params")
 	german.AwaitText("Adresse oder Passwort stimmt nicht.")
-	english := s.visit(t, browsertest.Options{})
-	english.opens("/accounts/signin")
-	english.AwaitText(words(t, "en")("field.email"))
+	german.signsIn(p)
+	german.served(p.email)
+	if german.URL() != app+account {
+		t.Errorf("came back to %s, want %s", german.URL(), app+account)
+	}
+	german.Go("http://shop.example.test:" + s.port + account) // one sign-in counts for all
+	german.served(p.email)
+
+	// Who is refused elsewhere gets on at the portal's host.
+	german.Go(app + "/api/v2/nobody/allowed/this")
+	german.AwaitFault("authz.invalid_permission")
+	german.Click(`main a[href^="` + login + `/accounts/signout"]`)
+	german.AwaitPath("/accounts/signout")
+
+	english := visit("en")
+	english.Go(login + "/accounts/signin?rd=" + url.QueryEscape("http://evil.test:"+s.port+"/"))
+	english.AwaitText(s.say("field.email"))
+	english.signsIn(p)
+	english.AwaitPath("/accounts/")
+	if !strings.HasPrefix(english.URL(), login+"/") {
+		t.Errorf("was led to %s", english.URL())
+	}
 }

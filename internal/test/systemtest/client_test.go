@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -248,14 +247,7 @@ func (a *authenticator) code(t *testing.T) string {
 // later makes a minute pass for every second factor of an embedded database: codes that were used are accepted again.
 func (s *server) later(a *authenticator) {
 	s.t.Helper()
-	d, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "data", "barong.db")+"?_txlock=immediate&_pragma=busy_timeout(10000)")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := d.ExecContext(s.t.Context(), "UPDATE totp_keys SET last_step = 1"); err != nil {
-		s.t.Fatal(err)
-	}
+	s.write(s.t, "UPDATE totp_keys SET last_step = 1")
 	a.last = 0
 }
 

@@ -10,10 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -21,23 +19,27 @@ import (
 	"barong/internal/test/testkit"
 )
 
-// sites are the pairs of gateway and stores before which people are put: each gateway and each store once.
+// sites are what people are put before, with the language that they speak: each gateway, each store and each language once.
 var sites = []struct {
-	name, gateway string
-	stores        func(t *testing.T) []string
+	name, gateway, language string
+	stores                  func(t *testing.T) []string
 }{
-	{"Envoy, SQLite", "envoy", func(*testing.T) []string { return nil }},
-	{"Traefik, Postgres and Valkey", "traefik", func(t *testing.T) []string {
+	{"Envoy, SQLite, English", "envoy", "en", func(*testing.T) []string { return nil }},
+	{"Traefik, Postgres and Valkey, Russian", "traefik", "ru", func(t *testing.T) []string {
 		return []string{"BARONG_DATABASE_URL=" + testkit.Postgres(t), "BARONG_REDIS_URL=" + testkit.Valkey(t), "BARONG_SECRET_KEY=" + secretKey}
 	}},
 }
 
-// Every way through the portal, as people go it: with a browser, a mailbox, a phone and an authenticator app.
-func TestPortal(t *testing.T) {
+// Every way through the portal, as people go it: with a browser, a mailbox, a phone and an authenticator app; and those
+// through the console, whose outcome somebody else feels at a browser of their own.
+func TestJourneys(t *testing.T) {
 	t.Parallel()
 	for _, at := range sites {
 		t.Run(at.name, func(t *testing.T) {
-			s := newSite(t, newVault(), at.gateway, at.stores(t)...)
+			t.Parallel()
+			// One address of this machine is the gateway's, and the others are those of people.
+			s := newSite(t, newVault(), at.gateway, append(at.stores(t), "BARONG_TRUSTED_PROXIES=127.0.0.1")...)
+			s.speaks(t, at.language)
 			for _, journey := range []struct {
 				name string
 				walk func(t *testing.T, s *site)
@@ -48,14 +50,17 @@ func TestPortal(t *testing.T) {
 				{"second factor", secondFactor},
 				{"passkey", passkeyOfAPerson},
 				{"API key", keyOfAPerson},
-				{"phone", phoneOfAPerson},
 				{"profile", profileOfAPerson},
 				{"sessions", sessionsOfAPerson},
 				{"refusal", refusedInWords},
-				{"ban", feltBan},
-				{"maintenance", feltMaintenance},
 				{"languages", twoLanguages},
 				{"end of an account", endOfAnAccount},
+				{"console: at work", atWork},
+				{"console: people", feltByStaff},
+				{"console: documents and levels", raisedLevel},
+				{"console: permissions", feltPermission},
+				{"console: restrictions and maintenance", feltMaintenance},
+				{"console: activities", savedActivities},
 			} {
 				t.Run(journey.name, func(t *testing.T) { journey.walk(t, s) })
 			}
@@ -193,7 +198,7 @@ func thereAndBack(t *testing.T, s *site) {
 
 // signUpByMail makes an account, opens the link in the mail, and is at the page that it wanted first.
 func signUpByMail(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	c := s.visit(t, browsertest.Options{})
 	n := browsing.Add(1)
 	p := &holder{email: fmt.Sprintf("new%d@example.com", n), password: s.vault.keep("password", "Rb8-wNc5+zKtq")}
@@ -208,7 +213,7 @@ func signUpByMail(t *testing.T, s *site) {
 	c.Fill("password", p.password)
 	c.sends("password")
 	c.AwaitText(say("signup.mail", "email", p.email))
-	l := s.mails.await(t, p.email, "Registration Confirmation")
+	l := s.mail(t, p.email, "Registration Confirmation")
 	l.token(t, s.vault)
 	c.Go(link.FindString(l.text))
 	c.served(p.email)
@@ -226,7 +231,7 @@ func signUpByMail(t *testing.T, s *site) {
 
 // forgottenPassword asks for a mail, sets another password by its link, and signs in with that.
 func forgottenPassword(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c := s.visit(t, browsertest.Options{})
 	c.opens("/accounts/signin")
@@ -234,7 +239,7 @@ func forgottenPassword(t *testing.T, s *site) {
 	c.Fill("email", p.email)
 	c.sends("email")
 	c.AwaitText(say("forgot.sent", "email", p.email))
-	l := s.mails.await(t, p.email, "Password Reset")
+	l := s.mail(t, p.email, "Password Reset")
 	l.token(t, s.vault)
 	c.Go(link.FindString(l.text))
 	c.AwaitPath("/accounts/password_reset")
@@ -265,7 +270,7 @@ func forgottenPassword(t *testing.T, s *site) {
 // switchOnFactor switches the second factor on as with a phone: by the picture on the screen. It returns the recovery codes.
 func (c *guest) switchOnFactor(p *holder) (codes []string) {
 	c.t.Helper()
-	say := words(c.t, "en")
+	say := c.s.say
 	c.opens("/accounts/security")
 	c.Press(say("otp.begin"))
 	u, err := url.Parse(c.ReadQR("img.qr"))
@@ -289,14 +294,14 @@ func (c *guest) switchOnFactor(p *holder) (codes []string) {
 
 // secondFactor switches it on by the QR code, signs in with a code and with a recovery code, and switches it off.
 func secondFactor(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c := s.enters(t, p, "/accounts/security")
 	codes := c.switchOnFactor(p)
 	if len(codes) < 5 {
 		t.Fatalf("recovery codes: %v", codes)
 	}
-	s.mails.await(t, p.email, "Two-Factor Authentication Enabled")
+	s.mail(t, p.email, "Two-Factor Authentication Enabled")
 
 	second := s.visit(t, browsertest.Options{})
 	second.opens(account)
@@ -347,7 +352,7 @@ func secondFactor(t *testing.T, s *site) {
 
 // passkeyOfAPerson makes a passkey on the security page, signs in with it alone, renames and removes it.
 func passkeyOfAPerson(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c := s.visit(t, browsertest.Options{})
 	device := c.NewAuthenticator()
@@ -365,7 +370,7 @@ func passkeyOfAPerson(t *testing.T, s *site) {
 	if len(device.Passkeys()) != 1 {
 		t.Fatalf("the authenticator holds %d passkeys", len(device.Passkeys()))
 	}
-	s.mails.await(t, p.email, "New Passkey")
+	s.mail(t, p.email, "New Passkey")
 	device.Present(false)
 	c.signsOut()
 	c.opens(account)
@@ -390,36 +395,62 @@ func passkeyOfAPerson(t *testing.T, s *site) {
 	c.Fill("password", p.password)
 	c.sends("password")
 	c.AwaitText(say("passkeys.removed"))
-	s.mails.await(t, p.email, "Passkey Removed")
+	s.mail(t, p.email, "Passkey Removed")
 	c.signsOut()
 	c.AwaitFault("identity.session.invalid_passkey")
 }
 
-// keyOfAPerson makes an API key, calls with it, and switches it off.
+// keyOfAPerson makes API keys of both kinds, tries the line that the page shows of each in a terminal, and switches one off.
 func keyOfAPerson(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c := s.enters(t, p, "/accounts/keys")
 	c.AwaitText(say("keys.otp")) // only with a second factor
 	c.switchOnFactor(p)
-	s.laterOf(t, p.factor)
 	c.opens("/accounts/keys")
+	dir := t.TempDir()
+	terminal := func(line string) string {
+		t.Helper()
+		cmd := exec.Command("sh", "-c", line)
+		cmd.Dir = dir
+		out, err := cmd.Output()
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		return string(out)
+	}
+	// made waits for a key, and returns what the page shows of it to keep. The line to paste is tried as it stands.
+	made := func(kept int) []string {
+		t.Helper()
+		s.laterOf(t, p.factor)
+		c.Fill("totp_code", p.factor.code(t))
+		c.sends("totp_code")
+		c.AwaitText(say("keys.made"))
+		shown := browsertest.Eval[[]string](c.Page, `[...document.querySelectorAll(".keep .copy code")].map(e => e.innerText)`)
+		if len(shown) != kept+1 {
+			t.Fatalf("shown were %q", shown)
+		}
+		line := shown[kept]
+		if !strings.Contains(line, shown[0]) || !strings.Contains(line, s.origin+"/api/v2/barong/resource/users/me") {
+			t.Errorf("the line to paste: %s", line)
+		}
+		if out := terminal(line); !strings.Contains(out, p.email) {
+			t.Errorf("the line to paste: %s\nprints %s", line, out)
+		}
+		return shown
+	}
+
+	c.Press(say("keys.make"))
+	c.Fill("algorithm", "Ed25519")
+	c.Fill("public_key", strings.TrimSpace(terminal(c.Text("[name=public_key] ~ .hint code"))))
+	made(1)
+	c.Press(say("close"))
+
 	c.Press(say("keys.make"))
 	c.Fill("algorithm", "HS256")
-	c.Fill("totp_code", p.factor.code(t))
-	c.sends("totp_code")
+	shown := made(2)
 	c.AwaitText(say("keys.once"))
-	shown := browsertest.Eval[[]string](c.Page, `[...document.querySelectorAll(".keep .copy code")].map(e => e.innerText)`)
-	if len(shown) != 3 {
-		t.Fatalf("shown were %q", shown)
-	}
 	k := &key{KID: shown[0], Secret: s.vault.keep("API key's secret", shown[1])}
-	if !strings.Contains(shown[2], k.KID) || !strings.HasPrefix(shown[2], "N=") || !strings.Contains(shown[2], s.origin+"/api/v2/barong/resource/users/me") {
-		t.Errorf("the line to paste: %s", shown[2])
-	}
-	if out, err := exec.Command("sh", "-c", shown[2]).Output(); err != nil || !strings.Contains(string(out), p.email) {
-		t.Errorf("the line to paste: %v, %s", err, out)
-	}
 	bot := newClient(strings.TrimPrefix(s.origin, "http://"), s.vault)
 	if r := bot.send("GET", account, nil, k.sign()...); r.status != 200 || !strings.Contains(r.body, p.email) {
 		t.Errorf("a signed call: got %s", r)
@@ -436,27 +467,6 @@ func keyOfAPerson(t *testing.T, s *site) {
 	if r := bot.send("GET", account, nil, k.sign()...); r.status != http.StatusUnauthorized {
 		t.Errorf("a call with a key that is off: got %s", r)
 	}
-}
-
-// phoneOfAPerson adds a number and proves it by the code in the message.
-func phoneOfAPerson(t *testing.T, s *site) {
-	say := words(t, "en")
-	p := s.holder(t)
-	c := s.enters(t, p, "/accounts/phones")
-	number := fmt.Sprintf("+1415555%04d", 2000+browsing.Add(1))
-	c.Fill("phone_number", "12")
-	c.sends("phone_number")
-	c.AwaitFault("resource.phone.invalid_num")
-	c.Fill("phone_number", number)
-	c.sends("phone_number")
-	c.Fill("verification_code", "000000")
-	c.sends("verification_code")
-	c.AwaitFault("resource.phone.verification_invalid")
-	c.Fill("verification_code", s.message(t, number))
-	c.sends("verification_code")
-	c.AwaitText(say("phones.done", "number", number))
-	c.opens("/accounts/")
-	c.AwaitText(say("overview.level", "level", "2"))
 }
 
 // message is the code in the newest message to a number.
@@ -480,7 +490,7 @@ func (s *site) message(t *testing.T, number string) (code string) {
 
 // profileOfAPerson keeps a draft, finds it again, and submits it.
 func profileOfAPerson(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c := s.enters(t, p, "/accounts/profile")
 	c.Fill("first_name", "Grace")
@@ -505,7 +515,7 @@ func profileOfAPerson(t *testing.T, s *site) {
 
 // sessionsOfAPerson ends the session of one of two browsers from the other, and finds it in the history.
 func sessionsOfAPerson(t *testing.T, s *site) {
-	say := words(t, "en")
+	say := s.say
 	p := s.holder(t)
 	c, other := s.enters(t, p, "/accounts/sessions"), s.enters(t, p, "/accounts/")
 	c.Reload()
@@ -525,7 +535,10 @@ func refusedInWords(t *testing.T, s *site) {
 	c.opens(page)
 	c.AwaitFault("authz.invalid_permission")
 	c.AwaitText(p.email)
-	c.looks(place{"the page of a refusal", "refused"})
+	if lang := browsertest.Eval[string](c.Page, `document.documentElement.lang`); lang != s.language {
+		t.Errorf("the page about a refusal is in %q", lang)
+	}
+	c.looks(place{path: "the page of a refusal", picture: "refused"})
 	s.admin().call("POST", "/admin/permissions", params{"role": "superadmin", "verb": "all", "path": page[1:], "action": "accept"}).
 		wants(t, "a rule", 201)
 	c.Click(`a[href^="/accounts/signout"]`)
@@ -538,70 +551,29 @@ func refusedInWords(t *testing.T, s *site) {
 	}
 }
 
-// feltBan is at a page of the service when somebody of the staff bans its account elsewhere: the next click leads out,
-// and there is no way back in.
-func feltBan(t *testing.T, s *site) {
-	p := s.holder(t)
-	c := s.enters(t, p, "/accounts/")
-	var me struct{ UID string }
-	c.call("GET", "/resource/users/me", nil).wants(t, "who it is", 200).into(t, &me)
-	c.opens(account)
-	c.served(p.email)
-	s.admin().call("PUT", "/admin/users", params{"uid": me.UID, "state": "banned"}).wants(t, "a ban", 200)
-	begun := time.Now()
-	c.Reload()
-	c.AwaitPath("/accounts/signin")
-	t.Logf("a ban is felt by the browser that reloads after %s at most", time.Since(begun).Round(time.Millisecond))
-	c.signsIn(p)
-	c.AwaitFault("identity.session.banned")
-}
-
-// feltMaintenance is at a page of the service when maintenance begins for its address, and is let in when it is over.
-func feltMaintenance(t *testing.T, s *site) {
-	p := s.holder(t)
-	c := s.enters(t, p, "/accounts/")
-	var sessions []struct {
-		IP      string `json:"user_ip"`
-		Current bool
-	}
-	c.call("GET", "/resource/sessions", nil).wants(t, "sessions", 200).into(t, &sessions)
-	if len(sessions) == 0 {
-		t.Fatal("there is no session")
-	}
-	c.opens(account)
-	c.served(p.email)
-	admin := s.admin()
-	admin.call("POST", "/admin/restrictions", params{"scope": "ip", "value": sessions[0].IP, "category": "maintenance"}).
-		wants(t, "maintenance", 201)
-	var made []struct{ ID int64 }
-	admin.call("GET", "/admin/restrictions?scope=ip&category=maintenance", nil).wants(t, "the list", 200).into(t, &made)
-	if len(made) != 1 {
-		t.Fatalf("the list: %+v", made)
-	}
-	c.Reload()
-	c.AwaitText("authz.restrict.maintenance")
-	admin.call("DELETE", "/admin/restrictions?id="+strconv.FormatInt(made[0].ID, 10), nil).wants(t, "the end of it", 204)
-	c.opens(account)
-	c.served(p.email)
-}
-
-// twoLanguages reads the sign-in in the browser's language and in another that is chosen, which is remembered.
+// twoLanguages reads the sign-in in the browser's language and in another that is chosen, which is remembered, and in which
+// what is on the page already is said at once.
 func twoLanguages(t *testing.T, s *site) {
-	english, russian := words(t, "en"), words(t, "ru")
-	c := s.visit(t, browsertest.Options{Language: "ru"})
+	other := map[string]string{"en": "ru", "ru": "en"}[s.language]
+	say := words(t, other)
+	c := s.visit(t, browsertest.Options{})
 	c.opens("/accounts/signin")
-	c.AwaitText(russian("signin.title"))
-	if lang := browsertest.Eval[string](c.Page, `document.documentElement.lang`); lang != "ru" {
+	c.AwaitText(s.say("signin.forgot"))
+	if lang := browsertest.Eval[string](c.Page, `document.documentElement.lang`); lang != s.language {
 		t.Errorf("the page says that it is in %q", lang)
 	}
 	c.Fill("email", "nobody@example.com")
 	c.Fill("password", "Wd6-hJk2+qTz")
 	c.sends("password")
-	c.AwaitFault("identity.session.invalid_params")
-	c.Fill("language", "en")
-	c.AwaitText(english("signin.forgot"))
+	c.AwaitText(s.say("code.identity.session.invalid_params"))
+	c.Fill("language", other)
+	c.AwaitText(say("signin.forgot"))
+	c.AwaitText(say("code.identity.session.invalid_params"))
 	c.Reload()
-	c.AwaitText(english("signin.forgot"))
+	c.AwaitText(say("signin.forgot"))
+	if lang := browsertest.Eval[string](c.Page, `document.documentElement.lang`); lang != other {
+		t.Errorf("the page that is loaded again says that it is in %q", lang)
+	}
 }
 
 // endOfAnAccount deletes an account, which does not sign in any more.
@@ -611,7 +583,7 @@ func endOfAnAccount(t *testing.T, s *site) {
 	c.Fill("password", p.password)
 	c.sends("password")
 	c.AwaitPath("/accounts/signin")
-	s.mails.await(t, p.email, "Account Deleted")
+	s.mail(t, p.email, "Account Deleted")
 	c.signsIn(p)
 	c.AwaitFault("identity.session.deleted")
 }

@@ -8,11 +8,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"barong/internal/test/browsertest"
+	"barong/internal/test/testkit"
 )
 
 // A site is the program behind a gateway, before a service, as browsers meet it. It listens on localhost: there browsers
@@ -24,6 +28,10 @@ type site struct {
 	port    string
 	checks  string
 	service string
+
+	language string                                    // of the browsers
+	say      func(key string, values ...string) string // the words of the pages in it
+	subjects map[string]string                         // of mails in it, by those in English
 }
 
 // newSite starts a site behind envoy or traefik. The variables are added to those of the program; {port} in them is the
@@ -31,6 +39,7 @@ type site struct {
 func newSite(t *testing.T, v *vault, gateway string, env ...string) *site {
 	t.Helper()
 	s := &site{mails: newMailServer(t), checks: addr(t), service: newService(t)}
+	s.speaks(t, "en")
 	host, port, err := net.SplitHostPort(s.mails.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +67,41 @@ func (s *site) another(t *testing.T, gateway string) (origin string) {
 	startGateway(t, gateway, public, s.api, s.checks, s.service)
 	origin, _ = local(t, public)
 	return origin
+}
+
+// speaks makes the people of a site speak a language.
+func (s *site) speaks(t *testing.T, language string) {
+	t.Helper()
+	s.language, s.say, s.subjects = language, words(t, language), map[string]string{}
+	subjects := func(language string) map[string]string {
+		b, err := os.ReadFile(filepath.Join(testkit.Root(t), "internal", "delivery", "mail", "templates", language+".tmpl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for _, m := range regexp.MustCompile(`{{define "([^"]+) subject"}}([^{]+){{end}}`).FindAllStringSubmatch(string(b), -1) {
+			out[m[1]] = m[2]
+		}
+		return out
+	}
+	own := subjects(language)
+	for kind, subject := range subjects("en") {
+		s.subjects[subject] = own[kind]
+	}
+}
+
+// mail waits for a mail to somebody who speaks the language of the site, by its subject in English.
+func (s *site) mail(t *testing.T, to, subject string) letter {
+	t.Helper()
+	return s.mails.await(t, to, s.subjects[subject])
+}
+
+// elsewhere is the site for somebody who comes from another address.
+func (s *site) elsewhere(t *testing.T) *site {
+	t.Helper()
+	away := *s
+	away.origin, away.port = local(t, testkit.NewRelayFrom(t, "127.0.0.2", net.JoinHostPort("127.0.0.1", s.port)).Addr)
+	return &away
 }
 
 // local is the origin of an address on this machine, as browsers call it.
@@ -101,8 +145,10 @@ func (s *site) holder(t *testing.T) *holder {
 	t.Helper()
 	n := browsing.Add(1)
 	p := &holder{email: fmt.Sprintf("person%d@example.com", n), password: s.vault.keep("password", fmt.Sprintf("Wd6-hJk2+%dqTz", n))}
-	s.client().signUp(p.email, p.password).wants(t, "sign-up", 201)
-	token := s.mails.await(t, p.email, "Registration Confirmation").token(t, s.vault)
+	s.client().call("POST", "/identity/users", params{
+		"email": p.email, "password": p.password, "lang": s.language, "data": browsertest.JSON(params{"language": s.language}),
+	}).wants(t, "sign-up", 201)
+	token := s.mail(t, p.email, "Registration Confirmation").token(t, s.vault)
 	s.client().call("POST", "/identity/users/email/confirm_code", params{"token": token}).wants(t, "confirmation", 201)
 	return p
 }
@@ -118,7 +164,24 @@ type guest struct {
 // visit opens a browser.
 func (s *site) visit(t *testing.T, o browsertest.Options) *guest {
 	t.Helper()
+	if o.Language == "" {
+		o.Language = s.language
+	}
 	return &guest{Page: browsertest.Open(t, o), t: t, s: s}
+}
+
+// knows signs a guest in by a call, and opens a page.
+func (s *site) knows(t *testing.T, o browsertest.Options, p *holder, path string) *guest {
+	t.Helper()
+	c := s.visit(t, o)
+	c.opens(bare)
+	proof := params{"email": p.email, "password": p.password}
+	if p.factor != nil {
+		proof["otp_code"] = p.factor.code(t)
+	}
+	c.call("POST", "/identity/sessions", proof).wants(t, "sign-in", 201)
+	c.opens(path)
+	return c
 }
 
 // at makes a part of the test the one that fails for what the guest meets, until its end.
