@@ -79,7 +79,7 @@ var (
 	mendCookies = mend{
 		envoy:   "max_request_headers_kb: 32",
 		caddy:   "max_header_size 64KiB",
-		nginx:   "large_client_header_buffers 4 32k;",
+		nginx:   "large_client_header_buffers 4 32k; … error_page 494 = @too_large;",
 		haproxy: "tune.bufsize 98304 … tune.maxrewrite 8192",
 	}
 )

@@ -423,6 +423,25 @@ func (p *prober) preflights(ctx context.Context) {
 	p.found("a refusal that "+p.Origin+" reads", a, err, false, why, mendCORS)
 }
 
+// cookies sends so many bytes of them, in one line, as browsers do, and in several, as comes of HTTP/2. judge is asked what is
+// wrong with the status of the answer.
+func (p *prober) cookies(ctx context.Context, size int, judge func(status int) string) {
+	var lines []string
+	for left := size; left > 0; left -= 3000 {
+		lines = append(lines, "Cookie: c"+fmt.Sprint(left)+"="+strings.Repeat("x", min(left, 3000)))
+	}
+	for form, headers := range map[string][]string{"in one line": {"Cookie: c=" + strings.Repeat("x", size)}, "in several lines": lines} {
+		a, err := p.ask(ctx, "GET", p.Guarded, "", headers...)
+		why := ""
+		if err != nil {
+			why = "a request with that many cookies has no answer"
+		} else {
+			why = judge(a.status)
+		}
+		p.found(fmt.Sprintf("cookies of %d KiB %s", size>>10, form), a, err, false, why, mendCookies)
+	}
+}
+
 // large sends what is long and allowed.
 func (p *prober) large(ctx context.Context) {
 	for _, size := range []int{64 << 10, 2 << 20, 11 << 20} {
@@ -433,25 +452,18 @@ func (p *prober) large(ctx context.Context) {
 		}
 		p.found(fmt.Sprintf("a body of %d KiB", size>>10), a, err, false, why, mendBody)
 	}
-	// Several lines, as HTTP/2 sends them, and none longer than servers take.
-	cookies := func(size int) (lines []string) {
-		for left := size; left > 0; left -= 3000 {
-			lines = append(lines, "Cookie: c"+fmt.Sprint(left)+"="+strings.Repeat("x", min(left, 3000)))
-		}
-		return lines
-	}
 	for _, size := range []int{4 << 10, 12 << 10, 20 << 10} {
-		a, err := p.ask(ctx, "GET", p.Guarded, "", cookies(size)...)
-		why := ""
-		if err != nil || a.status >= 500 || a.status == http.StatusBadRequest || a.status == http.StatusRequestHeaderFieldsTooLarge || a.status == 494 {
-			why = "browsers collect cookies of this size for one domain, and would be refused for ever"
+		p.cookies(ctx, size, func(status int) string {
+			if status >= 500 || status == http.StatusBadRequest || status == http.StatusRequestHeaderFieldsTooLarge {
+				return "browsers collect cookies of this size for one domain, and would be refused for ever"
+			}
+			return ""
+		})
+	}
+	p.cookies(ctx, tooLong, func(status int) string {
+		if status != http.StatusRequestHeaderFieldsTooLarge {
+			return "headers that are too large are refused with 431, so that who sends them learns that it is their size"
 		}
-		p.found(fmt.Sprintf("cookies of %d KiB", size>>10), a, err, false, why, mendCookies)
-	}
-	a, err := p.ask(ctx, "GET", p.Guarded, "", cookies(tooLong)...)
-	why := ""
-	if err != nil || a.status != http.StatusRequestHeaderFieldsTooLarge {
-		why = "headers that are too large are refused with 431, so that who sends them learns that it is their size"
-	}
-	p.found(fmt.Sprintf("cookies of %d KiB", tooLong>>10), a, err, false, why, mendCookies)
+		return ""
+	})
 }
