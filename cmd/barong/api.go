@@ -267,7 +267,9 @@ func (v *server) counters() limit.Limiter {
 // hasher hashes and verifies passwords. It is told what the dearest digests in the database cost, again and again: an
 // import may bring others.
 func (v *server) hasher() *password.Hasher {
-	h := password.NewHasher(password.HasherOptions{})
+	processes := password.NewProcesses(hashCommand, v.log)
+	v.onClose(processes.Close)
+	h := password.NewHasher(password.HasherOptions{Processes: processes})
 	look := func(ctx context.Context) {
 		cost, err := v.db.DearestBcrypt(ctx, password.MaxBcryptCost)
 		if err != nil {

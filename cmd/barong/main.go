@@ -21,6 +21,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == hashArgument {
+		os.Exit(hash())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Copies: what stands where the system shows it is blanked (keepInside), and os.Args points there.
 	args := slices.Clone(os.Args[1:])

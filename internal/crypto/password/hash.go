@@ -48,6 +48,9 @@ type HasherOptions struct {
 	Workers int // hashes at once; default one less than the processors, at least one
 	Waiting int // callers that may wait for a worker; default 64 a worker
 
+	// Processes do the work; nil does it in this process.
+	Processes *Processes
+
 	// MemoryKiB and Passes are what a new digest costs; by default 32 MiB and three passes. Digests of other costs are made
 	// anew at the next sign-in. Less than the default is for tests.
 	MemoryKiB, Passes uint32
@@ -73,6 +76,7 @@ type Hasher struct {
 		argon2 atomic.Uint64 // as effort has it
 		bcrypt atomic.Uint64
 	}
+	do   func(*task) outcome
 	done func(effort) // told of all work that was done for a password; for tests
 }
 
@@ -98,7 +102,10 @@ func NewHasher(o HasherOptions) *Hasher {
 	if c.passes == 0 {
 		c.passes = defaultPasses
 	}
-	h := &Hasher{queue: newQueue(o.Workers, o.Waiting), cost: c, done: func(effort) {}}
+	h := &Hasher{queue: newQueue(o.Workers, o.Waiting), cost: c, do: (*task).do, done: func(effort) {}}
+	if o.Processes != nil {
+		h.do = o.Processes.do
+	}
 	h.slowest.argon2.Store(uint64(c.memoryKiB) * uint64(c.passes))
 	return h
 }
@@ -130,7 +137,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	err := h.work(ctx, func() error {
 		salt := random(saltSize)
 		c := h.cost
-		phc = encode(digest{c.memoryKiB, c.passes, lanes, salt, derive(password, salt, c.passes, c.memoryKiB, lanes, keySize)})
+		phc = encode(digest{c.memoryKiB, c.passes, lanes, salt, h.derive(password, salt, c, lanes, keySize)})
 		return nil
 	})
 	return phc, err
@@ -166,13 +173,13 @@ func (h *Hasher) fill(spent effort, password string) effort {
 	if want := h.slowest.argon2.Load(); want > spent.argon2 {
 		missing := want - spent.argon2
 		passes := max(uint64(h.cost.passes), (missing+maxMemoryKiB-1)/maxMemoryKiB)
-		derive(password, make([]byte, saltSize), uint32(passes), uint32(missing/passes), lanes, keySize)
+		h.derive(password, make([]byte, saltSize), cost{passes: uint32(passes), memoryKiB: uint32(missing / passes)}, lanes, keySize)
 		spent.argon2 += missing
 	}
 	// 2^12 - 2^10 rounds are one digest of cost 10 and one of cost 11.
 	if want := h.slowest.bcrypt.Load(); want > spent.bcrypt {
 		for missing := want - spent.bcrypt; missing != 0; missing &= missing - 1 {
-			_ = bcrypt.CompareHashAndPassword(standIn(bits.TrailingZeros64(missing)), []byte(password))
+			h.compare(standIn(bits.TrailingZeros64(missing)), password)
 		}
 		spent.bcrypt = want
 	}
@@ -210,7 +217,7 @@ func (h *Hasher) verify(stored, password string) (ok, rehash bool, spent effort,
 			return false, false, effort{}, err
 		}
 		spent.argon2 = uint64(d.memoryKiB) * uint64(d.passes)
-		key := derive(password, d.salt, d.passes, d.memoryKiB, d.lanes, uint32(len(d.key)))
+		key := h.derive(password, d.salt, cost{passes: d.passes, memoryKiB: d.memoryKiB}, d.lanes, uint32(len(d.key)))
 		ok = subtle.ConstantTimeCompare(key, d.key) == 1
 		current := d.memoryKiB == h.cost.memoryKiB && d.passes == h.cost.passes && d.lanes == lanes &&
 			len(d.salt) == saltSize && len(d.key) == keySize
@@ -221,10 +228,10 @@ func (h *Hasher) verify(stored, password string) (ok, rehash bool, spent effort,
 			return false, false, effort{}, ErrDigest
 		}
 		spent.bcrypt = 1 << cost
-		switch err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(password)); {
-		case err == nil:
+		switch h.compare([]byte(stored), password) {
+		case fits:
 			return true, true, spent, nil
-		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		case differs:
 			return false, false, spent, nil
 		default:
 			return false, false, effort{}, ErrDigest
@@ -240,8 +247,14 @@ type digest struct {
 	salt, key         []byte
 }
 
-func derive(password string, salt []byte, passes, memoryKiB uint32, lanes uint8, size uint32) []byte {
-	return argon2.IDKey([]byte(password), salt, passes, memoryKiB, lanes, size)
+// derive makes a key of argon2id.
+func (h *Hasher) derive(password string, salt []byte, c cost, lanes uint8, size uint32) []byte {
+	return h.do(&task{password: []byte(password), salt: salt, cost: c, lanes: lanes, size: size}).key
+}
+
+// compare says whether a digest of bcrypt is one of the password.
+func (h *Hasher) compare(digest []byte, password string) verdict {
+	return h.do(&task{password: []byte(password), digest: digest}).verdict
 }
 
 var phcBase64 = base64.RawStdEncoding.Strict()
