@@ -5,6 +5,7 @@
 //	go run ./bench                    everything, in some minutes
 //	go run ./bench -quick             a smoke test of this program, in some seconds; its ratios mean little
 //	go run ./bench -only cookie       the rows whose name has that in it
+//	go run ./bench -free              nothing is bound to a processor; for "sign in", the row that is about more than one
 //	go run ./bench -json FILE         keeps the report
 //	go run ./bench compare OLD NEW    what changed between two reports
 //
@@ -49,6 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	rounds := flags.Int("rounds", 0, "turns of each server; 0 is 7, or 1 with -quick")
 	turn := flags.Duration("turn", 0, "length of a turn; 0 is 1s, or 200ms with -quick")
 	connections := flags.Int("connections", 64, "connections of the closed loop")
+	free := flags.Bool("free", false, "bind nothing to a processor: servers and load share them all")
 	plots := flags.String("plots", "", "scale: the folder for plots")
 	most := flags.Int("most", 1_000_000, "scale: the most sessions")
 	if err := flags.Parse(args); err != nil {
@@ -98,8 +100,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		Commit: output(root, "git", "describe", "--always", "--dirty"), Time: time.Now().UTC().Truncate(time.Second),
 		Go: runtime.Version(), Processor: processorName(), Quick: b.quick,
 	}
-	if err := b.place(); err != nil {
-		return err
+	if !*free {
+		if err := b.place(); err != nil {
+			return err
+		}
 	}
 	if b.tmp, err = os.MkdirTemp("", "barong-bench-"); err != nil {
 		return err

@@ -175,6 +175,7 @@ func (b *bench) everything() (failed error) {
 		}, true, b.embedded},
 		{[]string{"API key, replay off"}, false, b.withoutReplay},
 		{[]string{"API key, replay shared", "new sessions"}, false, b.shared},
+		{[]string{"sign in"}, false, b.signIns},
 		{[]string{"cold check"}, false, b.cold},
 		{[]string{"10,000 permissions", "1,000,000 sessions", "bytes a session"}, false, b.sizes},
 		{[]string{"start", "resident memory", "size of the program"}, true, b.footprint},
