@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -179,4 +180,60 @@ func TestDeleteAllWhoseAnswerIsLost(t *testing.T) {
 	if _, err := a.Get(ctx, after.Key, now); err != nil {
 		t.Errorf("Get of a new session: %v", err)
 	}
+}
+
+// Of many uses of the same moment, which share round trips, exactly one of each nonce is the first, also when the answer to
+// all of them is lost, and when Redis has forgotten the script.
+func TestNoncesOfTheSameMoment(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	relay, through, direct := relayed(t, patient)
+	replicas := []*redisstore.Nonces{redisstore.NewNonces(connect(t, through)), redisstore.NewNonces(connect(t, through))}
+	client := connect(t, direct)
+	until := time.Now().Add(time.Minute)
+	const nonces, uses = 40, 3
+	together := 0
+	for round := range 20 {
+		if round%4 < 2 {
+			if err := client.ScriptFlush(ctx).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		relay.LoseAnswers(round%2, "\r\nevalsha\r\n")
+		var firsts [nonces]atomic.Int32
+		var group sync.WaitGroup
+		for use := range uses * nonces {
+			i := use % nonces
+			group.Go(func() {
+				first, err := replicas[use%2].FirstUse(ctx, "kid", strconv.Itoa(round*nonces+i), until)
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+				if first {
+					firsts[i].Add(1)
+				}
+			})
+		}
+		group.Wait()
+		for i := range firsts {
+			if n := firsts[i].Load(); n != 1 {
+				t.Errorf("round %d: nonce %d had %d first uses", round, i, n)
+			}
+		}
+		relay.LoseAnswers(0, "")
+	}
+	stats, err := client.Info(ctx, "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(stats) {
+		if rest, ok := strings.CutPrefix(line, "cmdstat_evalsha:calls="); ok {
+			calls, _, _ := strings.Cut(rest, ",")
+			together, _ = strconv.Atoi(calls)
+		}
+	}
+	if all := 20 * uses * nonces; together == 0 || together > all/2 {
+		t.Errorf("%d round trips for %d uses of the same moment", together, all)
+	}
+	t.Logf("%d round trips of several, %d answers lost", together, relay.Lost())
 }
