@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"barong/session"
+	"barong/session/near"
 )
 
 // A Dialect is the gateway protocol by which a check arrived. It labels metrics and logs, and decides nothing.
@@ -115,7 +116,7 @@ type Decision struct {
 	SetCookie string
 
 	Principal *session.Principal // who, from Allow or from a denial after identification; else nil
-	Session   *session.Session   // the session of a cookie check that found a live one; else nil
+	Session   *near.Session      // the session of a cookie check that found a live one; else nil
 	KID       string             // the API key's id when one was found; else empty
 
 	Path   string     // canonical path: no leading or trailing slash; a view of Request.Target

@@ -326,7 +326,7 @@ func (c *check) byCookie(ctx context.Context) {
 		c.unavailable(ctx, "session", err)
 		return
 	}
-	if csrf && (found.Session == nil || !sameSecret(h.single[csrfToken], found.Session.CSRF)) {
+	if csrf && (found.Session == nil || !sameSecret(h.single[csrfToken], found.Session.CSRF())) {
 		d.refuse(csrfTokenMismatch)
 		return
 	}
@@ -342,14 +342,14 @@ func (c *check) byCookie(ctx context.Context) {
 	d.Session, d.Principal = found.Session, found.Principal
 	if !e.fits(found.Session, h.single[userAgent], d.Client) {
 		if e.compat {
-			e.cache.End(ctx, found.Session)
+			e.cache.End(ctx, found)
 		}
 		d.refuse(sessionMismatch)
 		return
 	}
 	if e.cache.Slide(found, c.now) {
 		https := e.proxies.HTTPS(c.request.Peer, h.single[forwardedProto])
-		d.SetCookie = e.cookies.Set(c.id, found.Session.EndsAt, c.now, https)
+		d.SetCookie = e.cookies.Set(c.id, found.Session.EndsAt(), c.now, https)
 	}
 	if !found.Principal.Open() {
 		d.refuse(userNotActive)
@@ -377,7 +377,7 @@ func (c *check) among(ctx context.Context) (near.Found, error) {
 		one, err := c.engine.cache.Session(ctx, id.Key(), c.now)
 		switch {
 		case err == nil:
-			if choice.Add(one.Session) {
+			if choice.Add(one.Session.UID, one.Session.CreatedAt(), one.Key()) {
 				found, outcome, c.id = one, nil, id
 			}
 		case !errors.Is(err, session.ErrNotFound) && !errors.Is(err, near.ErrExpired):
@@ -393,12 +393,12 @@ func (c *check) among(ctx context.Context) (near.Found, error) {
 }
 
 // sameSecret compares in a time that does not depend on where the two differ. An empty secret equals nothing.
-func sameSecret(sent []byte, secret string) bool {
-	return secret != "" && subtle.ConstantTimeCompare(sent, header.BytesOf(secret)) == 1
+func sameSecret(sent, secret []byte) bool {
+	return len(secret) > 0 && subtle.ConstantTimeCompare(sent, secret) == 1
 }
 
 // fits reports whether the client is the one that the session is tied to. What is only watched is told of.
-func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool {
+func (e *Engine) fits(s *near.Session, agent []byte, client netip.Addr) bool {
 	b := &e.bind
 	if (b.UserAgent || b.LogUserAgent) && !sameAgent(s.UserAgent, agent) {
 		if b.UserAgent {
@@ -413,17 +413,17 @@ func (e *Engine) fits(s *session.Session, agent []byte, client netip.Addr) bool 
 	if e.compat {
 		bits6 = 96
 	}
-	if !sameNetwork(s.IP.Unmap(), client, bits6) {
+	if !sameNetwork(s.IP(), client, bits6) {
 		if b.IP {
 			return false
 		}
-		e.reportMismatch(s, BindIP, s.IP.Unmap().String(), client.String())
+		e.reportMismatch(s, BindIP, s.IP().String(), client.String())
 	}
 	return true
 }
 
 // reportMismatch counts a client that does not fit a session, and tells of it, at most once a second.
-func (e *Engine) reportMismatch(s *session.Session, item, was, is string) {
+func (e *Engine) reportMismatch(s *near.Session, item, was, is string) {
 	if e.mismatch != nil {
 		e.mismatch(item)
 	}
@@ -458,7 +458,7 @@ func sameNetwork(a, b netip.Addr, bits6 int) bool {
 }
 
 // byRole decides what a principal whose account is open may do, and gives the token.
-func (c *check) byRole(ctx context.Context, p *session.Principal, s *session.Session, slot *near.TokenSlot) {
+func (c *check) byRole(ctx context.Context, p *session.Principal, s *near.Session, slot *near.TokenSlot) {
 	e, r, d := c.engine, c.request, c.decision
 	verdict := c.rules.Permit(p.Role, r.Method, d.Path)
 	if verdict.Undecided {

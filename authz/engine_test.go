@@ -528,7 +528,7 @@ func TestSlidingExpiry(t *testing.T) {
 		}
 		testkit.Eventually(t, 5*time.Second, func() bool {
 			found, err := w.cache.Session(t.Context(), id.Key(), w.now())
-			return w.touches.Load() == renewal+1 && err == nil && found.Session.SeenAt.Equal(w.now())
+			return w.touches.Load() == renewal+1 && err == nil && found.Session.SeenAt().Equal(w.now())
 		})
 	}
 	w.advance(40 * time.Minute)

@@ -96,7 +96,7 @@ type refresh struct {
 	slot      *near.TokenSlot
 	token     *near.Token // to be replaced
 	principal *session.Principal
-	session   *session.Session
+	session   *near.Session
 }
 
 func newTokens(o *Options, workers int) *tokens {
@@ -145,7 +145,7 @@ func (t *tokens) worker() {
 // if it may be handed out again, else a new one. Checks that need the same one share a signature. A slot is that of one
 // session, whose beginning never changes.
 func (t *tokens) authorization(
-	ctx context.Context, slot *near.TokenSlot, p *session.Principal, s *session.Session, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, p *session.Principal, s *near.Session, now time.Time,
 ) (*near.Token, error) {
 	signer := t.signer()
 	if signer == nil {
@@ -169,7 +169,7 @@ func (t *tokens) authorization(
 
 // current returns the slot's token, and signs one if need be.
 func (t *tokens) current(
-	ctx context.Context, slot *near.TokenSlot, signer Signer, p *session.Principal, s *session.Session, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, signer Signer, p *session.Principal, s *near.Session, now time.Time,
 ) (*near.Token, error) {
 	for {
 		if token := slot.Load(); t.usable(token, signer, p, now) {
@@ -216,7 +216,7 @@ func (t *tokens) begin(slot *near.TokenSlot) (done chan struct{}, first bool) {
 
 // signInto signs a new token, puts it into the slot and ends what begin began. With old, it only replaces that one.
 func (t *tokens) signInto(
-	ctx context.Context, slot *near.TokenSlot, old *near.Token, signer Signer, p *session.Principal, s *session.Session, now time.Time,
+	ctx context.Context, slot *near.TokenSlot, old *near.Token, signer Signer, p *session.Principal, s *near.Session, now time.Time,
 ) (*near.Token, error) {
 	defer func() {
 		t.mu.Lock()
@@ -257,7 +257,7 @@ func (t *tokens) leave(took time.Duration) {
 	<-t.busy
 }
 
-func (t *tokens) refreshLater(slot *near.TokenSlot, token *near.Token, p *session.Principal, s *session.Session) {
+func (t *tokens) refreshLater(slot *near.TokenSlot, token *near.Token, p *session.Principal, s *near.Session) {
 	if !token.Refreshing.CompareAndSwap(false, true) {
 		return
 	}
@@ -290,7 +290,7 @@ func (noSigner) SignPayload([]byte) ([]byte, error) {
 }
 func (noSigner) KeyID() string { return "" }
 
-func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, now time.Time) (*near.Token, error) {
+func (t *tokens) sign(signer Signer, p *session.Principal, s *near.Session, now time.Time) (*near.Token, error) {
 	var id [10]byte
 	rand.Read(id[:]) // never fails since Go 1.24: a broken source ends the process
 	c := claims{
@@ -302,7 +302,7 @@ func (t *tokens) sign(signer Signer, p *session.Principal, s *session.Session, n
 		c.ReferralID = &p.ReferralID
 	}
 	if t.set.Beginning && s != nil {
-		c.Methods, c.AuthTime = s.Methods.Names(), s.AuthTime.Unix()
+		c.Methods, c.AuthTime = s.Methods.Names(), s.AuthTime().Unix()
 	}
 	payload := t.payload(&c)
 	keyID := signer.KeyID()

@@ -12,7 +12,7 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/reqid"
-	"barong/session"
+	"barong/session/near"
 )
 
 var noSession = authz.Decision{Status: 401, Code: "authz.invalid_session"}
@@ -42,7 +42,7 @@ func TestLoginRedirect(t *testing.T) {
 		{"expired", "GET", "text/html", authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie}, page, true},
 		{
 			"another's session", "GET", "text/html",
-			authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie, Session: &session.Session{}},
+			authz.Decision{Status: 401, Code: "authz.client_session_mismatch", Credential: authz.Cookie, Session: &near.Session{}},
 			page, false,
 		},
 		{"signed in, not permitted", "GET", "text/html", authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie}, page, false},

@@ -18,11 +18,12 @@ import (
 	"barong/internal/listener"
 	"barong/internal/pages"
 	"barong/session"
+	"barong/session/near"
 )
 
 var (
 	ann      = &session.Principal{UID: "ID1", Email: `ann+<b>"x"@example.com`, Role: "member", State: "active"}
-	notForMe = authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie, Principal: ann, Session: &session.Session{}}
+	notForMe = authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie, Principal: ann, Session: &near.Session{}}
 )
 
 func refusals() *pages.Refusals {
@@ -34,7 +35,7 @@ func TestRefusalPage(t *testing.T) {
 	mismatch := notForMe
 	mismatch.Code = "authz.client_session_mismatch"
 	of := func(status int, code string) authz.Decision {
-		return authz.Decision{Status: status, Code: code, Credential: authz.Cookie, Principal: ann, Session: &session.Session{}}
+		return authz.Decision{Status: status, Code: code, Credential: authz.Cookie, Principal: ann, Session: &near.Session{}}
 	}
 	const browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
 	for _, test := range []struct {

@@ -1,26 +1,33 @@
 package session
 
-import "bytes"
+import (
+	"bytes"
+	"time"
+)
 
 // A Choice tells which session counts of those that one request names. Browsers send every cookie of that name, the
 // host's and those of its parent domains, and say of none where it is from. Of several sessions of one user the newest
 // counts. Of sessions of different users none does: whoever can plant a cookie must not make somebody act as another.
 type Choice struct {
-	newest   *Session
+	any      bool
 	disputed bool
+	uid      string
+	created  time.Time
+	key      Key
 }
 
-// Add considers one more live session, and reports whether it is the newest one so far.
-func (c *Choice) Add(s *Session) bool {
-	if c.newest != nil {
-		if c.newest.UID != s.UID {
+// Add considers one more live session: whose it is, when it began, and its key. It reports whether it is the newest one so
+// far.
+func (c *Choice) Add(uid string, created time.Time, key Key) bool {
+	if c.any {
+		if c.uid != uid {
 			c.disputed = true
 		}
-		if byAge := c.newest.CreatedAt.Compare(s.CreatedAt); byAge > 0 || byAge == 0 && bytes.Compare(c.newest.Key[:], s.Key[:]) > 0 {
+		if byAge := c.created.Compare(created); byAge > 0 || byAge == 0 && bytes.Compare(c.key[:], key[:]) > 0 {
 			return false
 		}
 	}
-	c.newest = s
+	c.any, c.uid, c.created, c.key = true, uid, created, key
 	return true
 }
 

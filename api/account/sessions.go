@@ -182,7 +182,7 @@ func (s *Service) Current(ctx context.Context, ids ...session.ID) (*session.Sess
 		if err != nil {
 			return nil, nil, err
 		}
-		if choice.Add(one) {
+		if choice.Add(one.UID, one.CreatedAt, one.Key) {
 			current, owner = one, user
 		}
 	}

@@ -194,8 +194,11 @@ func (v *server) openShared() error {
 		}
 	})
 
+	sessions, apiKeys := near.Room(int64(c.SessionCacheMemory) << 20)
+	v.log.Info("what is remembered is bounded", "memory_mib", c.SessionCacheMemory, "sessions", sessions, "api_keys", apiKeys)
 	v.cache = near.New(near.Options{
 		Store: v.sessions, Principals: v.db, APIKeys: v.db, TTL: c.SessionCacheTTL, Life: c.SessionExpireTime,
+		MaxSessions: sessions, MaxAPIKeys: apiKeys,
 		Fresh: func(loaded, now time.Time) bool { return v.bus.Fresh(loaded, now, c.SessionCacheTTL) },
 		Record: func(ctx context.Context, s *session.Session) error {
 			return v.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return tx.EndSession(ctx, s) })

@@ -22,6 +22,9 @@ import (
 // ErrExpired says that a session was known and its time is over.
 var ErrExpired = errors.New("session: expired")
 
+// errTooLong says that a session cannot be kept: see compact.
+var errTooLong = errors.New("session: the CSRF token is too long")
+
 // errOrphan says that a session's or key's user is gone.
 var errOrphan = errors.New("session: the user is gone")
 
@@ -48,7 +51,8 @@ type Options struct {
 	// Read is told of each reading of the stores: of what (ReadSession, ReadPrincipal, ReadAPIKey), how many keys it asked
 	// for, and whether it renewed what is known rather than answer somebody who waits. It must not block; nil tells nobody.
 	Read func(what string, keys int, renewal bool)
-	// Record makes the end of a session outlive what happens to the store. nil leaves it to the store alone.
+	// Record makes the end of a session outlive what happens to the store. It is given key, user and absolute end. nil
+	// leaves it to the store alone.
 	Record func(context.Context, *session.Session) error
 	// Ended is called when the cache itself ended a session in the store, so that other replicas can be told
 	// (bus.SessionGone). nil tells nobody.
@@ -72,6 +76,19 @@ const (
 	DefaultMaxSessions = 1 << 20
 	DefaultMaxAPIKeys  = 1 << 18
 )
+
+// What a session takes at most with its user and its token of RS256, resident and with what Go needs to look after it, and
+// so does an API key; see docs/scale.md. Of what is remembered a fifth are API keys.
+const (
+	bytesEach      = 1536
+	sessionsPerKey = 4
+)
+
+// Room is how many sessions and API keys fit into so many bytes: MaxSessions and MaxAPIKeys.
+func Room(bytes int64) (sessions, apiKeys int) {
+	apiKeys = int(max(1, bytes/(bytesEach*(sessionsPerKey+1))))
+	return sessionsPerKey * apiKeys, apiKeys
+}
 
 // A Cache is the near cache: what this process remembers of sessions, API keys and their users, so that a warm check
 // asks no store. It reads through to the stores, once per key however many ask for it, and believes what it read as
@@ -115,13 +132,8 @@ type Cache struct {
 }
 
 type sessionState struct {
+	session Session
 	user    *node[string, session.Principal] // nil when the user is gone
-	ends    int64                            // Unix milliseconds: the earlier of the session's two ends
-	session session.Session
-}
-
-func stateOf(s *session.Session, user *node[string, session.Principal]) sessionState {
-	return sessionState{user: user, ends: min(s.ExpiresAt.UnixMilli(), s.EndsAt.UnixMilli()), session: *s}
 }
 
 type keyState struct {
@@ -171,9 +183,15 @@ func New(o Options) *Cache {
 	c.sessions = newTable(c, ReadSession, o.MaxSessions, hashOfKey, c.readSession, c.readSessions)
 	c.sessions.kept = func(n *node[session.Key, sessionState], st *known[sessionState]) {
 		// What was read may be from before a touch that is on its way.
-		n.nextTouch.Store(max(n.nextTouch.Load(), c.stamp(st.value.session.SeenAt)+c.touchEvery()))
+		n.nextTouch.Store(max(n.nextTouch.Load(), c.stamp(st.value.session.SeenAt())+c.touchEvery()))
 	}
 	c.users = newTable(c, ReadPrincipal, o.MaxSessions+o.MaxAPIKeys, byText, c.readPrincipal, c.readPrincipals)
+	c.users.named = func(uid string, st *known[session.Principal]) string {
+		if st.value.UID == uid {
+			return st.value.UID // one copy, and not a part of the record from which a session was read
+		}
+		return strings.Clone(uid)
+	}
 	c.apiKeys = newTable(c, ReadAPIKey, o.MaxAPIKeys, byText, c.readAPIKey, c.readAPIKeys)
 	c.startRenewal()
 	c.workers.Add(touchers + 1)
@@ -207,7 +225,7 @@ func (c *Cache) begin() stamp { return max(c.stamp(c.now()), c.distrusted.Load()
 
 // A Found is what the cache knows about a session. What it points to must only be read.
 type Found struct {
-	Session   *session.Session
+	Session   *Session
 	Principal *session.Principal
 	Token     *TokenSlot
 
@@ -233,7 +251,7 @@ func (c *Cache) Session(ctx context.Context, key session.Key, now time.Time) (Fo
 			prefetch(unsafe.Pointer(p), 2*line)
 			at := c.stamp(now)
 			s := &st.value.session
-			if p.use(at, c.useEvery) && s.Epoch == p.value.Epoch && now.UnixMilli() < st.value.ends &&
+			if p.use(at, c.useEvery) && s.Epoch == p.value.Epoch && s.liveAt(now.UnixMilli()) &&
 				c.trusts(min(st.loaded.Load(), p.loaded.Load()), at, now) && s.UID == p.value.UID {
 				st.use(at, c.useEvery)
 				return found(n, st, p), nil
@@ -242,6 +260,9 @@ func (c *Cache) Session(ctx context.Context, key session.Key, now time.Time) (Fo
 	}
 	return c.findSession(ctx, key, n, now)
 }
+
+// Key is the key of a session that was found live.
+func (f *Found) Key() session.Key { return f.node.key }
 
 func found(n *node[session.Key, sessionState], st *known[sessionState], p *known[session.Principal]) Found {
 	n.keepUser(p)
@@ -273,7 +294,7 @@ func (c *Cache) findSession(ctx context.Context, key session.Key, n *node[sessio
 		s, u := &st.value.session, st.value.user
 		justRead := st.loaded.Load() >= c.stamp(now)
 		switch {
-		case !now.Before(s.EndsAt):
+		case now.UnixMilli() >= s.ends:
 			c.sessions.forget(key)
 			return Found{Session: s}, ErrExpired
 		case !s.Live(now) && !justRead: // another replica may have moved the expiry
@@ -379,12 +400,14 @@ func (c *Cache) readSession(ctx context.Context, key session.Key, now time.Time)
 		if err != nil {
 			return sessionState{}, err
 		}
-		s := c.own(read)
+		s, ok := compact(read)
+		if !ok {
+			return sessionState{}, errTooLong
+		}
 		u, p, _, err := c.users.current(ctx, s.UID, c.users.get(s.UID), now)
 		switch {
 		case errors.Is(err, session.ErrNotFound):
-			s.UID = strings.Clone(s.UID)
-			return sessionState{session: s}, errOrphan
+			return sessionState{session: c.own(s, strings.Clone(s.UID))}, errOrphan
 		case err != nil:
 			return sessionState{}, err
 		case try < maxReads && c.users.forgotSince(s.UID, forgets):
@@ -392,8 +415,7 @@ func (c *Cache) readSession(ctx context.Context, key session.Key, now time.Time)
 		case p.value.HasEnded(key):
 			return sessionState{}, session.ErrNotFound
 		}
-		s.UID = p.value.UID
-		return stateOf(&s, u), nil
+		return sessionState{session: c.own(s, p.value.UID), user: u}, nil
 	}
 }
 
@@ -431,11 +453,9 @@ func (c *Cache) readPrincipal(ctx context.Context, uid string, _ time.Time) (ses
 	return c.ownPrincipal(read), nil
 }
 
-// own is a session as it is kept: it shares no memory with what a store has read but what many sessions share. The caller
-// sees to its UID.
-func (c *Cache) own(read *session.Session) session.Session {
-	s := *read
-	s.CSRF, s.UserAgent, s.Country = strings.Clone(s.CSRF), c.texts.of(s.UserAgent), c.texts.of(s.Country)
+// own is a session as it is kept: it shares no memory with what a store has read, but with other sessions and its user.
+func (c *Cache) own(s Session, uid string) Session {
+	s.UID, s.UserAgent = uid, c.texts.of(s.UserAgent)
 	return s
 }
 
@@ -454,15 +474,15 @@ func keyStateOf(kid string, read *session.APIKey, user *node[string, session.Pri
 	return keyState{key: k, mac: NewMAC(k.Secret), user: user}
 }
 
-// End ends a live session: it has that recorded, deletes it from the store, forgets it and has the other replicas told. It
-// logs what fails.
-func (c *Cache) End(ctx context.Context, s *session.Session) {
+// End ends a session that was found live: it has that recorded, deletes it from the store, forgets it and has the other
+// replicas told. It logs what fails.
+func (c *Cache) End(ctx context.Context, f Found) {
 	if c.record != nil {
-		if err := c.record(ctx, s); err != nil {
+		if err := c.record(ctx, &session.Session{Key: f.Key(), UID: f.Session.UID, EndsAt: f.Session.EndsAt()}); err != nil {
 			c.log.LogAttrs(ctx, slog.LevelWarn, "the end of a session could not be recorded", slog.Any("error", err))
 		}
 	}
-	c.drop(ctx, s.Key)
+	c.drop(ctx, f.Key())
 }
 
 // drop deletes a session from the store, forgets it and has the other replicas told. When the store does not answer, the

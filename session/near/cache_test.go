@@ -194,6 +194,8 @@ func keyOf(i int) session.Key {
 	return sha256.Sum256(seed[:])
 }
 
+func csrfOf(i int) string { return fmt.Sprintf("%020x", i) }
+
 // open adds user i with session i.
 func (b *backend) open(i int) session.Key {
 	uid, key := fmt.Sprintf("ID%010X", i), keyOf(i)
@@ -203,7 +205,7 @@ func (b *backend) open(i int) session.Key {
 		UserID: int64(i) + 1, UID: uid, Email: fmt.Sprintf("user%d@example.com", i), Role: "member", State: "active", OTP: true,
 	}
 	b.sessions[key] = session.Session{
-		Key: key, UID: uid, CSRF: fmt.Sprintf("%020x", i), IP: netip.MustParseAddr("203.0.113.7"),
+		Key: key, UID: uid, CSRF: csrfOf(i), IP: netip.MustParseAddr("203.0.113.7"),
 		UserAgent: strings.Clone(agent), Country: "NL",
 		CreatedAt: b.now(), SeenAt: b.now(), ExpiresAt: b.now().Add(30 * time.Minute), EndsAt: b.now().Add(24 * time.Hour),
 	}
@@ -253,7 +255,7 @@ func TestWarmSessionAsksNoStore(t *testing.T) {
 	c := b.cache(t, nil)
 	for range 100 {
 		f := b.want(t, c, key, nil)
-		if f.Session.UID != "ID0000000001" || f.Principal.UID != f.Session.UID || f.Session.Key != key {
+		if f.Session.UID != "ID0000000001" || f.Principal.UID != f.Session.UID || f.Key() != key {
 			t.Fatalf("found %+v, %+v", f.Session, f.Principal)
 		}
 		b.advance(time.Second)
@@ -464,7 +466,7 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("expired in memory while the store is down: %v, want the store's error", err)
 	}
 	b.down.Store(false)
-	if f := b.want(t, c, key, ErrExpired); f.Session == nil || f.Session.Key != key {
+	if f := b.want(t, c, key, ErrExpired); f.Session == nil || string(f.Session.CSRF()) != csrfOf(1) {
 		t.Error("an expired session comes without its record")
 	}
 	b.want(t, c, key, session.ErrNotFound)
@@ -527,7 +529,7 @@ func (b *backend) touched(t *testing.T, c *Cache, key session.Key, n int64, expi
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		node := c.sessions.get(key)
-		if b.touches.Load() == n && node != nil && node.state.Load().value.session.ExpiresAt.Equal(expires) {
+		if b.touches.Load() == n && node != nil && node.state.Load().value.session.ExpiresAt().Equal(expires) {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -560,8 +562,8 @@ func TestSlide(t *testing.T) {
 	b.advance(30 * time.Second)
 	f := b.want(t, c, key, nil)
 	b.advance(29 * time.Second)
-	if b.clock.Load() >= int64(90*time.Second) && c.Slide(f, f.Session.SeenAt.Add(90*time.Second)) {
-		b.touched(t, c, key, touches+1, f.Session.EndsAt)
+	if b.clock.Load() >= int64(90*time.Second) && c.Slide(f, f.Session.SeenAt().Add(90*time.Second)) {
+		b.touched(t, c, key, touches+1, f.Session.EndsAt())
 	} else {
 		t.Error("not due after a 1/20 of the life")
 	}

@@ -31,7 +31,7 @@ type renewal struct {
 func (c *Cache) startRenewal() {
 	c.renewal.ctx, c.renewal.stop = context.WithCancel(context.Background())
 	c.workers.Add(3)
-	go c.sessions.renewing(func(v *sessionState, now time.Time) bool { return now.UnixMilli() < v.ends })
+	go c.sessions.renewing(func(v *sessionState, now time.Time) bool { return v.session.Live(now) })
 	go c.users.renewing(nil)
 	go c.apiKeys.renewing(nil)
 }
@@ -193,27 +193,19 @@ func (c *Cache) readSessions(ctx context.Context, keys []session.Key, old []*ses
 	}
 	out := make([]*sessionState, len(keys))
 	for i, s := range read {
-		switch before := &old[i].session; {
-		case s == nil || s.UID != before.UID:
-		case sameSession(s, before):
+		before := &old[i].session
+		if s == nil || s.UID != before.UID {
+			continue
+		}
+		switch now, ok := compact(s); {
+		case !ok:
+		case now == *before:
 			out[i] = old[i]
 		default:
-			now := c.own(s)
-			now.UID = before.UID
-			st := stateOf(&now, old[i].user)
-			out[i] = &st
+			out[i] = &sessionState{session: c.own(now, before.UID), user: old[i].user}
 		}
 	}
 	return out, nil
-}
-
-// sameSession compares two sessions in the precision of the stores. Those of a key have the same key.
-func sameSession(a, b *session.Session) bool {
-	return a.Epoch == b.Epoch && a.UserAgent == b.UserAgent && a.IP == b.IP && a.UID == b.UID && a.CSRF == b.CSRF &&
-		a.Country == b.Country && a.Methods == b.Methods && a.AuthTime.UnixMilli() == b.AuthTime.UnixMilli() &&
-		a.CreatedAt.UnixMilli() == b.CreatedAt.UnixMilli() &&
-		a.SeenAt.UnixMilli() == b.SeenAt.UnixMilli() && a.ExpiresAt.UnixMilli() == b.ExpiresAt.UnixMilli() &&
-		a.EndsAt.UnixMilli() == b.EndsAt.UnixMilli()
 }
 
 // readPrincipals reads users again.

@@ -105,6 +105,7 @@ type table[K comparable, V any] struct {
 	read  func(ctx context.Context, k K, now time.Time) (V, error)
 	again func(ctx context.Context, keys []K, old []*V, now time.Time) ([]*V, error) // see table.renew
 	kept  func(*node[K, V], *known[V])                                               // called when a state was read, before anybody sees it; may be nil
+	named func(K, *known[V]) K                                                       // the key as a new node keeps it, which pins no other memory; nil: as it was asked for
 	limit int                                                                        // nodes per part
 
 	parts   [parts]part[K, V]
@@ -285,6 +286,9 @@ func (t *table[K, V]) keep(p *part[K, V], h uint64, k K, st *known[V]) (*node[K,
 	n := p.nodes.find(h, k)
 	known := n != nil
 	if !known {
+		if t.named != nil {
+			k = t.named(k, st)
+		}
 		n = &node[K, V]{key: k}
 	}
 	if t.kept != nil {

@@ -39,9 +39,9 @@ func (c *Cache) Slide(f Found, now time.Time) bool {
 	if at < due || !f.node.nextTouch.CompareAndSwap(due, at+c.touchEvery()) {
 		return false
 	}
-	t := touch{key: f.Session.Key, node: f.node, known: f.known, seenAt: now.UTC(), expiresAt: now.Add(c.life).UTC()}
-	if t.expiresAt.After(f.Session.EndsAt) {
-		t.expiresAt = f.Session.EndsAt
+	t := touch{key: f.Key(), node: f.node, known: f.known, seenAt: now.UTC(), expiresAt: now.Add(c.life).UTC()}
+	if ends := f.Session.EndsAt(); t.expiresAt.After(ends) {
+		t.expiresAt = ends
 	}
 	if !c.closed.Load() {
 		select {
@@ -78,9 +78,9 @@ func (c *Cache) writeBack(t touch) {
 	defer cancel()
 	switch err := c.store.Touch(ctx, t.key, t.seenAt, t.expiresAt); {
 	case err == nil:
-		s := t.known.value.session
-		s.SeenAt, s.ExpiresAt = t.seenAt, t.expiresAt
-		moved := knownSince(t.known.loaded.Load(), t.known.used.Load(), stateOf(&s, t.known.value.user))
+		state := t.known.value
+		state.session.seen, state.session.expires = t.seenAt.UnixMilli(), t.expiresAt.UnixMilli()
+		moved := knownSince(t.known.loaded.Load(), t.known.used.Load(), state)
 		t.node.state.CompareAndSwap(t.known, moved) // fails when it was forgotten or read again, both of which are better
 	case errors.Is(err, session.ErrNotFound):
 		c.ForgetSession(t.key)
