@@ -11,13 +11,22 @@ import (
 	"barong/session"
 )
 
+// extended reports whether a list of users is to show more of them.
+func extended(c *rest.Call) bool {
+	var in struct {
+		Extended bool `param:"extended"`
+	}
+	c.Into(&in)
+	return in.Extended
+}
+
 // listUsers answers GET /admin/users.
 func (m *Module) listUsers(ctx context.Context, c *rest.Call) error {
 	rows, total, err := m.DB.FindUsers(ctx, c.UserFilter(), c.Page())
 	if err != nil {
 		return err
 	}
-	if c.Bool("extended") {
+	if extended(c) {
 		list, err := m.view().UsersWithProfile(ctx, rows)
 		if err != nil {
 			return err
@@ -41,7 +50,7 @@ func (m *Module) listPending(ctx context.Context, c *rest.Call) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("extended") {
+	if extended(c) {
 		list, err := m.view().UsersWithKYC(ctx, rows)
 		if err != nil {
 			return err

@@ -331,7 +331,11 @@ func (m *Module) verifyCaptcha(ctx context.Context, c *rest.Call, operation stri
 	if err := m.Accounts.PeekAddress(ctx, limit.CaptchaAddress, c.Client); err != nil {
 		return err
 	}
-	err := m.Captcha.Verify(ctx, c.Value(captchaResponse.Name))
+	var in struct {
+		Response any `param:"captcha_response"` // a text or an object, as the captcha has it
+	}
+	c.Into(&in)
+	err := m.Captcha.Verify(ctx, in.Response)
 	if f := fault.As(err); f != nil && f.Has("identity.captcha.verification_failed") {
 		if limited := m.Accounts.AllowAddress(ctx, limit.CaptchaAddress, c.Client); limited != nil {
 			return limited

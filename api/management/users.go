@@ -13,9 +13,13 @@ import (
 
 // answerUsers sends one page of users, with their profiles if the call asks for them.
 func (m *Module) answerUsers(ctx context.Context, c *rest.Call, rows []db.User, total int64) error {
+	var in struct {
+		Extended bool `param:"extended"`
+	}
+	c.Into(&in)
 	var list any
 	var err error
-	if c.Bool("extended") {
+	if in.Extended {
 		list, err = m.view().UsersWithProfile(ctx, rows)
 	} else {
 		list, err = m.view().Users(ctx, rows)

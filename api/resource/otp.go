@@ -1,24 +1,13 @@
 package resource
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
-	"slices"
-	"strings"
-	"unicode/utf8"
-
-	"filippo.io/edwards25519"
 
 	"barong/api/account"
 	"barong/api/rest"
 	"barong/api/view"
 	"barong/db"
-	"barong/internal/crypto/secret"
 	"barong/internal/fault"
 )
 
@@ -204,21 +193,6 @@ func (m *Module) guard(ctx context.Context, c *rest.Call) error {
 	return m.proveCode(ctx, c, in.Code, fault.New("resource.api_key.invalid_totp"))
 }
 
-// lockHolder locks the caller, who must still be one who may have keys: the account may have been closed, or its second
-// factor switched off, since the call began, and with that its keys.
-func lockHolder(ctx context.Context, c *rest.Call, u *account.Unit) error {
-	if err := u.Lock(ctx, c.User); err != nil {
-		return err
-	}
-	switch {
-	case !c.User.Open():
-		return fault.New("authz.user_not_active")
-	case !c.User.OTP:
-		return fault.New("resource.api_key.2fa_disabled")
-	}
-	return nil
-}
-
 // listAPIKeys answers GET /resource/api_keys.
 func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 	rows, total, err := m.DB.UserAPIKeys(ctx, c.User.ID, c.Page())
@@ -226,17 +200,6 @@ func (m *Module) listAPIKeys(ctx context.Context, c *rest.Call) error {
 		return err
 	}
 	return c.AnswerPage(view.APIKeys(rows), total)
-}
-
-// maxWords is the longest list of scopes as it is sent, and the longest state, in characters.
-const maxWords = 255
-
-// scopes splits a comma separated list. As ever, its items are not trimmed, and what is empty at its end is no item.
-func scopes(text string) []string {
-	if text = strings.TrimRight(text, ","); text == "" {
-		return nil
-	}
-	return strings.Split(text, ",")
 }
 
 // createAPIKey answers POST /resource/api_keys.
@@ -251,78 +214,13 @@ func (m *Module) createAPIKey(ctx context.Context, c *rest.Call) error {
 		Scope     string     `param:"scope"`
 	}
 	c.Into(&in)
-	var wrong []fault.Code
-	made := db.APIKey{UserID: c.User.ID, KID: secret.RandomHex(8), Algorithm: in.Algorithm, Scope: scopes(in.Scope), State: "active"}
-	switch in.Algorithm {
-	case "HS256":
-		made.Secret = secret.RandomHex(16)
-	case "Ed25519":
-		var ok bool
-		if !in.PublicKey.Given {
-			wrong = append(wrong, "public_key.blank")
-		} else if made.PublicKey, ok = parsePublicKey(*in.PublicKey.Sent()); !ok {
-			wrong = append(wrong, "public_key.invalid")
-		}
-	default:
-		if !strings.Contains(in.Algorithm, "HS") && !in.KID.Given {
-			wrong = append(wrong, "kid.blank")
-		}
-		wrong = append(wrong, "algorithm.inclusion")
-	}
-	if utf8.RuneCountInString(in.Scope) > maxWords {
-		wrong = append(wrong, "scope.too_long")
-	}
-	if len(wrong) > 0 {
-		return fault.Invalid(wrong...)
-	}
-	var k *db.APIKey
-	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := lockHolder(ctx, c, u); err != nil {
-			return err
-		}
-		own := made // an attempt that is repeated begins anew
-		k = &own
-		if err := u.InsertAPIKey(ctx, k); err != nil {
-			return err
-		}
-		if err := m.recordKey(ctx, c, u, "create"); err != nil {
-			return err
-		}
-		return u.APIKeyCreated(ctx, c.User, k.KID)
+	k, err := m.Accounts.CreateAPIKey(ctx, c.User, m.client(c), account.KeyRequest{
+		Algorithm: in.Algorithm, PublicKey: in.PublicKey, KID: in.KID, Scope: in.Scope,
 	})
 	if err != nil {
 		return err
 	}
 	return c.Answer(m.view().NewAPIKeyWithSecret(k))
-}
-
-// parsePublicKey reads an Ed25519 public key: PEM (PKIX), or base64 of its 32 bytes. It reports false for any other text,
-// and for the few points under which signatures of anybody are valid.
-func parsePublicKey(text string) ([]byte, bool) {
-	var public []byte
-	if block, rest := pem.Decode([]byte(text)); block != nil {
-		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-		if err != nil || strings.TrimSpace(string(rest)) != "" {
-			return nil, false
-		}
-		public, _ = parsed.(ed25519.PublicKey)
-	} else {
-		var err error
-		text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(strings.TrimSpace(text), "="))
-		if public, err = base64.RawStdEncoding.Strict().DecodeString(text); err != nil {
-			return nil, false
-		}
-	}
-	point, err := new(edwards25519.Point).SetBytes(public)
-	if err != nil || !bytes.Equal(point.Bytes(), public) {
-		return nil, false
-	}
-	return public, new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 0
-}
-
-// recordKey records a change of API keys. The release that the other activities follow recorded none.
-func (m *Module) recordKey(ctx context.Context, c *rest.Call, u *account.Unit, action string) error {
-	return u.Record(ctx, c.User, m.client(c), "api_key", action, account.Succeed, "")
 }
 
 // updateAPIKey answers PATCH /resource/api_keys/{kid}. What is not sent stays.
@@ -336,38 +234,11 @@ func (m *Module) updateAPIKey(ctx context.Context, c *rest.Call) error {
 		State db.NewText `param:"state"`
 	}
 	c.Into(&in)
-	var k *db.APIKey
-	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) (err error) {
-		if err := lockHolder(ctx, c, u); err != nil {
-			return err
-		}
-		if k, err = u.UserAPIKey(ctx, c.User.ID, in.KID); err != nil {
-			return notFound(err)
-		}
-		if scope := in.Scope.Sent(); scope != nil {
-			if utf8.RuneCountInString(*scope) > maxWords {
-				return fault.Invalid("scope.too_long")
-			}
-			k.Scope = scopes(*scope)
-		}
-		if state := in.State.Sent(); state != nil {
-			k.State = *state
-			// The original's front end sends disabled for inactive. Only active keys sign.
-			known := slices.Contains([]string{"active", "inactive", "disabled"}, k.State)
-			switch { // release 2.4.17 took any word
-			case !known && !m.Legacy:
-				return fault.Invalid("state.inclusion")
-			case utf8.RuneCountInString(k.State) > maxWords:
-				return fault.Invalid("state.too_long")
-			}
-		}
-		if err := u.UpdateAPIKey(ctx, k); err != nil {
-			return err
-		}
-		return m.recordKey(ctx, c, u, "update")
+	k, err := m.Accounts.ChangeAPIKey(ctx, c.User, m.client(c), in.KID, account.KeyChange{
+		Scope: in.Scope, State: in.State, AnyState: m.Legacy, // release 2.4.17 took any word
 	})
 	if err != nil {
-		return err
+		return notFound(err)
 	}
 	return c.Answer(view.NewAPIKey(k))
 }
@@ -381,18 +252,8 @@ func (m *Module) deleteAPIKey(ctx context.Context, c *rest.Call) error {
 		KID string `param:"kid"`
 	}
 	c.Into(&in)
-	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		k, err := u.UserAPIKey(ctx, c.User.ID, in.KID)
-		if err != nil {
-			return notFound(err)
-		}
-		if err := u.DeleteAPIKey(ctx, k); err != nil {
-			return err
-		}
-		return m.recordKey(ctx, c, u, "delete")
-	})
-	if err != nil {
-		return err
+	if err := m.Accounts.DeleteAPIKey(ctx, c.User, m.client(c), in.KID); err != nil {
+		return notFound(err)
 	}
 	return c.Done()
 }

@@ -2,9 +2,7 @@ package resource
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"strings"
 
 	"barong/api/account"
 	"barong/api/rest"
@@ -239,84 +237,10 @@ func (m *Module) store(ctx context.Context, c *rest.Call) error {
 		Data  string `param:"data"`
 	}
 	c.Into(&in)
-	d := &db.DataStorage{UserID: c.User.ID, Title: in.Title, Data: in.Data}
-	wrong := m.validateStorage(d)
-	err := m.Accounts.Update(ctx, func(ctx context.Context, u *account.Unit) error {
-		if err := u.Lock(ctx, c.User); err != nil {
-			return err
-		}
-		_, err := u.DataStorage(ctx, c.User.ID, d.Title)
-		taken := err == nil
-		if err != nil && !errors.Is(err, db.ErrNotFound) {
-			return err
-		}
-		if found := wrong.with(taken); len(found) > 0 {
-			return fault.Invalid(found...)
-		}
-		if err := u.InsertDataStorage(ctx, d); err != nil {
-			return err
-		}
-		if err := m.recorded(ctx, c, u, d.Title); err != nil {
-			return err
-		}
-		return u.DataStorageCreated(ctx, c.User, d)
-	})
-	if err != nil {
+	if err := m.Accounts.Store(ctx, c.User, m.StorageTitles, in.Title, in.Data); err != nil {
 		return err
 	}
 	return c.Done()
-}
-
-// recorded labels a user with a title that they have stored something under, if it is fit for a label and they have none
-// of that key yet.
-func (m *Module) recorded(ctx context.Context, c *rest.Call, u *account.Unit, title string) error {
-	const value = "recorded"
-	key := account.NormalLabel(title)
-	if len(account.ValidateLabel(key, value, account.Private)) > 0 {
-		return nil
-	}
-	if _, err := u.Label(ctx, c.User.ID, key, account.Private); !errors.Is(err, db.ErrNotFound) {
-		return err
-	}
-	return u.PutLabel(ctx, c.User, key, value)
-}
-
-// maxTitle is the width of the column.
-const maxTitle = 64
-
-// storageFaults are the rules that a data storage breaks, of its data and of its title.
-type storageFaults struct{ data, title []fault.Code }
-
-// with lists the codes; a taken title comes before what else is wrong with it.
-func (f storageFaults) with(taken bool) []fault.Code {
-	if !taken {
-		return codes(f.data, f.title)
-	}
-	return codes(f.data, []fault.Code{"title.taken"}, f.title)
-}
-
-func (m *Module) validateStorage(d *db.DataStorage) (f storageFaults) {
-	if len([]rune(d.Data)) > 5120 {
-		f.data = append(f.data, "data.too_long")
-	}
-	if !json.Valid([]byte(d.Data)) {
-		f.data = append(f.data, "data.invalid_format")
-	}
-	listed := false
-	for _, title := range m.StorageTitles {
-		listed = listed || title == d.Title
-	}
-	if !listed {
-		f.title = append(f.title, "title.inclusion")
-	}
-	switch strings.ToLower(d.Title) {
-	case "document", "label", "profile", "phone", "user":
-		f.title = append(f.title, "title.exclusion")
-	}
-	if len([]rune(d.Title)) > maxTitle {
-		f.title = append(f.title, "title.too_long")
-	}
-	return f
 }
 
 // listAbilities answers GET /resource/abilities.
