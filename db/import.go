@@ -49,6 +49,10 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 	return Translate(err)
 }
 
+// importCache is how much SQLite keeps of pages while it imports, and how much it sorts at once, in KiB. A page takes twice
+// its size in memory: its allocator gives out powers of two, and there are notes beside it.
+const importCache = 32 << 10
+
 // prepareImport gives SQLite a larger memory of pages, while most of them change, and has it sort in files beside the
 // database, which it removes from the folder as soon as it has made them: in memory, where it sorts otherwise, the indexes of
 // ten million activities would take gigabytes. What they hold stands in clear in the database as well.
@@ -58,7 +62,7 @@ func (d *DB) prepareImport(ctx context.Context, conn bun.Conn) (restore func(), 
 		return nil, err
 	}
 	folder := strings.ReplaceAll(filepath.Dir(path), "'", "''")
-	for _, pragma := range []string{"cache_size = -65536", "temp_store_directory = '" + folder + "'", "temp_store = FILE"} {
+	for _, pragma := range []string{fmt.Sprintf("cache_size = -%d", importCache), "temp_store_directory = '" + folder + "'", "temp_store = FILE"} {
 		if _, err := conn.ExecContext(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, err
 		}
