@@ -133,8 +133,8 @@ func vaultSecrets(t testing.TB, address, token string) *importer.Secrets {
 func TestNewerReleases(t *testing.T) {
 	t.Parallel()
 	address := fakeVault(t)
-	for name, s := range map[string]style{"2.6": {}, "2.6 without CREATE TABLE": {bare: true}} {
-		d := empty(t, "sqlite")
+	for name, s := range map[string]style{"sqlite": {}, "postgres": {bare: true}} {
+		d := empty(t, name)
 		report := bring(t, d, options(t, file(t, sql(of26(t), s)), func(o *importer.Options) {
 			o.SecretKeyBase, o.Secrets = keyBase, vaultSecrets(t, address, "root")
 		}))
@@ -169,6 +169,7 @@ func TestNewerReleases(t *testing.T) {
 		})
 	}
 	source := file(t, sql(of26(t), style{}))
+	targets := []*db.DB{empty(t, "sqlite"), empty(t, "postgres")}
 	for name, c := range map[string]struct {
 		base, token, want string
 	}{
@@ -176,19 +177,20 @@ func TestNewerReleases(t *testing.T) {
 		"another's base": {"65", "root", "does not open"},
 		"another token":  {keyBase, "other", "BARONG_VAULT_TOKEN may not read"},
 	} {
-		d := empty(t, "sqlite")
-		s, err := importer.Open(t.Context(), options(t, source, func(o *importer.Options) {
-			o.SecretKeyBase, o.Secrets = c.base, vaultSecrets(t, address, c.token)
-		}))
-		if err == nil {
-			_, err = s.Import(t.Context(), d)
-			s.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-		if n, _ := d.CountUsers(t.Context()); n != 0 {
-			t.Errorf("%s: something was written", name)
+		for _, d := range targets {
+			s, err := importer.Open(t.Context(), options(t, source, func(o *importer.Options) {
+				o.SecretKeyBase, o.Secrets = c.base, vaultSecrets(t, address, c.token)
+			}))
+			if err == nil {
+				_, err = s.Import(t.Context(), d)
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", name, err, c.want)
+			}
+			if rows := content(t, d); len(rows) != 0 {
+				t.Errorf("%s: something was written: %v", name, rows)
+			}
 		}
 	}
 }
@@ -230,8 +232,8 @@ func of25() []table {
 func TestRelease25(t *testing.T) {
 	t.Parallel()
 	address := fakeVault(t)
-	for name, s := range map[string]style{"2.5": {}, "2.5 without CREATE TABLE": {bare: true}} {
-		d := empty(t, "sqlite")
+	for name, s := range map[string]style{"sqlite": {bare: true}, "postgres": {}} {
+		d := empty(t, name)
 		report := bring(t, d, options(t, file(t, sql(of25(), s)), func(o *importer.Options) { o.Secrets = vaultSecrets(t, address, "root") }))
 		ctx := t.Context()
 		profiles, err := d.Profiles(ctx, 1)
@@ -423,7 +425,7 @@ func TestOlderReleases(t *testing.T) {
 	}
 	for _, version := range []string{"20190108115333", "20200318152130"} {
 		for _, bare := range []bool{false, true} {
-			d := empty(t, "sqlite")
+			d := empty(t, map[bool]string{false: "sqlite", true: "postgres"}[bare])
 			report := bring(t, d, options(t, file(t, old(version, bare))))
 			if report.SchemaVersion != version || report.Rows["users"].Imported != 4 {
 				t.Errorf("%s: %+v", version, report.Rows["users"])
