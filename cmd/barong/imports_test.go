@@ -39,7 +39,7 @@ var rooms = []struct {
 	{"internal/limit", "db internal/fault", "it counts, and does not know what"},
 	{"internal/rules", "authz db internal/bus policy", "it puts into force what is stored, and serves no route"},
 	{"internal/trail", "db internal/crypto/secret", "it seals what is stored, and knows nobody who writes it"},
-	{"internal/audit", "authz db internal/device internal/reqid", "it writes down what was decided"},
+	{"internal/audit", "authz db internal/device internal/header internal/reqid", "it writes down what was decided"},
 	{"internal/obs", "authz internal/fault internal/reqid", "metrics are told, they ask nobody"},
 	{"internal/tracing", "authz envoy internal/reqid", "spans are told, they ask nobody"},
 	{
