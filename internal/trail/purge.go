@@ -68,7 +68,8 @@ const purgePage = 200
 
 // Purge deletes the activities that are older than before, by whole blocks: a row goes when the youngest one of its block is
 // old enough. Rows that are not sealed yet stay until they are. Of a block stays what the chain needs, with a sealed record of
-// the purge, until all blocks before it were purged as well. It stops when ctx is done; what was deleted by then is deleted. Any number of processes may purge at a time.
+// the purge, until all blocks before it were purged as well. It stops when ctx is done; what was deleted by then is deleted. Any
+// number of processes may purge at a time.
 func Purge(ctx context.Context, d *db.DB, before, now time.Time, log *slog.Logger) (int64, error) {
 	var total int64
 	skipped := map[int64]bool{}
@@ -113,8 +114,7 @@ func Purge(ctx context.Context, d *db.DB, before, now time.Time, log *slog.Logge
 	}
 }
 
-// purgeBlock deletes the rows of a block in one transaction, and reports how many there were. The newest block stays as it is:
-// the next one begins with it.
+// purgeBlock deletes the rows of a block in one transaction, and reports how many there were.
 func purgeBlock(ctx context.Context, d *db.DB, seq int64, now time.Time) (n int64, err error) {
 	err = d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		n = 0
