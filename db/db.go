@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"barong/internal/bus"
+	"barong/internal/crypto/secret"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -58,8 +59,8 @@ type DB struct {
 	queries
 	sql     *sql.DB
 	sqlite  bool
-	url     string
-	writing chan struct{} // SQLite has one writer: queueing here is fair, and spares SQLITE_BUSY
+	url     atomic.Pointer[string] // its user and password are those of new connections
+	writing chan struct{}          // SQLite has one writer: queueing here is fair, and spares SQLITE_BUSY
 	publish func(context.Context, ...bus.Notice) error
 	now     func() time.Time
 	sealer  Sealer
@@ -75,7 +76,8 @@ type queries struct {
 
 // Open connects. It neither migrates nor seeds. A missing SQLite folder or file is created, readable by its owner alone.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	d := &DB{url: o.URL, now: o.Now, sealer: o.Sealer}
+	d := &DB{now: o.Now, sealer: o.Sealer}
+	d.url.Store(&o.URL)
 	if d.now == nil {
 		d.now = time.Now
 	}
@@ -117,7 +119,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		if cfg.ConnectTimeout == 0 {
 			cfg.ConnectTimeout = 5 * time.Second
 		}
-		d.sql = stdlib.OpenDB(*cfg)
+		d.sql = stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(d.logIn))
 		d.sql.SetMaxOpenConns(16 + 4*runtime.GOMAXPROCS(0))
 		d.sql.SetMaxIdleConns(8)
 		d.sql.SetConnMaxIdleTime(5 * time.Minute)
@@ -154,8 +156,30 @@ func (d *DB) Bun() *bun.DB { return d.idb.(*bun.DB) }
 // SQLite reports whether the engine is SQLite.
 func (d *DB) SQLite() bool { return d.sqlite }
 
-// URL is what Open was given. It may hold a password.
-func (d *DB) URL() string { return d.url }
+// URL is what Open, or LogInAs, was given. It may hold a password.
+func (d *DB) URL() string { return *d.url.Load() }
+
+// LogInAs has connections to Postgres that are made from now on log in as another URL says, which differs from that of Open in
+// the user and the password alone. Connections that are there stay.
+func (d *DB) LogInAs(raw string) error {
+	if !secret.URL(raw).SameButLogin(secret.URL(d.URL())) {
+		return errors.New("it leads to another database")
+	}
+	if err := ValidateURL(raw); err != nil {
+		return err
+	}
+	d.url.Store(&raw)
+	return nil
+}
+
+// logIn gives a connection that is about to be made the login of the moment.
+func (d *DB) logIn(_ context.Context, c *pgx.ConnConfig) error {
+	now, err := postgresConfig(d.URL())
+	if err == nil {
+		c.User, c.Password = now.User, now.Password
+	}
+	return err
+}
 
 // Now is the clock in the precision that rows keep: UTC, whole seconds.
 func (d *DB) Now() time.Time { return d.now().UTC().Truncate(time.Second) }

@@ -57,7 +57,7 @@ const importCache = 32 << 10
 // database, which it removes from the folder as soon as it has made them: in memory, where it sorts otherwise, the indexes of
 // ten million activities would take gigabytes. What they hold stands in clear in the database as well.
 func (d *DB) prepareImport(ctx context.Context, conn bun.Conn) (restore func(), err error) {
-	path, err := SQLitePath(d.url)
+	path, err := SQLitePath(d.URL())
 	if err != nil {
 		return nil, err
 	}

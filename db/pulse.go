@@ -54,5 +54,8 @@ func (p *Pulse) Beats(now time.Time) bool {
 	return int64(now.Sub(p.start))-p.last.Load() <= int64(p.life)
 }
 
+// LogInAs is that of DB.
+func (p *Pulse) LogInAs(raw string) error { return p.probe.LogInAs(raw) }
+
 // Close closes the connection. What is asked after that has no answer.
 func (p *Pulse) Close() error { return p.probe.Close() }

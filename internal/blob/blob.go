@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -73,6 +74,7 @@ type Options struct {
 type Store struct {
 	o      Options
 	bucket bucket
+	keys   atomic.Pointer[[][]byte] // that sign addresses: the first, and others that have
 }
 
 // A bucket keeps files by their keys. ErrNotFound is how each of them says that there is no such file.
@@ -126,6 +128,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.New("files: sizes or the life of addresses make no sense")
 	}
 	s := &Store{o: o}
+	s.SignWith(append([][]byte{o.Key}, o.Also...))
 	var err error
 	switch o.Provider {
 	case Local:
@@ -142,6 +145,9 @@ func Open(o Options) (*Store, error) {
 	}
 	return s, nil
 }
+
+// SignWith has addresses of local files signed with the first of some keys; those that any of them has signed are good.
+func (s *Store) SignWith(keys [][]byte) { s.keys.Store(&keys) }
 
 // Close lets go of the store's connections.
 func (s *Store) Close() error {
@@ -297,7 +303,7 @@ func (s *Store) URL(key string) string {
 	cloud, ok := s.bucket.(*remote)
 	if !ok {
 		expires := s.o.Now().Add(s.o.URLLife).Unix()
-		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, sign(s.o.Key, key, expires))
+		return fmt.Sprintf("%s%s?expires=%d&signature=%s", s.o.Path, (&url.URL{Path: key}).EscapedPath(), expires, sign((*s.keys.Load())[0], key, expires))
 	}
 	address, err := cloud.presign(context.Background(), key, s.o.URLLife)
 	if err != nil { // the machine has no keys
@@ -313,9 +319,9 @@ func (s *Store) Verify(key, expires, signature string) bool {
 	if err != nil || !s.Local() || !isKey(key) {
 		return false
 	}
-	good := hmac.Equal([]byte(signature), []byte(sign(s.o.Key, key, until)))
-	for _, other := range s.o.Also {
-		good = hmac.Equal([]byte(signature), []byte(sign(other, key, until))) || good
+	good := false
+	for _, with := range *s.keys.Load() {
+		good = hmac.Equal([]byte(signature), []byte(sign(with, key, until))) || good
 	}
 	return good && s.o.Now().Unix() < until
 }

@@ -5,7 +5,7 @@ import "time"
 // Hurry shortens how long what providers say about themselves holds, and the pause between two questions. Zero leaves the usual
 // time.
 func (p *Providers) Hurry(fresh, stale, retry time.Duration) {
-	for _, one := range p.list {
+	for _, one := range p.list() {
 		one.mu.Lock()
 		for _, t := range []struct {
 			to    *time.Duration

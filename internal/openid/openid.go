@@ -17,7 +17,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -76,23 +79,43 @@ type Options struct {
 
 // Providers are those that people may sign in with. They are safe for concurrent use.
 type Providers struct {
-	o    Options
-	list []*provider
+	o   Options
+	now atomic.Pointer[[]*provider]
 }
 
 // New returns providers. None of them is asked for anything yet.
 func New(o Options) *Providers {
 	p := &Providers{o: o}
-	for _, c := range o.Providers {
-		p.list = append(p.list, newProvider(c, o.Transport))
-	}
+	p.now.Store(new([]*provider))
+	p.Replace(o.Providers)
 	return p
 }
 
+// Replace puts others in the place of those that people may sign in with. Of one that stays as it was, what it said about itself
+// is kept. Who is under way to one that is gone, or is another one now, is not signed in. It reports whether anything has changed.
+func (p *Providers) Replace(configs []Config) bool {
+	before := p.list()
+	list := make([]*provider, 0, len(configs))
+	for _, c := range configs {
+		same := slices.IndexFunc(before, func(one *provider) bool { return reflect.DeepEqual(one.Config, c) })
+		if same >= 0 {
+			list = append(list, before[same])
+		} else {
+			list = append(list, newProvider(c, p.o.Transport))
+		}
+	}
+	changed := !slices.Equal(list, before)
+	p.now.Store(&list)
+	return changed
+}
+
+func (p *Providers) list() []*provider { return *p.now.Load() }
+
 // All are the providers in the order of the file.
 func (p *Providers) All() []Config {
-	out := make([]Config, len(p.list))
-	for i, one := range p.list {
+	list := p.list()
+	out := make([]Config, len(list))
+	for i, one := range list {
 		out[i] = one.Config
 	}
 	return out
@@ -100,7 +123,7 @@ func (p *Providers) All() []Config {
 
 // Of is the provider with that issuer, if there still is one.
 func (p *Providers) Of(issuer string) (Config, bool) {
-	for _, one := range p.list {
+	for _, one := range p.list() {
 		if one.Issuer == issuer {
 			return one.Config, true
 		}
@@ -109,7 +132,7 @@ func (p *Providers) Of(issuer string) (Config, bool) {
 }
 
 func (p *Providers) find(id string) *provider {
-	for _, one := range p.list {
+	for _, one := range p.list() {
 		if one.ID == id {
 			return one
 		}

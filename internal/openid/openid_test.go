@@ -286,6 +286,44 @@ func TestTokens(t *testing.T) {
 }
 
 // A return counts only in the browser that has left, once, in time, and from whom it had gone to.
+// TestReplace: others take the place of the providers there are. Who is under way to one that stays comes back, whoever is under
+// way to one that is another now does not.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	p, q := openidtest.Start(t), openidtest.Start(t)
+	p.Callback(callback)
+	q.Callback(callback)
+	one, two := p.Config("one", nil), q.Config("two", nil)
+	w := newWorld(t, one, two)
+	location, sealed := w.begin(t, "one")
+	back := answer(p.Visit(t, location))
+	elsewhere, lost := w.begin(t, "two")
+	gone := answer(q.Visit(t, elsewhere))
+	if w.Replace([]openid.Config{one, two}) {
+		t.Error("the same providers are others")
+	}
+	other := two
+	other.Issuer = "https://other.example"
+	if !w.Replace([]openid.Config{other, one}) {
+		t.Error("other providers are the same")
+	}
+	if all := w.All(); len(all) != 2 || all[0].Issuer != other.Issuer || all[1].ID != "one" {
+		t.Errorf("providers %+v", all)
+	}
+	if who, _, err := w.Finish(t.Context(), "one", sealed, back); err != nil || who.Issuer != one.Issuer {
+		t.Errorf("back from one that stays: %+v, %v", who, err)
+	}
+	if _, _, err := w.Finish(t.Context(), "two", lost, gone); !errors.Is(err, openid.ErrFlow) {
+		t.Errorf("back from one that is another now: %v", err)
+	}
+	if w.Replace(nil); len(w.All()) != 0 {
+		t.Errorf("providers %+v", w.All())
+	}
+	if _, _, err := w.Begin(t.Context(), "one", openid.Flow{Callback: callback}); !errors.Is(err, openid.ErrUnknown) {
+		t.Errorf("one that is gone: %v", err)
+	}
+}
+
 func TestFlows(t *testing.T) {
 	t.Parallel()
 	p, q := openidtest.Start(t), openidtest.Start(t)

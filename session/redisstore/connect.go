@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -38,15 +39,42 @@ func Connect(rawURL string) (redis.UniversalClient, error) { return ConnectWithi
 
 // ConnectWithin is Connect with another time to wait for an answer, which the options of the URL may still replace.
 func ConnectWithin(rawURL string, wait time.Duration) (redis.UniversalClient, error) {
+	client, _, err := ConnectAs(rawURL, wait)
+	return client, err
+}
+
+// A Login is whom new connections of a client log in as. It is safe for concurrent use.
+type Login struct {
+	now atomic.Pointer[[2]string] // user and password
+}
+
+// Replace has connections that are made from now on log in as another URL says. Those that are there stay.
+func (l *Login) Replace(rawURL string) error {
+	o, err := parse(rawURL, DefaultWait)
+	if err != nil {
+		return fmt.Errorf("redis URL: %w; %s", err, allowed)
+	}
+	l.now.Store(&[2]string{o.Username, o.Password})
+	return nil
+}
+
+// ConnectAs is ConnectWithin with a login that may be replaced. That of sentinels stays what it was.
+func ConnectAs(rawURL string, wait time.Duration) (redis.UniversalClient, *Login, error) {
 	o, err := parse(rawURL, wait)
 	if err != nil {
-		return nil, fmt.Errorf("redis URL: %w; %s", err, allowed)
+		return nil, nil, fmt.Errorf("redis URL: %w; %s", err, allowed)
+	}
+	login := new(Login)
+	login.now.Store(&[2]string{o.Username, o.Password})
+	o.CredentialsProvider = func() (user, password string) {
+		now := login.now.Load()
+		return now[0], now[1]
 	}
 	client := redis.NewUniversalClient(o)
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		cluster.AddHook(mapReader{cluster})
 	}
-	return client, nil
+	return client, login, nil
 }
 
 // ValidateURL says what is wrong with a Redis URL. It connects to nothing, and the error has nothing of the URL.

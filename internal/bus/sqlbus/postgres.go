@@ -18,12 +18,18 @@ const channel = "barong_bus"
 // notify is the transport over LISTEN and NOTIFY. It has two connections of its own, one to listen and one to send: the
 // pool may be exhausted just when something must be told.
 type notify struct {
-	config *pgx.ConnConfig
-	sender *pgx.Conn // nil until needed, and after an error
+	url    func() string // of the moment: its login may change
+	sender *pgx.Conn     // nil until needed, and after an error
 }
 
-func newNotify(url string) (*notify, error) {
-	config, err := pgx.ParseConfig(url)
+func newNotify(url func() string) (*notify, error) {
+	n := &notify{url: url}
+	_, err := n.config()
+	return n, err
+}
+
+func (n *notify) config() (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(n.url())
 	if err != nil {
 		return nil, errors.New("bus: the URL of Postgres cannot be read") // the driver's error may repeat the password
 	}
@@ -31,7 +37,15 @@ func newNotify(url string) (*notify, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 2 * time.Second // a server that hung is soon asked again
 	}
-	return &notify{config: config}, nil
+	return config, nil
+}
+
+func (n *notify) connect(ctx context.Context) (*pgx.Conn, error) {
+	config, err := n.config()
+	if err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config)
 }
 
 func (n *notify) Send(ctx context.Context, m bus.Message) error {
@@ -40,7 +54,7 @@ func (n *notify) Send(ctx context.Context, m bus.Message) error {
 		return err
 	}
 	if n.sender == nil {
-		if n.sender, err = pgx.ConnectConfig(ctx, n.config); err != nil {
+		if n.sender, err = n.connect(ctx); err != nil {
 			n.sender = nil
 			return err
 		}
@@ -61,7 +75,7 @@ func (n *notify) hangUp() {
 }
 
 func (n *notify) Listen(ctx context.Context, l bus.Listener) error {
-	conn, err := pgx.ConnectConfig(ctx, n.config)
+	conn, err := n.connect(ctx)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func Open(ctx context.Context, d *db.DB, o bus.Options) (*bus.Shared, error) {
 	if d.SQLite() {
 		return bus.Join(ctx, &table{db: d}, o)
 	}
-	t, err := newNotify(d.URL())
+	t, err := newNotify(d.URL)
 	if err != nil {
 		return nil, err
 	}

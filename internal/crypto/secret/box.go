@@ -8,8 +8,8 @@
 // every key. A key with "next:" before it opens alone, wherever it stands.
 //
 // To rotate, so that no replica ever meets what another has sealed and it cannot open: put the new key into the list with
-// "next:" before it and restart every replica; take "next:" away and restart them again; run "barong secrets rotate", which
-// seals and indexes everything anew; take the old key off the list and restart once more.
+// "next:" before it and have every replica take it up (Box.Extend, or a restart); take "next:" away, and have them take that up;
+// run "barong secrets rotate", which seals and indexes everything anew; take the old key off the list and restart every replica.
 //
 // From each key two kinds are derived (HKDF-SHA-256, RFC 5869): one to seal with, and one for each purpose of an index.
 package secret
@@ -28,8 +28,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -47,8 +49,11 @@ var (
 	ErrForged    = errors.New("secret: the sealed text was changed, or belongs elsewhere")
 )
 
-// A Box seals, opens and indexes. It is immutable and safe for concurrent use.
-type Box struct {
+// A Box seals, opens and indexes. It is safe for concurrent use. It changes by Extend alone.
+type Box struct{ now atomic.Pointer[ring] }
+
+// A ring is a key list.
+type ring struct {
 	keys    [][keySize]byte // the one that seals first, those that open alone last
 	oldest  int             // the last that does not open alone
 	sealing []sealingKey    // of each
@@ -69,21 +74,59 @@ func New(list Text) (*Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{keys: append(keys, opening...), oldest: len(keys) - 1}
-	keys = b.keys
-	for _, k := range keys {
+	r := &ring{keys: append(keys, opening...), oldest: len(keys) - 1}
+	for _, k := range r.keys {
 		s, err := newSealingKey(k)
 		if err != nil {
 			return nil, err
 		}
-		for _, other := range b.sealing {
-			if other.id == s.id {
-				return nil, errors.New("the same key stands in the list twice")
-			}
+		if r.has(s.id) {
+			return nil, errors.New("the same key stands in the list twice")
 		}
-		b.sealing = append(b.sealing, s)
+		r.sealing = append(r.sealing, s)
 	}
+	b := new(Box)
+	b.now.Store(r)
 	return b, nil
+}
+
+func (r *ring) has(id string) bool {
+	return slices.ContainsFunc(r.sealing, func(k sealingKey) bool { return k.id == id })
+}
+
+// extends reports whether a ring has all the keys of another one, and its counters.
+func (r *ring) extends(other *ring) bool {
+	for _, k := range other.sealing {
+		if !r.has(k.id) {
+			return false
+		}
+	}
+	return r.keys[r.oldest] == other.keys[other.oldest]
+}
+
+// Extends reports whether a key list leaves all within reach that is sealed, indexed, signed or counted under another one: it has
+// all of its keys, and the same oldest one that seals. Lists that are none extend nothing.
+func Extends(list, other Text) bool {
+	longer, err := New(list)
+	if err != nil {
+		return false
+	}
+	b, err := New(other)
+	return err == nil && longer.now.Load().extends(b.now.Load())
+}
+
+// Extend takes up a key list that extends that of the box; see Extends.
+func (b *Box) Extend(list Text) error {
+	longer, err := New(list)
+	if err != nil {
+		return err
+	}
+	r := longer.now.Load()
+	if !r.extends(b.now.Load()) {
+		return errors.New("the list lacks a key that is in use, or another one is the oldest that seals")
+	}
+	b.now.Store(r)
+	return nil
 }
 
 // Validate reports what is wrong with a key list, without showing it.
@@ -157,7 +200,7 @@ func newSealingKey(key [keySize]byte) (sealingKey, error) {
 // sealed text moved to another row or column does not open. The result is ASCII: "s1.<key id>.<base64url of nonce and
 // ciphertext>".
 func (b *Box) Seal(plain []byte, context string) string {
-	k := b.sealing[0]
+	k := b.now.Load().sealing[0]
 	sealed := k.aead.Seal(nil, nil, plain, []byte(format+"."+k.id+"."+context))
 	return format + "." + k.id + "." + base64.RawURLEncoding.EncodeToString(sealed)
 }
@@ -169,7 +212,7 @@ func (b *Box) Open(sealed, context string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range b.sealing {
+	for _, k := range b.now.Load().sealing {
 		if k.id != id {
 			continue
 		}
@@ -189,13 +232,14 @@ func (b *Box) Open(sealed, context string) ([]byte, error) {
 // Current reports whether sealed is sealed under the key that seals now.
 func (b *Box) Current(sealed string) bool {
 	id, _, err := split(sealed)
-	return err == nil && id == b.sealing[0].id
+	return err == nil && id == b.now.Load().sealing[0].id
 }
 
 // KeyIDs lists the ids of the keys, the one that seals first, as sealed texts name them.
 func (b *Box) KeyIDs() []string {
-	ids := make([]string, len(b.sealing))
-	for i, k := range b.sealing {
+	sealing := b.now.Load().sealing
+	ids := make([]string, len(sealing))
+	for i, k := range sealing {
 		ids[i] = k.id
 	}
 	return ids
@@ -213,12 +257,14 @@ func split(sealed string) (id, body string, err error) {
 // Index returns the keyed blind index of value for one purpose, a column's name: equal values of one purpose have equal
 // indexes, and without the key nobody can tell from an index what the value is, or whether two columns hold the same.
 // The caller normalises the value. The result is base64url of an HMAC-SHA-256 under the key that seals.
-func (b *Box) Index(value, purpose string) string { return index(b.indexKeys(purpose)[0], value) }
+func (b *Box) Index(value, purpose string) string {
+	return index(b.now.Load().indexKeys(purpose)[0], value)
+}
 
 // Indexes returns the indexes of a value under every key of the list, that of Index first: those under which it may stand
 // while keys are rotated.
 func (b *Box) Indexes(value, purpose string) []string {
-	keys := b.indexKeys(purpose)
+	keys := b.now.Load().indexKeys(purpose)
 	out := make([]string, len(keys))
 	for i, k := range keys {
 		out[i] = index(k, value)
@@ -229,7 +275,8 @@ func (b *Box) Indexes(value, purpose string) []string {
 // Lasting is Index under the oldest key that seals: for what replicas remember together and cannot look for under several
 // keys, such as counters. A new key changes nothing of it; without the oldest, what is remembered is forgotten.
 func (b *Box) Lasting(value, purpose string) string {
-	return index(b.indexKeys(purpose)[b.oldest], value)
+	r := b.now.Load()
+	return index(r.indexKeys(purpose)[r.oldest], value)
 }
 
 func index(key []byte, value string) string {
@@ -239,23 +286,25 @@ func index(key []byte, value string) string {
 }
 
 // indexKeys derives the keys of a purpose, once. Purposes are constants of the program, never a stranger's words.
-func (b *Box) indexKeys(purpose string) [][]byte {
-	if k, ok := b.indexes.Load(purpose); ok {
+func (r *ring) indexKeys(purpose string) [][]byte {
+	if k, ok := r.indexes.Load(purpose); ok {
 		return k.([][]byte)
 	}
-	keys := b.derive("barong index " + format + " " + purpose)
-	b.indexes.Store(purpose, keys)
+	keys := r.derive("barong index " + format + " " + purpose)
+	r.indexes.Store(purpose, keys)
 	return keys
 }
 
 // Derive returns keys of 32 bytes for another use of the service, such as signing links, one of each key of the list: the
 // first is to sign with, and what any of them has signed is good. Each use has a name of its own.
-func (b *Box) Derive(use string) [][]byte { return b.derive("barong use " + format + " " + use) }
+func (b *Box) Derive(use string) [][]byte {
+	return b.now.Load().derive("barong use " + format + " " + use)
+}
 
-func (b *Box) derive(info string) [][]byte {
-	out := make([][]byte, len(b.keys))
-	for i := range b.keys {
-		key, err := hkdf.Key(sha256.New, b.keys[i][:], nil, info, keySize)
+func (r *ring) derive(info string) [][]byte {
+	out := make([][]byte, len(r.keys))
+	for i := range r.keys {
+		key, err := hkdf.Key(sha256.New, r.keys[i][:], nil, info, keySize)
 		if err != nil { // only a length beyond 255 hashes is refused
 			panic("secret: derive key: " + err.Error())
 		}

@@ -128,6 +128,69 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestExtend: a running box takes up further keys, and nothing that would lose one.
+func TestExtend(t *testing.T) {
+	a, b, c := secret.NewKey().Reveal(), secret.NewKey().Reveal(), secret.NewKey().Reveal()
+	list := func(keys ...string) secret.Text { return secret.Text(strings.Join(keys, ",")) }
+	box, other := newBox(t, list(b, a)), newBox(t, list(c, b, a))
+	before, counter := box.Seal([]byte("x"), "c"), box.Lasting("v", "p")
+	for _, bad := range []secret.Text{list(a, b), list(c, a), list(c, b), list(b), list(c, b, c, a), list(b, a, c), list(b, "next:"+a), "", "c"} {
+		if secret.Extends(bad, list(b, a)) || box.Extend(bad) == nil {
+			t.Errorf("a list that lacks a key, or has another oldest one, is taken up")
+		}
+	}
+	if !secret.Extends(list(c, b, a), list(b, a)) || !secret.Extends(list(b, a), list(b, a)) || !secret.Extends(list(b, c, a), list("next:"+b, a)) {
+		t.Error("further keys do not extend a list")
+	}
+	opens := func() {
+		t.Helper()
+		for _, sealed := range []string{before, other.Seal([]byte("x"), "c")} {
+			if got, err := box.Open(sealed, "c"); err != nil || string(got) != "x" {
+				t.Errorf("Open = %q, %v", got, err)
+			}
+		}
+		if box.Lasting("v", "p") != counter || len(box.Indexes("v", "p")) != 3 || len(box.Derive("use")) != 3 {
+			t.Error("counters are others, or a key is not looked for")
+		}
+	}
+	if err := box.Extend(list("next:"+c, b, a)); err != nil {
+		t.Fatal(err)
+	}
+	opens()
+	if !box.Current(before) || box.Index("v", "p") == other.Index("v", "p") {
+		t.Error("a key that is next seals")
+	}
+	if err := box.Extend(list(c, b, a)); err != nil {
+		t.Fatal(err)
+	}
+	opens()
+	if box.Current(before) || !other.Current(box.Seal([]byte("x"), "c")) || box.Index("v", "p") != other.Index("v", "p") {
+		t.Error("the newest key does not seal")
+	}
+}
+
+func TestSameButLogin(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"postgres://u:p@h:1/d?sslmode=disable", "postgres://v:q%40@h:1/d?sslmode=disable", true},
+		{"postgres://u:p@h:1/d", "postgres://h:1/d?user=u&password=p", true},
+		{"redis+cluster://:p@h:1,i:2", "redis+cluster://u:q@h:1,i:2", true},
+		{"redis://h:1", "redis://u:q/w@h:1", true},
+		{"postgres://u:p@h:1/d", "postgres://u:p@i:1/d", false},
+		{"postgres://u:p@h:1/d", "postgres://u:p@h:1/e", false},
+		{"postgres://u:p@h:1/d", "postgres://u:p@h:1/d?sslmode=disable", false},
+		{"redis://u:p@h:1", "rediss://u:p@h:1", false},
+		{"redis+sentinel://h/m?sentinel_password=a", "redis+sentinel://h/m?sentinel_password=b", false},
+		{"", "amqp://u:p@h", false},
+	} {
+		if got := secret.URL(c.a).SameButLogin(secret.URL(c.b)); got != c.same {
+			t.Errorf("%s and %s: %t", c.a, c.b, got)
+		}
+	}
+}
+
 func TestIndexSeparatesPurposesAndKeys(t *testing.T) {
 	key := secret.NewKey()
 	a, b := newBox(t, key), newBox(t, key)

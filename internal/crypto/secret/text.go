@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -90,6 +91,28 @@ func Redact(text string) string {
 		}
 	}
 	return scheme + "://" + secretParameter.ReplaceAllString(rest, "${1}="+Mask)
+}
+
+// logins are the parameters of a URL that say who logs in.
+var logins = []string{"user", "password"}
+
+// SameButLogin reports whether two URLs lead to the same place, whoever logs in there: they differ in the user, the password, and
+// parameters for these at most.
+func (u URL) SameButLogin(other URL) bool {
+	return withoutLogin(string(u)) == withoutLogin(string(other))
+}
+
+func withoutLogin(text string) string {
+	scheme, rest, _ := strings.Cut(text, "://")
+	rest, query, _ := strings.Cut(rest, "?")
+	rest = rest[strings.LastIndexByte(rest, '@')+1:]
+	var kept []string
+	for parameter := range strings.SplitSeq(query, "&") {
+		if name, _, _ := strings.Cut(parameter, "="); !slices.Contains(logins, name) && parameter != "" {
+			kept = append(kept, parameter)
+		}
+	}
+	return scheme + "://" + rest + "?" + strings.Join(kept, "&")
 }
 
 // Format writes the masked URL for every verb.

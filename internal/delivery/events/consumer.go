@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -65,7 +66,10 @@ type ConsumerOptions struct {
 }
 
 // A Consumer hears what other services tell. Run it.
-type Consumer struct{ o ConsumerOptions }
+type Consumer struct {
+	o   ConsumerOptions
+	url atomic.Pointer[secret.URL]
+}
 
 // NewConsumer makes a consumer, and connects to nothing yet. The error, which does not repeat the URL, is about the URL.
 func NewConsumer(o ConsumerOptions) (*Consumer, error) {
@@ -87,8 +91,13 @@ func NewConsumer(o ConsumerOptions) (*Consumer, error) {
 	if o.Connected == nil {
 		o.Connected = func(bool) {}
 	}
-	return &Consumer{o: o}, nil
+	c := &Consumer{o: o}
+	c.url.Store(&o.URL)
+	return c, nil
 }
+
+// Replace has the next connection made to another URL, which was validated. One that is there stays.
+func (c *Consumer) Replace(broker secret.URL) { c.url.Store(&broker) }
 
 // Run consumes until ctx ends, and connects again whenever the connection is lost. What is in hand then, and not dealt
 // with, goes back to the queue.
@@ -104,7 +113,7 @@ func (c *Consumer) Run(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			pause = c.o.Backoff
 		}
-		c.o.Log.Warn("messages of other services are not heard", "broker", c.o.URL, "queue", c.o.Queue, "again_in", pause.String(), "error", err)
+		c.o.Log.Warn("messages of other services are not heard", "broker", *c.url.Load(), "queue", c.o.Queue, "again_in", pause.String(), "error", err)
 		wait(ctx, pause)
 		pause = min(2*pause, c.o.MaxBackoff)
 	}
@@ -122,7 +131,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // session connects, declares and consumes until something fails.
 func (c *Consumer) session(ctx context.Context) error {
-	l, err := dial(ctx, c.o.URL)
+	l, err := dial(ctx, *c.url.Load())
 	if err != nil {
 		return err
 	}
@@ -131,7 +140,7 @@ func (c *Consumer) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.o.Log.Info("messages of other services are heard", "broker", c.o.URL, "server", l.server(), "queue", c.o.Queue)
+	c.o.Log.Info("messages of other services are heard", "broker", *c.url.Load(), "server", l.server(), "queue", c.o.Queue)
 	c.o.Connected(true)
 	for {
 		select {

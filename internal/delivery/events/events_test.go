@@ -520,6 +520,30 @@ func TestKeepsNoConnectionThatDied(t *testing.T) {
 	}
 }
 
+// TestReplace: a broker whose URL changes is asked when the connection that is there has ended.
+func TestReplace(t *testing.T) {
+	e := apitest.New(t, "sqlite")
+	enqueue(t, e.DB, event("model.one"))
+	item := queued(t, e.DB)[0]
+	first, second := amqptest.Broker{User: "one", Password: "x"}, amqptest.Broker{User: "two", Password: "y"}
+	first.Start(t, "")
+	p := publisher(t, options("amqp://one:x@"+first.Addr()+"/"))
+	handle := func() error { return p.Handle(t.Context(), item.Topic, item.Payload) }
+	if err := handle(); err != nil {
+		t.Fatal(err)
+	}
+	p.Replace(secret.URL("amqp://two:y@" + first.Addr() + "/"))
+	if err := handle(); err != nil || len(first.Messages()) != 2 {
+		t.Errorf("over the connection that is there: %v, %d messages", err, len(first.Messages()))
+	}
+	first.Stop()
+	second.Start(t, first.Addr())
+	testkit.Eventually(t, time.Minute, func() bool { return handle() == nil })
+	if len(second.Messages()) != 1 {
+		t.Errorf("%d messages", len(second.Messages()))
+	}
+}
+
 func TestAttemptsEnd(t *testing.T) {
 	e := apitest.New(t, "sqlite")
 	enqueue(t, e.DB, event("model.one"))

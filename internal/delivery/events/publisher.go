@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -46,6 +47,7 @@ type Options struct {
 type Publisher struct {
 	o Options
 
+	url  atomic.Pointer[secret.URL]
 	mu   sync.Mutex // one event at a time; guards the following
 	link *link      // nil without a connection
 }
@@ -72,8 +74,13 @@ func New(o Options) (*Publisher, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Publisher{o: o}, nil
+	p := &Publisher{o: o}
+	p.url.Store(&o.URL)
+	return p, nil
 }
+
+// Replace has the next connection made to another URL, which was validated. One that is there stays.
+func (p *Publisher) Replace(broker secret.URL) { p.url.Store(&broker) }
 
 // Handle publishes one queued event: it is the outbox's handler, and succeeds when the broker has confirmed.
 func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error {
@@ -87,7 +94,7 @@ func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error 
 		p.drop()
 	}
 	if p.link == nil {
-		l, err := dial(ctx, p.o.URL)
+		l, err := dial(ctx, *p.url.Load())
 		if err != nil {
 			return err
 		}
@@ -95,7 +102,7 @@ func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error 
 			return err
 		}
 		p.link = l
-		p.o.Log.Info("connected to the message broker", "broker", p.o.URL, "server", l.server())
+		p.o.Log.Info("connected to the message broker", "broker", *p.url.Load(), "server", l.server())
 	}
 	err = p.link.publish(ctx, exchange, key, p.o.Durable, message)
 	p.o.Log.Debug("event", "exchange", exchange, "key", key, "error", err)

@@ -86,6 +86,7 @@ type Options struct {
 // An Outbox is a running delivery. Close it.
 type Outbox struct {
 	o     Options
+	mu    sync.RWMutex
 	kinds map[string]*queue
 
 	stop   chan struct{}
@@ -98,6 +99,7 @@ type Outbox struct {
 type queue struct {
 	Kind
 	name          string
+	stop          chan struct{} // closed when nothing more is taken of this kind
 	wake          chan struct{}
 	waiting, dead atomic.Int64
 	oldest        atomic.Int64 // Unix nanoseconds of the creation of the oldest that waits; 0 when none does
@@ -129,20 +131,48 @@ func New(o Options) (*Outbox, error) {
 		if k.Handler == nil {
 			return nil, fmt.Errorf("outbox: no handler for %s", name)
 		}
+	}
+	o.Store.OnEnqueue(b.wake)
+	b.Change(o.Kinds, nil)
+	b.wg.Go(b.count)
+	return b, nil
+}
+
+// Change begins to deliver kinds, in the place of those of the same names, and ends others. Deliveries of those under way go on
+// to their ends; what waits for one that has ended stays where it is. It does nothing after Close.
+func (b *Outbox) Change(kinds map[string]Kind, without []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopping() {
+		return
+	}
+	end := func(name string) {
+		if q := b.kinds[name]; q != nil {
+			close(q.stop)
+			delete(b.kinds, name)
+		}
+	}
+	for _, name := range without {
+		end(name)
+	}
+	for name, k := range kinds {
 		if k.Concurrency <= 0 {
 			k.Concurrency = 4
 		}
 		k.Timeout = withDefault(k.Timeout, 30*time.Second)
 		k.MaxAge = withDefault(k.MaxAge, 24*time.Hour)
-		k.MaxBackoff = withDefault(k.MaxBackoff, o.MaxBackoff)
-		b.kinds[name] = &queue{Kind: k, name: name, wake: make(chan struct{}, 1)}
-	}
-	o.Store.OnEnqueue(b.wake)
-	for _, q := range b.kinds {
+		k.MaxBackoff = withDefault(k.MaxBackoff, b.o.MaxBackoff)
+		end(name)
+		q := &queue{Kind: k, name: name, stop: make(chan struct{}), wake: make(chan struct{}, 1)}
+		b.kinds[name] = q
 		b.wg.Go(func() { b.run(q) })
 	}
-	b.wg.Go(b.count)
-	return b, nil
+}
+
+func (b *Outbox) queue(kind string) *queue {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.kinds[kind]
 }
 
 func withDefault(d, otherwise time.Duration) time.Duration {
@@ -153,7 +183,7 @@ func withDefault(d, otherwise time.Duration) time.Duration {
 }
 
 func (b *Outbox) wake(kind string) {
-	if q := b.kinds[kind]; q != nil {
+	if q := b.queue(kind); q != nil {
 		select {
 		case q.wake <- struct{}{}:
 		default: // it is about to look anyway
@@ -163,7 +193,7 @@ func (b *Outbox) wake(kind string) {
 
 // Depth is how many items of a kind waited when last counted, and how many have been given up, over all replicas.
 func (b *Outbox) Depth(kind string) (waiting, dead int64) {
-	if q := b.kinds[kind]; q != nil {
+	if q := b.queue(kind); q != nil {
 		return q.waiting.Load(), q.dead.Load()
 	}
 	return 0, 0
@@ -171,7 +201,7 @@ func (b *Outbox) Depth(kind string) (waiting, dead int64) {
 
 // Age is how long the oldest item of a kind had waited when last counted, over all replicas; 0 when none waits.
 func (b *Outbox) Age(kind string) time.Duration {
-	if q := b.kinds[kind]; q != nil {
+	if q := b.queue(kind); q != nil {
 		if oldest := q.oldest.Load(); oldest != 0 {
 			return max(b.o.Now().Sub(time.Unix(0, oldest)), 0)
 		}
@@ -182,7 +212,11 @@ func (b *Outbox) Age(kind string) time.Duration {
 // Close takes nothing new, and waits until what is in hand has been delivered or has failed. When ctx ends first the
 // handlers' contexts end too, and what they had in hand is tried again later, here or elsewhere.
 func (b *Outbox) Close(ctx context.Context) error {
-	b.once.Do(func() { close(b.stop) })
+	b.once.Do(func() {
+		b.mu.Lock() // nothing begins from here on
+		defer b.mu.Unlock()
+		close(b.stop)
+	})
 	done := make(chan struct{})
 	go func() {
 		b.wg.Wait()
@@ -209,9 +243,9 @@ func (b *Outbox) run(q *queue) {
 		// Lease no more than can be delivered at once: a lease must not run out on a shelf.
 		limit := batch
 		if !q.Ordered {
-			limit = b.reserve(slots)
+			limit = b.reserve(q, slots)
 		}
-		if b.stopping() {
+		if b.stopping() || q.stopped() {
 			return
 		}
 		lease := q.Timeout + margin
@@ -244,17 +278,30 @@ func (b *Outbox) run(q *queue) {
 		case <-poll.C:
 		case <-b.stop:
 			return
+		case <-q.stop:
+			return
 		}
 	}
 }
 
-// reserve takes every free slot, at least one, and tells how many; none when the Outbox is closed meanwhile.
-func (b *Outbox) reserve(slots chan struct{}) int {
+func (q *queue) stopped() bool {
+	select {
+	case <-q.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// reserve takes every free slot, at least one, and tells how many; none when the Outbox is closed, or the kind ended, meanwhile.
+func (b *Outbox) reserve(q *queue, slots chan struct{}) int {
 	n := 0
 	select {
 	case slots <- struct{}{}:
 		n++
 	case <-b.stop:
+		return 0
+	case <-q.stop:
 		return 0
 	}
 	for n < cap(slots) {
@@ -370,6 +417,7 @@ func (b *Outbox) count() {
 			for _, d := range depths {
 				seen[d.Kind] = d
 			}
+			b.mu.RLock()
 			for name, q := range b.kinds {
 				q.waiting.Store(seen[name].Waiting)
 				q.dead.Store(seen[name].Dead)
@@ -379,6 +427,7 @@ func (b *Outbox) count() {
 				}
 				q.oldest.Store(oldest)
 			}
+			b.mu.RUnlock()
 		}
 		select {
 		case <-t.C:

@@ -129,6 +129,31 @@ func TestDeliversAtOnceWhatIsCommitted(t *testing.T) {
 	})
 }
 
+// TestKindsChange: a running outbox delivers kinds that come, in another way those that change, and leaves what waits for those
+// that are gone.
+func TestKindsChange(t *testing.T) {
+	engines(t, func(t *testing.T, open func() *db.DB) {
+		d := open()
+		var first, second, third sink
+		b := start(t, outbox.Options{Store: d, Poll: time.Hour, Kinds: map[string]outbox.Kind{"a": {Handler: first.take}, "b": {Handler: first.take, Ordered: true}}})
+		enqueue(t, d, "a", "1")
+		enqueue(t, d, "c", "2")
+		testkit.Eventually(t, time.Minute, func() bool { return len(first.list()) == 1 })
+		b.Change(map[string]outbox.Kind{"a": {Handler: second.take}, "c": {Handler: third.take}}, []string{"b", "none"})
+		enqueue(t, d, "a", "3")
+		enqueue(t, d, "b", "4")
+		enqueue(t, d, "c", "5")
+		testkit.Eventually(t, time.Minute, func() bool { return len(second.list()) == 1 && len(third.list()) == 2 })
+		if err := b.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.Change(map[string]outbox.Kind{"b": {Handler: first.take}}, nil)
+		if n := depth(t, d); n.Kind != "b" || n.Waiting != 1 || len(first.list()) != 1 {
+			t.Errorf("left: %+v; the first has %v", n, first.list())
+		}
+	})
+}
+
 func TestPayloadIsSealedInTheRow(t *testing.T) {
 	engines(t, func(t *testing.T, open func() *db.DB) {
 		d := open()

@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Receivers []Receiver
 	Networks  trusted.Proxies // where receivers may be that have no public address
+	Files     []string        // of secrets, that the file of receivers names
 }
 
 // A Receiver is told of events.
@@ -105,6 +106,9 @@ func ParseConfig(text []byte, getenv func(string) (string, bool)) (*Config, erro
 			}
 		}
 		c.Receivers = append(c.Receivers, r)
+		if file := f.Webhooks[i].SecretFile; file != "" {
+			c.Files = append(c.Files, file)
+		}
 	}
 	return c, nil
 }

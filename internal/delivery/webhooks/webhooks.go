@@ -24,8 +24,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -141,6 +143,7 @@ type Options struct {
 // A Sender delivers webhooks. It is safe for concurrent use. Close it, after the outbox.
 type Sender struct {
 	o    Options
+	now  atomic.Pointer[Config]
 	http *http.Client
 }
 
@@ -153,11 +156,12 @@ func New(o Options) *Sender {
 		o.Now = time.Now
 	}
 	s := &Sender{o: o}
+	s.now.Store(o.Config)
 	s.http = &http.Client{
 		Transport: &http.Transport{
 			Proxy: nil, // an address that was looked at is the one that is spoken to
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				d := net.Dialer{Timeout: timeout / 2, Control: func(_, address string, _ syscall.RawConn) error { return o.Config.mayDial(ctx, address) }}
+				d := net.Dialer{Timeout: timeout / 2, Control: func(_, address string, _ syscall.RawConn) error { return s.now.Load().mayDial(ctx, address) }}
 				return d.DialContext(ctx, network, address)
 			},
 			TLSClientConfig: o.TLS, TLSHandshakeTimeout: timeout / 2, ResponseHeaderTimeout: timeout, MaxResponseHeaderBytes: maxAnswer,
@@ -176,10 +180,44 @@ func (s *Sender) Close() error {
 }
 
 // Kinds are how the outbox delivers to each receiver. What nobody takes for three days is given up.
-func (s *Sender) Kinds() map[string]outbox.Kind {
+func (s *Sender) Kinds() map[string]outbox.Kind { return s.kinds(s.now.Load(), nil) }
+
+// Replace has others told from now on. What it returns is what the outbox must change: how those that are new, or others than they
+// were, are delivered to, and the kinds of those that are gone.
+func (s *Sender) Replace(c *Config) (kinds map[string]outbox.Kind, without []string) {
+	before := s.now.Swap(c)
+	for i := range before.Receivers {
+		if name := before.Receivers[i].Name; c.find(name) == nil {
+			without = append(without, KindPrefix+name)
+		}
+	}
+	return s.kinds(c, before), without
+}
+
+func (c *Config) find(name string) *Receiver {
+	for i := range c.Receivers {
+		if c.Receivers[i].Name == name {
+			return &c.Receivers[i]
+		}
+	}
+	return nil
+}
+
+// Enqueue is that of the Config of the moment.
+func (s *Sender) Enqueue(ctx context.Context, tx Queue, e Event) error {
+	return s.now.Load().Enqueue(ctx, tx, e)
+}
+
+// kinds are the kinds of the receivers of a file, but for those that were the same in another.
+func (s *Sender) kinds(c, before *Config) map[string]outbox.Kind {
 	kinds := map[string]outbox.Kind{}
-	for i := range s.o.Config.Receivers {
-		r := &s.o.Config.Receivers[i]
+	for i := range c.Receivers {
+		r := &c.Receivers[i]
+		if before != nil {
+			if have := before.find(r.Name); have != nil && reflect.DeepEqual(have, r) {
+				continue
+			}
+		}
 		kinds[KindPrefix+r.Name] = outbox.Kind{
 			Handler: func(ctx context.Context, _ string, payload []byte) error { return s.deliver(ctx, r, payload) },
 			Timeout: timeout + 5*time.Second, MaxAge: maxAge, MaxBackoff: maxBackoff, Concurrency: atOnce,

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -218,6 +219,29 @@ webhooks:
 				t.Errorf("a replay has another id: %v", gone.ids)
 			}
 		})
+	}
+}
+
+// TestReplace: other receivers take the place of those there are; whoever stays as they were is left alone.
+func TestReplace(t *testing.T) {
+	list := func(lines ...string) *webhooks.Config { return parse(t, "webhooks:\n"+strings.Join(lines, "\n")) }
+	a, b := `- {name: a, url: "https://a.test", secret: "`+one+`"}`, `- {name: b, url: "https://b.test", secret: "`+one+`"}`
+	s := webhooks.New(webhooks.Options{Config: list(a, b), Log: slog.New(slog.DiscardHandler)})
+	for _, step := range []struct {
+		to      *webhooks.Config
+		changed []string
+		without []string
+	}{
+		{list(a, b), nil, nil},
+		{list(strings.Replace(a, "a.test", "c.test", 1), strings.Replace(b, "name: b", "name: c", 1)), []string{"webhook:a", "webhook:c"}, []string{"webhook:b"}},
+		{list(), nil, []string{"webhook:a", "webhook:c"}},
+		{list(strings.Replace(a, one, two, 1)), []string{"webhook:a"}, nil},
+		{list(a), []string{"webhook:a"}, nil},
+	} {
+		kinds, without := s.Replace(step.to)
+		if changed := slices.Sorted(maps.Keys(kinds)); !slices.Equal(changed, step.changed) || !slices.Equal(without, step.without) {
+			t.Errorf("changed %v without %v, want %v without %v", changed, without, step.changed, step.without)
+		}
 	}
 }
 
