@@ -32,7 +32,7 @@ func (m *Module) version(_ context.Context, c *rest.Call) error {
 func (m *Module) configs(_ context.Context, c *rest.Call) error {
 	var guarded *[]string
 	if !c.Legacy {
-		names := append([]string{}, m.Guarded...)
+		names := append([]string{}, m.Guarded()...)
 		guarded = &names
 	}
 	return c.Answer(struct {

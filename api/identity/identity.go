@@ -38,7 +38,7 @@ type Options struct {
 	JWKS      func() []byte // the public signing keys
 
 	Captcha *captcha.Captcha
-	Guarded []string // names of the operations that the captcha guards: see the constants
+	Guarded func() []string // names of the operations that the captcha guards, at the moment: see the constants; nil guards none
 
 	// Reload puts changed restrictions in force in this process; the other replicas follow a notice.
 	Reload func(ctx context.Context) error
@@ -124,14 +124,13 @@ func (m *Module) ended(by string, err error) {
 // A Module answers the routes of identity. It is safe for concurrent use.
 type Module struct {
 	Options
-	guarded map[string]bool
 }
 
 // New returns a module.
 func New(o Options) *Module {
-	m := &Module{Options: o, guarded: map[string]bool{}}
-	for _, name := range o.Guarded {
-		m.guarded[name] = true
+	m := &Module{Options: o}
+	if m.Guarded == nil {
+		m.Guarded = func() []string { return nil }
 	}
 	return m
 }
@@ -325,7 +324,7 @@ func (m *Module) Routes() []rest.Route {
 // verifyCaptcha is the captcha's verdict on an operation, if one guards it. A client whose responses are refused too often
 // is not looked at for a while: the verdict is a call of somebody else's service.
 func (m *Module) verifyCaptcha(ctx context.Context, c *rest.Call, operation string) error {
-	if !m.guarded[operation] || m.Captcha.Kind() == captcha.None {
+	if !slices.Contains(m.Guarded(), operation) || m.Captcha.Kind() == captcha.None {
 		return nil
 	}
 	if err := m.Accounts.PeekAddress(ctx, limit.CaptchaAddress, c.Client); err != nil {

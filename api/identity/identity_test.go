@@ -77,6 +77,9 @@ func start(t *testing.T, e *apitest.Env, change func(*identity.Options), options
 	return e.Serve(t, identity.New(o).Routes(), options...)
 }
 
+// guards says which operations the captcha guards.
+func guards(operations ...string) func() []string { return func() []string { return operations } }
+
 // signIn opens a session and returns its cookie's value and CSRF token.
 func signIn(t *testing.T, s *apitest.Server, u *db.User, options ...apitest.Option) (cookie, csrf string) {
 	t.Helper()
@@ -171,7 +174,7 @@ func TestGeneral(t *testing.T) {
 	if got := start(t, e, nil, apitest.Legacy).Get(t, "/identity/configs").Object(t); len(got) != 5 {
 		t.Errorf("release 2.4.17: %v", got)
 	}
-	guarded := start(t, e, func(o *identity.Options) { o.Guarded = []string{"user_create", "password_reset"} }).Get(t, "/identity/configs").Object(t)
+	guarded := start(t, e, func(o *identity.Options) { o.Guarded = guards("user_create", "password_reset") }).Get(t, "/identity/configs").Object(t)
 	if got, _ := guarded["captcha_endpoints"].([]any); !slices.Equal(got, []any{"user_create", "password_reset"}) {
 		t.Errorf("guarded: %v", guarded)
 	}
@@ -211,7 +214,7 @@ func TestCaptcha(t *testing.T) {
 	t.Parallel()
 	e := apitest.New(t, "sqlite")
 	s := start(t, e, func(o *identity.Options) {
-		o.Captcha, o.Guarded = provider(t, captcha.ReCaptcha), []string{"user_create", "session_create", "password_reset", "email_confirmation"}
+		o.Captcha, o.Guarded = provider(t, captcha.ReCaptcha), guards("user_create", "session_create", "password_reset", "email_confirmation")
 	})
 	u := e.NewUser(t, nil)
 	ok := map[string]int{}
@@ -275,7 +278,7 @@ func TestGeeTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, e, func(o *identity.Options) {
-		o.Captcha, o.Guarded = geetest, []string{"user_create", "session_create", "password_reset", "email_confirmation"}
+		o.Captcha, o.Guarded = geetest, guards("user_create", "session_create", "password_reset", "email_confirmation")
 	})
 	s.Get(t, "/identity/users/register_geetest").WantBody(t, 200, `{"gt":"gt-id","challenge":"`+sum(challenge+"gt-key")+`"}`)
 	for path, form := range map[string]map[string]any{
@@ -314,7 +317,7 @@ func TestCaptchaLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, e, func(o *identity.Options) { o.Captcha, o.Guarded = geetest, []string{"session_create"} })
+	s := start(t, e, func(o *identity.Options) { o.Captcha, o.Guarded = geetest, guards("session_create") })
 	register := func(ip string) *apitest.Answer {
 		return s.Get(t, "/identity/users/register_geetest", apitest.IP(ip))
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,6 +108,7 @@ func (v *server) openEvents() (outbox.Kind, error) {
 		return outbox.Kind{}, config.Bad("BARONG_EVENT_API_RABBITMQ_URL", c.BrokerURL(), err.Error())
 	}
 	v.closing("events", publisher.Close)
+	v.reloads(v.brokerLogin(publisher.Replace))
 	return events.Kind(publisher), nil
 }
 
@@ -135,8 +137,8 @@ func publisher(c *config.Config) (func(context.Context, *db.Tx, account.Event) e
 	}, nil
 }
 
-// openOutbox starts to deliver what is queued. It returns how events get there, or nil when there is no broker for them:
-// then none is queued.
+// openOutbox starts to deliver what is queued. It returns how events get there, for the broker and for whoever is to be told by
+// webhooks at the moment.
 func (v *server) openOutbox(limits limit.Limiter) (
 	letters *mail.Renderer, publishEvent func(context.Context, *db.Tx, account.Event) error, err error,
 ) {
@@ -144,7 +146,8 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	if letters, kinds[mail.OutboxKind], err = v.openMail(limits); err != nil {
 		return nil, nil, err
 	}
-	if v.config.BrokerURL() != "" {
+	broker := v.config.BrokerURL() != ""
+	if broker {
 		if kinds[events.OutboxKind], err = v.openEvents(); err != nil {
 			return nil, nil, err
 		}
@@ -153,13 +156,16 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(hooks.Receivers) > 0 {
-		sender := webhooks.New(webhooks.Options{Config: hooks, Log: v.log})
-		v.closing("webhooks", sender.Close)
-		maps.Copy(kinds, sender.Kinds())
-	}
-	if publishEvent, err = publisher(v.config); err != nil {
-		return nil, nil, err
+	sender := webhooks.New(webhooks.Options{Config: hooks, Log: v.log})
+	v.closing("webhooks", sender.Close)
+	maps.Copy(kinds, sender.Kinds())
+	publishEvent = func(ctx context.Context, tx *db.Tx, e account.Event) error {
+		if broker {
+			if err := publish(ctx, tx, e); err != nil {
+				return err
+			}
+		}
+		return sender.Enqueue(ctx, tx, webhooks.Event(e))
 	}
 	queue, err := outbox.New(outbox.Options{
 		Store: v.db, Kinds: kinds, Log: v.log,
@@ -175,6 +181,28 @@ func (v *server) openOutbox(limits limit.Limiter) (
 		defer cancel()
 		return queue.Close(ctx)
 	})
+	v.watchOutbox(queue, kinds)
+	v.refers(hooks.Files)
+	v.reloads(func(c *config.Config) (func(), error) {
+		next, err := openWebhooks(c)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			changed, without := sender.Replace(next)
+			queue.Change(changed, without)
+			v.watchOutbox(queue, changed)
+			v.refers(next.Files)
+			if len(changed)+len(without) > 0 {
+				v.log.Info("who is told by webhooks has changed", "told", slices.Sorted(maps.Keys(changed)), "not_told", without)
+			}
+		}, nil
+	})
+	return letters, publishEvent, nil
+}
+
+// watchOutbox has the metrics tell of kinds.
+func (v *server) watchOutbox(queue *outbox.Outbox, kinds map[string]outbox.Kind) {
 	for kind := range kinds {
 		for _, outcome := range []string{"delivered", "failed", "dead"} { // alerts want to see them begin at 0
 			v.metrics.Counter("barong_outbox_attempts_total", "kind", kind, "outcome", outcome)
@@ -183,7 +211,6 @@ func (v *server) openOutbox(limits limit.Limiter) (
 		v.metrics.Gauge("barong_outbox_oldest_seconds", func() float64 { return queue.Age(kind).Seconds() }, "kind", kind)
 		v.metrics.Gauge("barong_outbox_dead", func() float64 { _, n := queue.Depth(kind); return float64(n) }, "kind", kind)
 	}
-	return letters, publishEvent, nil
 }
 
 // openMailer hears what other services tell, and writes the mails that it is worth.
@@ -211,6 +238,7 @@ func (v *server) openMailer(letters *mail.Renderer, accounts *account.Service) e
 	if err != nil {
 		return config.Bad("BARONG_EVENT_API_RABBITMQ_URL", c.BrokerURL(), err.Error())
 	}
+	v.reloads(v.brokerLogin(consumer.Replace))
 	v.metrics.Gauge("barong_mailer_connected", func() float64 {
 		if hears.Load() {
 			return 1
@@ -309,12 +337,9 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
-	providers, warnings, err := openProviders(c)
+	providers, err := v.openProviders()
 	if err != nil {
 		return err
-	}
-	for _, warning := range warnings {
-		v.log.Warn("whom people may sign in with", "file", c.ProvidersFile, "warning", warning)
 	}
 	oldFactor, err := v.oldFactor()
 	if err != nil {
@@ -329,7 +354,7 @@ func (v *server) openAPI() error {
 		},
 		DB: v.db, Sessions: v.sessions, Keys: v.keys, Passwords: v.hasher(),
 		Policy: strength, Limits: limits, Letters: letters, Passkeys: v.passkeys,
-		Providers:   openid.New(openid.Options{Providers: providers, Sealer: v.box, Memory: v.attempts, Now: time.Now}),
+		Providers:   providers,
 		OldFactor:   oldFactor,
 		MailDropped: v.mailDropped("unconfirmed"), OthersMail: func(kind string) bool { return c.Mailer == "off" && mail.Told(kind) },
 		FileURL: files.URL, Publish: publishEvent, Notices: v.bus.Publish,
@@ -346,6 +371,11 @@ func (v *server) openAPI() error {
 	if err != nil {
 		return err
 	}
+	var guarded atomic.Pointer[[]string]
+	guarded.Store(&c.CaptchaProtectedEndpoints)
+	v.reloads(func(c *config.Config) (func(), error) {
+		return func() { guarded.Store(&c.CaptchaProtectedEndpoints) }, nil
+	})
 	cors, err := newCORS(c)
 	if err != nil {
 		return err
@@ -386,7 +416,7 @@ func (v *server) openAPI() error {
 		},
 		Identity: identity.Options{
 			Accounts: accounts, DB: v.db, Cookies: v.cookies, FileURL: files.URL, Tokens: v.keys, MailToken: mailToken,
-			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: c.CaptchaProtectedEndpoints, Reload: v.rules.Reload, CORS: cors,
+			JWKS: v.keys.JWKS, Captcha: puzzle, Guarded: func() []string { return *guarded.Load() }, Reload: v.rules.Reload, CORS: cors,
 			Domain: c.Domain, Entropy: strength.Entropy, Now: time.Now, NoPasskeys: v.passkeys == nil,
 			LoginURL: c.LoginURL, Redirects: v.redirects(),
 			SignedIn: v.signIns(),
@@ -411,6 +441,37 @@ func (v *server) openAPI() error {
 		Files: files, Version: build.Version,
 	})
 	return err
+}
+
+// openProviders makes those whom people may sign in with.
+func (v *server) openProviders() (*openid.Providers, error) {
+	tell := func(c *config.Config, warnings []string) {
+		for _, warning := range warnings {
+			v.log.Warn("whom people may sign in with", "file", c.ProvidersFile, "warning", warning)
+		}
+	}
+	list, files, warnings, err := openProviders(v.config)
+	if err != nil {
+		return nil, err
+	}
+	tell(v.config, warnings)
+	v.refers(files)
+	all := openid.New(openid.Options{Providers: list, Sealer: v.box, Memory: v.attempts, Now: time.Now})
+	v.reloads(func(c *config.Config) (func(), error) {
+		list, files, warnings, err := openProviders(c)
+		return func() {
+			v.refers(files)
+			if all.Replace(list) {
+				tell(c, warnings)
+				names := make([]string, len(list))
+				for i := range list {
+					names[i] = list[i].ID
+				}
+				v.log.Info("whom people may sign in with has changed", "providers", names)
+			}
+		}, err
+	})
+	return all, nil
 }
 
 // openPasskeys makes what passkeys belong to: nothing, where the front end is reached by an address and nobody says which
@@ -497,6 +558,9 @@ func (v *server) openFiles() (*blob.Store, error) {
 		return nil, err
 	}
 	v.closing("files", files.Close)
+	v.reloads(func(*config.Config) (func(), error) { // the box has taken up its keys before
+		return func() { files.SignWith(v.box.Derive("files")) }, nil
+	})
 	return files, nil
 }
 

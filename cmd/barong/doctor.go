@@ -207,7 +207,7 @@ func lookAtGateway(ctx context.Context, name string, signed bool) (string, error
 
 // lookAtProviders asks each provider what it says about itself.
 func lookAtProviders(c *config.Config, look func(string, func(context.Context) (string, error))) {
-	list, warnings, err := openProviders(c)
+	list, _, warnings, err := openProviders(c)
 	if err != nil || len(warnings) > 0 {
 		look("providers", func(context.Context) (string, error) {
 			if err != nil {

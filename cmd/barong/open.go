@@ -42,7 +42,7 @@ var judges = []config.Judge{
 func (p *program) startable() (*config.Config, management.Config, error) {
 	c, err := p.load()
 	services, serr := openServices(c)
-	_, _, perr := openProviders(c)
+	_, _, _, perr := openProviders(c)
 	err = config.Join(err, c.Validate(), serr, perr, validateRuleFiles(c), validateKeyFiles(c), validateTemplates(c), validateMailer(c), validateWebhooks(c))
 	return c, services, err
 }
@@ -218,20 +218,23 @@ func openServices(c *config.Config) (management.Config, error) {
 	return services, nil
 }
 
-// openProviders reads whom people may sign in with: nobody, where there is no file.
-func openProviders(c *config.Config) (list []openid.Config, warnings []string, err error) {
+// openProviders reads whom people may sign in with, nobody where there is no file, and the files of secrets that it names.
+func openProviders(c *config.Config) (list []openid.Config, files, warnings []string, err error) {
 	if c.ProvidersFile == "" {
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	text, err := os.ReadFile(c.ProvidersFile)
 	if err != nil {
-		return nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a file that can be read: "+oneLine(err))
+		return nil, nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a file that can be read: "+oneLine(err))
 	}
-	list, warnings, err = openid.ParseConfig(text, c.Lookup, os.ReadFile)
+	list, warnings, err = openid.ParseConfig(text, c.Lookup, func(name string) ([]byte, error) {
+		files = append(files, name)
+		return os.ReadFile(name)
+	})
 	if err != nil {
-		return nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a list of providers: "+oneLine(err))
+		return nil, nil, nil, config.Bad("BARONG_PROVIDERS_FILE", c.ProvidersFile, "a list of providers: "+oneLine(err))
 	}
-	return list, warnings, nil
+	return list, files, warnings, nil
 }
 
 // openWebhooks reads who is told of events by webhooks: nobody, where there is no file.

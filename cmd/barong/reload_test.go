@@ -93,6 +93,9 @@ func TestReload(t *testing.T) {
 		if strings.Contains(configs, "site-two") {
 			site = "site-two"
 		}
+		if strings.Contains(configs, `"captcha_endpoints":["password_reset","session_create"]`) {
+			site += " guarded"
+		}
 		return fmt.Sprint(forwarded.StatusCode, " ", ping.Header.Get("Access-Control-Allow-Origin"), " ", site)
 	}
 	becomes := func(want string) {
@@ -138,8 +141,11 @@ func TestReload(t *testing.T) {
 	// All of it, and something that needs a restart.
 	write(key, "key-two\n")
 	write(file, settings("trusted_proxies: 10.0.0.0/8", "api_cors_origins: https://two.example", "hcaptcha_site_key: site-two",
-		"log_level: debug", "sender_email: two@b.test", "session_name: other"))
-	becomes("403 https://two.example site-two")
+		"log_level: debug", "sender_email: two@b.test", "session_name: other", "captcha_protected_endpoints: [password_reset, session_create]"))
+	becomes("403 https://two.example site-two guarded")
+	if resp, text := ask("POST", "http://"+api+"/api/v2/identity/sessions", `{"email":"root@b.test","password":"Tr0ub4dor&3xyz"}`); resp.StatusCode < 400 || !strings.Contains(text, "captcha") {
+		t.Errorf("a sign-in without a captcha: %d %s", resp.StatusCode, text)
+	}
 	if _, stale := part(); stale {
 		t.Error("a good file, and still stale")
 	}

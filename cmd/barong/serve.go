@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"sync"
 	"time"
@@ -69,7 +70,9 @@ type server struct {
 	config   *config.Config
 	taken    *config.Config // what holds of it by now; see reload
 	level    *slog.LevelVar
-	looked   map[string]look // the files of settings, as they were when they were taken up or refused
+	looked   map[string]look              // the files of settings, as they were when they were taken up or refused
+	read     map[string][sha256.Size]byte // digests of the files that are read at the start alone
+	referred []string                     // files of secrets that files of settings name
 	reloaded []func(*config.Config) (swap func(), err error)
 	services management.Config
 	log      *slog.Logger

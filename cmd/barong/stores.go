@@ -30,6 +30,18 @@ func (v *server) openSecrets() error {
 	if created {
 		v.log.Info("a secret key was generated", "file", config.SecretKeyFile)
 	}
+	v.reloads(func(next *config.Config) (func(), error) {
+		if next.SecretKey == v.taken.SecretKey || !secret.Extends(next.SecretKey, v.taken.SecretKey) {
+			return func() {}, nil
+		}
+		return func() {
+			if err := v.box.Extend(next.SecretKey); err != nil {
+				v.log.Error("the new secret key is not taken up", "error", err) // the list was judged before
+				return
+			}
+			v.log.Info("the secret keys changed; the first seals", "keys", v.box.KeyIDs())
+		}, nil
+	})
 	if v.keys, created, err = openKeys(c); err != nil {
 		return err
 	}
@@ -60,6 +72,7 @@ func (v *server) openDatabase(migrate bool) error {
 	}
 	v.watchDatabase()
 	v.closing("database", v.db.Close)
+	v.reloads(v.databaseLogin(v.db.LogInAs))
 	pending, err := v.db.Pending(v.ctx)
 	if err != nil {
 		return err
@@ -146,11 +159,12 @@ func (v *server) openShared() error {
 	joining, cancel := context.WithTimeout(v.ctx, joinTime)
 	defer cancel()
 	if c.RedisURL != "" {
-		client, err := redisstore.ConnectWithin(c.RedisURL.Reveal(), c.RedisTimeout)
+		client, login, err := redisstore.ConnectAs(c.RedisURL.Reveal(), c.RedisTimeout)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
 		}
 		v.redis = client
+		v.reloads(v.redisLogin(login))
 		v.watchRedis()
 		v.closing("redis", client.Close)
 		v.watchClock("redis", func(ctx context.Context) (time.Time, error) { return client.Time(ctx).Result() })
@@ -161,6 +175,7 @@ func (v *server) openShared() error {
 			return fmt.Errorf("BARONG_DATABASE_URL=%s: %w", c.DatabaseURL, err)
 		}
 		v.closing("database probe", pulse.Close)
+		v.reloads(v.databaseLogin(pulse.LogInAs))
 		v.background(pulse.Run)
 		o.SourceAnswers = pulse.Beats
 		shared, err := redisbus.Open(joining, client, o)

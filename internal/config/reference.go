@@ -78,7 +78,7 @@ judged: that it has no effect is a warning, as is a name that nobody knows. A de
 stands for built-in values; a path that is given must exist. ` + "`barong config`" + ` prints what holds, and from where.
 [troubleshooting.md](troubleshooting.md) says what to do when a start is refused.
 
-A change of what is marked with ↻, in the YAML file or in the file of a secret, is taken up by a running server, within
+A change of what is marked with ↻, in the YAML file, in the file of a secret or in the file that the setting names, is taken up by a running server, within
 seconds or at a SIGHUP; see [operations.md](operations.md#changing-settings). What is not marked needs a restart.
 `)
 	group := ""
@@ -106,10 +106,7 @@ seconds or at a SIGHUP; see [operations.md](operations.md#changing-settings). Wh
 		if s.Compat != "" {
 			def += "; with `BARONG_COMPAT=2.4.17` " + code(s.Compat)
 		}
-		help := s.Help
-		if s.tag.Get("reload") == "true" {
-			help += " ↻"
-		}
+		help := s.Help + reloads[s.tag.Get("reload")]
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, cell(s.Allowed), cell(help))
 	}
 	b.WriteString("\n## Without effect\n\nDeployments of the original set these variables. One with `BARONG_` is a warning; so are the others\n" +

@@ -68,7 +68,7 @@ type Config struct {
 
 	// DatabaseURL is where the rows live: sqlite://path, or postgres://user:password@host/database?sslmode=…. A path begins
 	// with a slash if it is absolute, and may be percent-encoded.
-	DatabaseURL secret.URL `group:"Stores" env:"BARONG_DATABASE_URL" default:"sqlite://data/barong.db" kind:"database"`
+	DatabaseURL secret.URL `group:"Stores" env:"BARONG_DATABASE_URL" reload:"login" default:"sqlite://data/barong.db" kind:"database"`
 	// DatabaseAdapter is read with the five below, as the original used them, when BARONG_DATABASE_URL is not set and one of
 	// them is. Databases of the original on MySQL are brought in with "barong import".
 	DatabaseAdapter string `env:"DATABASE_ADAPTER" kind:"adapter?" needs:"!BARONG_DATABASE_URL"`
@@ -77,14 +77,14 @@ type Config struct {
 	// DatabasePort is the port of the Postgres server.
 	DatabasePort string `env:"DATABASE_PORT" default:"5432" kind:"port" needs:"!BARONG_DATABASE_URL"`
 	// DatabaseUser is the user to connect as.
-	DatabaseUser string `env:"DATABASE_USER" default:"postgres" kind:"name" needs:"!BARONG_DATABASE_URL"`
+	DatabaseUser string `env:"DATABASE_USER" reload:"true" default:"postgres" kind:"name" needs:"!BARONG_DATABASE_URL"`
 	// DatabasePass is the password of DATABASE_USER.
-	DatabasePass secret.Text `env:"DATABASE_PASS" needs:"!BARONG_DATABASE_URL"`
+	DatabasePass secret.Text `env:"DATABASE_PASS" reload:"true" needs:"!BARONG_DATABASE_URL"`
 	// DatabaseName is the name of the database.
 	DatabaseName string `env:"DATABASE_NAME" default:"barong_production" kind:"name" needs:"!BARONG_DATABASE_URL"`
 	// RedisURL is where sessions, counters and notices live: redis://, rediss://, redis+cluster://h1:p1,h2:p2 or
 	// redis+sentinel://h1:p1,h2:p2/master. Empty: the database keeps sessions.
-	RedisURL secret.URL `env:"BARONG_REDIS_URL" kind:"redis?"`
+	RedisURL secret.URL `env:"BARONG_REDIS_URL" reload:"login" kind:"redis?"`
 	// RedisTimeout is how long an answer of Redis is waited for; asked for once more, it takes at most twice as long. A check
 	// gives its stores half a second in all, so it should stay at or below 250ms, and above twice the time to Redis and back.
 	RedisTimeout time.Duration `env:"BARONG_REDIS_TIMEOUT" default:"250ms" max:"60"`
@@ -92,7 +92,7 @@ type Config struct {
 	// (openssl rand -base64 32). Several keys are separated by commas, the newest first; one with "next:" before it opens and does
 	// not seal yet. See "barong secrets rotate --help".
 	// Empty, in development: generated into data/secret.key.
-	SecretKey secret.Text `env:"BARONG_SECRET_KEY" kind:"keys?"`
+	SecretKey secret.Text `env:"BARONG_SECRET_KEY" reload:"keys" kind:"keys?"`
 
 	// JWTPrivateKeyPath is the PEM file of the signing key, or a folder of such files, for rotation. The default folder is
 	// filled by the first start in development.
@@ -157,9 +157,9 @@ type Config struct {
 	// Console is whether the pages for staff are served, below /console/. What they may do there, permissions say.
 	Console string `env:"BARONG_CONSOLE" default:"on" oneof:"on off" needs:"BARONG_PORTAL=on"`
 	// PortalLogo is the picture in the header of the pages: a file .svg, .png, .jpg or .webp. Empty: none.
-	PortalLogo string `env:"BARONG_PORTAL_LOGO" kind:"file?" needs:"BARONG_PORTAL=on"`
+	PortalLogo string `env:"BARONG_PORTAL_LOGO" reload:"no" kind:"file?" needs:"BARONG_PORTAL=on"`
 	// PortalCSS is a style sheet of your own, which is loaded after the built-in one. Empty: none.
-	PortalCSS string `env:"BARONG_PORTAL_CSS" kind:"file?" needs:"BARONG_PORTAL=on"`
+	PortalCSS string `env:"BARONG_PORTAL_CSS" reload:"no" kind:"file?" needs:"BARONG_PORTAL=on"`
 	// PortalLanguages is a folder of catalogues (de.json) for other languages, or for other words of the built-in ones,
 	// English and Russian. Empty: these alone.
 	PortalLanguages string `env:"BARONG_PORTAL_LANGUAGES" kind:"folder?" needs:"BARONG_PORTAL=on"`
@@ -178,7 +178,7 @@ type Config struct {
 	// ProvidersFile lists the providers of OpenID Connect that people may sign in with: of each id, name, issuer, client_id,
 	// client_secret or client_secret_file, scopes, sign_up, domains and trust_email; see docs/providers.md. Without it there are
 	// none.
-	ProvidersFile string `group:"Providers" env:"BARONG_PROVIDERS_FILE" default:"config/providers.yml" kind:"file?"`
+	ProvidersFile string `group:"Providers" env:"BARONG_PROVIDERS_FILE" reload:"true" default:"config/providers.yml" kind:"file?"`
 
 	// TrustedProxies are the networks of the gateways and load balancers in front, whose X-Forwarded-* headers are
 	// believed. loopback, private and cloudflare name the usual sets. The client is the rightmost address of
@@ -191,10 +191,10 @@ type Config struct {
 	AuthzRulesFile string `env:"BARONG_AUTHZ_RULES_FILE" default:"config/authz_rules.yml" kind:"file?"`
 	// ManagementFile says which other services may call the management API, and for what: keychain, jwt and scopes, as in the
 	// original's management_api.yml. Without it nobody may.
-	ManagementFile string `env:"BARONG_MANAGEMENT_API_FILE" default:"config/management_api.yml" kind:"file?"`
+	ManagementFile string `env:"BARONG_MANAGEMENT_API_FILE" reload:"no" default:"config/management_api.yml" kind:"file?"`
 	// CasbinModel is a Casbin model of your own for the permission rules. Empty: the built-in one, which is also the
 	// fastest.
-	CasbinModel string `env:"BARONG_CASBIN_MODEL" kind:"file?"`
+	CasbinModel string `env:"BARONG_CASBIN_MODEL" reload:"no" kind:"file?"`
 	// APIKeySchemes are how calls of API keys may be signed: v1 (X-Auth-Apikey, -Nonce and -Signature, over a nonce), and
 	// rfc9421 (Signature-Input and Signature, over the whole request).
 	APIKeySchemes []string `env:"BARONG_APIKEY_SCHEMES" default:"v1,rfc9421" oneof:"v1 rfc9421"`
@@ -293,7 +293,7 @@ type Config struct {
 	// MailerFile says which events of other services are worth a mail: keychain, exchanges and events, as in the original's
 	// mailer.yml. It is read where there is a message broker. Entries about this program's own events have no effect: those
 	// mails are written anyway.
-	MailerFile string `env:"BARONG_MAILER_FILE" default:"config/mailer.yml" kind:"file?" needs:"BARONG_MAILER=on"`
+	MailerFile string `env:"BARONG_MAILER_FILE" reload:"no" default:"config/mailer.yml" kind:"file?" needs:"BARONG_MAILER=on"`
 
 	// PhoneVerification is how a phone number is verified. mock writes the message below data/outbox/. none: there are no
 	// phones, and the API does not have their routes.
@@ -336,20 +336,20 @@ type Config struct {
 
 	// EventURL is the message broker for events, amqp:// or amqps://. It overrides the four below. No broker is contacted
 	// unless one of the five is set.
-	EventURL secret.URL `group:"Events" env:"BARONG_EVENT_API_RABBITMQ_URL" alias:"EVENT_API_RABBITMQ_URL" kind:"amqp?"`
+	EventURL secret.URL `group:"Events" env:"BARONG_EVENT_API_RABBITMQ_URL" reload:"login" alias:"EVENT_API_RABBITMQ_URL" kind:"amqp?"`
 	// EventHost is the host of the message broker.
 	EventHost string `env:"BARONG_EVENT_API_RABBITMQ_HOST" default:"localhost" kind:"hostname" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventPort is the port of the message broker.
 	EventPort string `env:"BARONG_EVENT_API_RABBITMQ_PORT" default:"5672" kind:"port" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventUsername is the user to log in as.
-	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
+	EventUsername string `env:"BARONG_EVENT_API_RABBITMQ_USERNAME" reload:"true" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventPassword is the password of that user.
-	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
+	EventPassword secret.Text `env:"BARONG_EVENT_API_RABBITMQ_PASSWORD" reload:"true" default:"guest" needs:"!BARONG_EVENT_API_RABBITMQ_URL"`
 	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
 	// another way: delete the old ones first.
 	EventDurable bool `env:"BARONG_EVENT_API_DURABLE" default:"false"`
 	// WebhooksFile says who is told of events by signed POSTs: see docs/operations.md. Without it nobody is.
-	WebhooksFile string `env:"BARONG_WEBHOOKS_FILE" default:"config/webhooks.yml" kind:"file?"`
+	WebhooksFile string `env:"BARONG_WEBHOOKS_FILE" reload:"true" default:"config/webhooks.yml" kind:"file?"`
 
 	// LogLevel is the least important level that is logged. The words of the original, fatal and unknown, mean error.
 	LogLevel string `group:"Logs" env:"BARONG_LOG_LEVEL" reload:"true" alias:"LOG_LEVEL" default:"info" oneof:"debug info warn error fatal unknown" fold:"true"`
@@ -386,7 +386,7 @@ type Config struct {
 	UserStorageTitles []string `file:"user_storage_titles" default:"[]"`
 	// CaptchaProtectedEndpoints are the endpoints that want a captcha, if BARONG_CAPTCHA chooses one. An empty list
 	// protects none.
-	CaptchaProtectedEndpoints []string `file:"captcha_protected_endpoints" default:"[user_create, password_reset, email_confirmation]" compat:"[]" oneof:"user_create session_create password_reset email_confirmation"`
+	CaptchaProtectedEndpoints []string `file:"captcha_protected_endpoints" reload:"true" default:"[user_create, password_reset, email_confirmation]" compat:"[]" oneof:"user_create session_create password_reset email_confirmation"`
 
 	values   []Value
 	warnings []string
