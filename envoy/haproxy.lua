@@ -12,7 +12,8 @@ local asked = {
 -- What a client is told with a refusal.
 local told = {
     "content-type", "cache-control", "set-cookie", "www-authenticate", "location", "retry-after", "x-request-id",
-    "content-security-policy", "referrer-policy", "x-content-type-options", "cross-origin-opener-policy",
+    "content-security-policy", "referrer-policy", "permissions-policy", "x-content-type-options",
+    "cross-origin-opener-policy",
 }
 
 -- HAProxy counts the values of a header from 0.

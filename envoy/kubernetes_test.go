@@ -19,7 +19,7 @@ var controlled = []gateway{
 		text = swap(text, "              encode_raw_headers: true # or headers sent twice arrive as one, and Cookie lines joined by a comma\n", "")
 		text = swap(text, "                - exact: x-original-framing\n", "")
 		text = cut(text, "                # Of several replicas another one", "                authorization_response:")
-		text = strings.ReplaceAll(text, ", retry_policy: *elsewhere", "")
+		text = strings.ReplaceAll(text, ", retry_policy: *again", "")
 		text = cut(text, "          # When the check itself fails", "          http_filters:")
 		text = swap(text, "REJECT_REQUEST\n          common_http", "KEEP_UNCHANGED\n          common_http")
 		text = swap(text, "headers_with_underscores_action: REJECT_REQUEST", "headers_with_underscores_action: ALLOW")
@@ -28,7 +28,7 @@ var controlled = []gateway{
 		text = swap(text, cors, istioRules)
 		text = swap(text, "              transport_api_version: V3\n", "              transport_api_version: V3\n"+istioAsks)
 		return swap(text, "          - name: envoy.filters.http.router\n", cors+"          - name: envoy.filters.http.router\n")
-	}},
+	}, true},
 	{"envoy as Contour writes it", "envoy", []string{"envoy-grpc.yaml"}, gateways[0].args, 403, func(text string) string {
 		text = plainGRPC(withoutEarly(text))
 		text = swap(text, "            name: public\n            virtual_hosts:", "            name: public\n"+removed+"            virtual_hosts:")
@@ -37,10 +37,10 @@ var controlled = []gateway{
 		text = swap(text, "headers_with_underscores_action: REJECT_REQUEST", "headers_with_underscores_action: ALLOW")
 		text = swap(text, "max_request_headers_kb: 32", "max_request_headers_kb: 60")
 		return swap(text, "status_on_error: { code: ServiceUnavailable }", "status_on_error: { code: Forbidden }\n              clear_route_cache: true\n              include_peer_certificate: true")
-	}},
+	}, false},
 	{"envoy as Envoy Gateway writes it", "envoy", []string{"envoy-grpc.yaml"}, gateways[0].args, 503, func(text string) string {
 		return cut(plainGRPC(text), "          # When the check itself fails", "          http_filters:")
-	}},
+	}, false},
 }
 
 // removed are the headers that routes remove where they cannot be removed earlier.
@@ -99,7 +99,7 @@ func plainGRPC(text string) string {
 	begin := strings.Index(text, "                # Of several replicas another one")
 	end := begin + strings.Index(text[begin:], "          - name: envoy.filters.http.router")
 	text = text[:begin] + text[end:]
-	return strings.ReplaceAll(text, ", retry_policy: *elsewhere", "")
+	return strings.ReplaceAll(text, ", retry_policy: *again", "")
 }
 
 // swap replaces what has to be there.
@@ -123,7 +123,7 @@ func cut(text, from, to string) string {
 // ingressNginx is a real nginx with what ingress-nginx writes.
 var ingressNginx = gateway{"ingress-nginx", "nginx", []string{"testdata/ingress-nginx.conf"}, func(config string) []string {
 	return []string{"-p", filepath.Dir(config), "-c", config, "-g", "daemon off; user root;"}
-}, 500, nil}
+}, 500, nil, false}
 
 // throughIngressNginx walks the way that is left where refusals have two statuses, and no codes: nothing passes that should
 // not, what may pass does, with a token that verifies, and everything else is refused.

@@ -198,11 +198,14 @@ func loose(schema map[string]any) map[string]any {
 	return out
 }
 
+// parts are the documents of a YAML file.
+func parts(text string) []string { return regexp.MustCompile(`(?m)^---.*$`).Split(text, -1) }
+
 // documents are the parts of a YAML file, as JSON.
 func documents(t *testing.T, name, text string) [][]byte {
 	t.Helper()
 	var out [][]byte
-	for _, part := range regexp.MustCompile(`(?m)^---.*$`).Split(text, -1) {
+	for _, part := range parts(text) {
 		doc, err := yaml.YAMLToJSONStrict([]byte(part))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -216,7 +219,7 @@ func documents(t *testing.T, name, text string) [][]byte {
 
 // check holds the objects of a page against the schemas, and those of Kubernetes itself against its types.
 func (s schemas) check(page, text string) (kinds []string, problems []error) {
-	for _, part := range regexp.MustCompile(`(?m)^---.*$`).Split(text, -1) {
+	for _, part := range parts(text) {
 		doc, err := yaml.YAMLToJSONStrict([]byte(part))
 		if err != nil {
 			return kinds, append(problems, fmt.Errorf("%s: %w", page, err))
@@ -247,7 +250,15 @@ func (s schemas) check(page, text string) (kinds []string, problems []error) {
 				problems = append(problems, fmt.Errorf("%s: nobody publishes %s", what, name))
 				continue
 			}
-			if err := schema.validate(doc); err != nil {
+			err := schema.validate(doc)
+			if err == nil { // rules are for what the schema takes
+				var broken []string
+				broken, _, err = schema.rules(doc)
+				for _, rule := range broken {
+					problems = append(problems, fmt.Errorf("%s breaks a rule: %s", what, rule))
+				}
+			}
+			if err != nil {
 				problems = append(problems, fmt.Errorf("%s: %w", what, err))
 			}
 			continue
@@ -288,17 +299,53 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%s: %v, %v", page, kinds, err)
 		}
 		// The schemas find what is wrong: a name that is misspelt, anywhere.
-		for _, m := range regexp.MustCompile(`(?m)^ +(?:- )?([a-z]\w+):(?: |$)`).FindAllStringSubmatchIndex(text, -1) {
-			field := text[m[2]:m[3]]
-			before := text[:m[2]]
-			if inMap(before, field) {
-				continue
-			}
-			spoiled := before + field + "X" + text[m[3]:]
-			if _, problems := s.check(page, spoiled); len(problems) == 0 {
-				t.Errorf("%s: %sX is taken for %s in line %d", page, field, field, strings.Count(before, "\n")+1)
+		for _, object := range parts(text) {
+			for _, m := range regexp.MustCompile(`(?m)^ +(?:- )?([a-z]\w+):(?: |$)`).FindAllStringSubmatchIndex(object, -1) {
+				field, before := object[m[2]:m[3]], object[:m[2]]
+				if inMap(before, field) {
+					continue
+				}
+				if _, problems := s.check(page, before+field+"X"+object[m[3]:]); len(problems) == 0 {
+					t.Errorf("%s: %sX is taken for %s behind\n%s", page, field, field, before)
+				}
 			}
 		}
+	}
+}
+
+// The rules in the schemas find what the fields by themselves do not show.
+func TestRules(t *testing.T) {
+	s := all(t)
+	text := testkit.Pieces(t, "docs/gateways/envoy-gateway.md", "objects")
+	for line, instead := range map[string]string{
+		"  extAuth:\n    failOpen: false\n": "  extAuth:\n    failOpen: false\n    http: {backendRefs: [{name: barong, port: 8081}]}\n", // and gRPC
+		"    grpc:\n      backendRefs:\n":   "    grpc:\n      x-none:\n",
+		"  targetRefs:\n  - group: gateway.networking.k8s.io\n    kind: Gateway\n    name: public\n  path:": "  targetRefs:\n  - group: gateway.networking.k8s.io\n    kind: Service\n    name: public\n  path:",
+		"replacePrefixMatch: /api/v2 }": "replaceFullPath: /api/v2 }",
+		"    requestID: Generate\n":     "    requestID: Generate\n    preserveXRequestID: true\n",
+	} {
+		spoilt := strings.Replace(text, line, instead, 1)
+		if spoilt == text {
+			t.Errorf("the page has no %q", line)
+		}
+		if _, problems := s.check("envoy-gateway.md", spoilt); len(problems) == 0 {
+			t.Errorf("%q is taken", instead)
+		}
+	}
+	ran := 0
+	for _, doc := range documents(t, "envoy-gateway.md", text) {
+		var object struct{ APIVersion, Kind string }
+		if err := json.Unmarshal(doc, &object); err != nil {
+			t.Fatal(err)
+		}
+		_, n, err := s[object.APIVersion+" "+object.Kind].rules(doc)
+		if err != nil {
+			t.Errorf("%s: %v", object.Kind, err)
+		}
+		ran += n
+	}
+	if ran < 30 {
+		t.Errorf("only %d rules ran", ran)
 	}
 }
 
