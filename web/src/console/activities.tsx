@@ -78,17 +78,19 @@ export function Activities({ query }: PageProps) {
         <Action quiet label={w("c.export.csv")} run={() => save("csv")} />
       </div>
       <Rows of={list} label={w("c.activities")} none={w("c.activities.none")}
-        heads={[w("c.when"), w("c.who"), ...(staff ? [w("c.target_uid")] : []), w("c.topic"), w("c.action"), w("c.result"), w("c.from.where"), w("c.data")]}
-        row={(a) => [
-          <time dateTime={a.created_at}>{time(a.created_at)}</time>,
-          <Person of={(staff ? a.admin : a.user) ?? null} />,
-          ...(staff ? [<Person of={a.target ?? null} />] : []),
-          a.topic,
-          deed(a.topic, a.action),
-          <span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span>,
-          <>{a.user_ip} <span class="muted agent">{a.user_agent}</span></>,
-          a.data && <code class="data">{a.data}</code>,
-        ]} />
+        heads={[w("c.when"), w("c.who"), ...(staff ? [w("c.target_uid")] : []), w("c.topic"), w("c.action"), w("c.result"), w("c.from.where")]}
+        row={(a) => ({
+          cells: [
+            <time dateTime={a.created_at}>{time(a.created_at)}</time>,
+            <Person of={(staff ? a.admin : a.user) ?? null} />,
+            ...(staff ? [<Person of={a.target ?? null} />] : []),
+            a.topic,
+            deed(a.topic, a.action),
+            <span class={"badge " + (a.result === "succeed" ? "good" : "bad")}>{named("result", a.result)}</span>,
+            <>{a.user_ip} <span class="muted agent">{a.user_agent}</span></>,
+          ],
+          below: a.data && <code class="data"><span class="hidden">{w("c.data")}: </span>{a.data}</code>,
+        })} />
     </>
   );
 }

@@ -57,7 +57,7 @@ export function Filters({ query, names, label, children }: { query: URLSearchPar
 }
 
 /** A page of a list as a table, with how many there are, or that there are none. */
-export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row>>; label: string; heads: string[]; none: string; row: (row: Row) => TableRow["cells"] }) {
+export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row>>; label: string; heads: string[]; none: string; row: (row: Row) => TableRow["cells"] | Pick<TableRow, "cells" | "below"> }) {
   return (
     <Show of={of}>
       {(p) =>
@@ -66,7 +66,10 @@ export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row
         ) : (
           <>
             <p class="muted" role="status">{w("c.total", { n: p.total })}</p>
-            <Table label={label} heads={heads} rows={p.rows.map((r, i) => ({ key: i, cells: row(r) }))} />
+            <Table label={label} heads={heads} rows={p.rows.map((r, i) => {
+              const shown = row(r);
+              return { key: i, ...(Array.isArray(shown) ? { cells: shown } : shown) };
+            })} />
             <Pager page={p.page} perPage={p.perPage} total={p.total} />
           </>
         )
