@@ -149,66 +149,6 @@ func byKeyboard(t *testing.T, s *site) {
 	}
 }
 
-// sizes holds that the sign-in page takes 60 KB at most, and all pages together 200 KB, compressed as a browser gets them.
-func sizes(t *testing.T, s *site) {
-	seen := map[string]int{}
-	var total int
-	// count adds what a page has fetched and no page before it, and returns what the page itself takes.
-	count := func(c *guest) (sum int) {
-		t.Helper()
-		for _, r := range browsertest.Eval[[]struct {
-			Name string
-			Size int
-		}](c.Page, `performance.getEntriesByType("resource").concat(performance.getEntriesByType("navigation"))
-				.filter(e => e.name.includes("/accounts/")).map(e => ({name: e.name, size: e.encodedBodySize}))`) {
-			sum += r.Size
-			if _, ok := seen[r.Name]; !ok {
-				seen[r.Name] = r.Size
-				if strings.Contains(r.Name, "/accounts/assets/") {
-					total += r.Size
-				}
-			}
-		}
-		return sum
-	}
-	c := s.visit(t, browsertest.Options{})
-	transferred := func(path string) int {
-		t.Helper()
-		c.opens(path)
-		c.settled()
-		return count(c)
-	}
-	signin := transferred("/accounts/signin")
-	if signin == 0 || signin > 60<<10 {
-		t.Errorf("the sign-in page takes %d bytes, want at most %d", signin, 60<<10)
-	}
-	for _, at := range places.open {
-		transferred(at.path)
-	}
-	c = s.knows(t, browsertest.Options{}, &holder{email: adminEmail, password: adminPassword}, bare)
-	for _, at := range slices.Concat(places.member, places.staff) {
-		transferred(at.path)
-	}
-	if total > 200<<10 {
-		t.Errorf("the pages take %d bytes in all, want at most %d", total, 200<<10)
-	}
-	t.Logf("the sign-in page takes %d bytes, all pages %d", signin, total)
-	for name := range seen {
-		if !strings.Contains(name, "/accounts/assets/") {
-			continue
-		}
-		r, err := http.Get(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, r.Body)
-		r.Body.Close()
-		if cache := r.Header.Get("Cache-Control"); !strings.Contains(cache, "immutable") {
-			t.Errorf("%s: Cache-Control %q", name, cache)
-		}
-	}
-}
-
 // secured holds the headers of every page and of every refusal, through gateways.
 func secured(t *testing.T, s *site, staff []place, origins ...string) {
 	want := map[string]string{"Cache-Control": "no-store"}
