@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,9 +34,6 @@ type mover struct {
 	server *testkit.Process
 	served int
 }
-
-// sh are the blocks of commands of the page, also those within lists.
-var sh = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```")
 
 func (m *mover) write(name string, text []byte) {
 	m.t.Helper()
@@ -112,10 +108,7 @@ func (m *mover) signIn(email, code string) int {
 // that speaks MySQL's protocol, and one that answers as Vault does.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile(filepath.Join(testkit.Root(t), "docs", "moving.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	blocks := testkit.Blocks(t, "docs/moving.md")
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -155,8 +148,11 @@ func TestPage(t *testing.T) {
 			m.write("secrets/barong.key", key)
 
 			ran := 0
-			for _, block := range sh.FindAllStringSubmatch(string(page), -1) {
-				for line := range strings.Lines(block[1]) {
+			for _, block := range blocks {
+				if block.Language != "sh" {
+					t.Errorf("the page has a block that is not run: %s", block.Code)
+				}
+				for line := range strings.Lines(block.Code) {
 					if line = strings.TrimSpace(line); line == "" {
 						continue
 					}
@@ -192,9 +188,6 @@ func TestPage(t *testing.T) {
 			}
 			if m.served != 2 || ran < 10 {
 				t.Errorf("%d commands were run, %d of them servers", ran, m.served)
-			}
-			if n := len(sh.FindAllString(string(page), -1)); n != strings.Count(string(page), "```")/2 {
-				t.Errorf("the page has blocks that are not run: %d are", n)
 			}
 			var report struct {
 				Rows map[string]struct{ Imported int64 }

@@ -238,11 +238,51 @@ func Eventually(t testing.TB, d time.Duration, f func() bool) {
 	}
 }
 
+// A Block is a piece of code that a page of the documentation fences.
+type Block struct {
+	Language string
+	Name     string // what stands behind the language, as the name of a file
+	Code     string
+}
+
+// Blocks are the code blocks of a page of the documentation, in their order, also those within lists. page is its path from
+// the repository's folder.
+func Blocks(t testing.TB, page string) []Block {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(Root(t), page))
+	if err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	const fence = "```"
+	var blocks []Block
+	var code strings.Builder
+	indent, inside := "", false
+	for line := range strings.Lines(string(text)) {
+		bare := strings.TrimLeft(line, " ")
+		switch {
+		case inside && strings.TrimSpace(line) == fence:
+			inside = false
+			blocks[len(blocks)-1].Code = code.String()
+		case inside:
+			code.WriteString(strings.TrimPrefix(line, indent))
+		case strings.HasPrefix(bare, fence):
+			inside, indent = true, line[:len(line)-len(bare)]
+			language, name, _ := strings.Cut(strings.TrimSpace(bare[len(fence):]), " ")
+			blocks = append(blocks, Block{Language: language, Name: name})
+			code.Reset()
+		}
+	}
+	if inside {
+		t.Fatalf("testkit: %s has a code block that does not end", page)
+	}
+	return blocks
+}
+
 // Sample is a program that stands in a page of the documentation: the code block that is fenced with its language and this
 // name.
 func Sample(t testing.TB, page, name string) string {
 	t.Helper()
-	blocks := samples(t, page, name)
+	blocks := named(t, page, name)
 	if len(blocks) != 1 {
 		t.Fatalf("testkit: %s has %d code blocks %s", page, len(blocks), name)
 	}
@@ -253,39 +293,20 @@ func Sample(t testing.TB, page, name string) string {
 // another.
 func Pieces(t testing.TB, page, name string) string {
 	t.Helper()
-	blocks := samples(t, page, name)
+	blocks := named(t, page, name)
 	if len(blocks) == 0 {
 		t.Fatalf("testkit: %s has no code block %s", page, name)
 	}
 	return strings.Join(blocks, "")
 }
 
-// samples are the code blocks of a page that are fenced with a name.
-func samples(t testing.TB, page, name string) []string {
+// named are the code blocks of a page that are fenced with a name.
+func named(t testing.TB, page, name string) (code []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(Root(t), page))
-	if err != nil {
-		t.Fatalf("testkit: %v", err)
-	}
-	var all []string
-	var code strings.Builder
-	inside, wanted := false, false
-	for line := range strings.Lines(string(text)) {
-		switch fence, ok := strings.CutPrefix(line, "```"); {
-		case ok && inside:
-			if wanted {
-				all = append(all, code.String())
-				code.Reset()
-			}
-			inside, wanted = false, false
-		case ok:
-			inside, wanted = true, strings.HasSuffix(fence, " "+name+"\n")
-		case wanted:
-			code.WriteString(line)
+	for _, b := range Blocks(t, page) {
+		if b.Name == name {
+			code = append(code, b.Code)
 		}
 	}
-	if inside {
-		t.Fatalf("testkit: %s has a code block that does not end", page)
-	}
-	return all
+	return code
 }
