@@ -169,23 +169,36 @@ func (r *release) write(name string, content []byte) error {
 	return os.WriteFile(filepath.Join(r.out, name), content, 0o644)
 }
 
-// pack writes the archive: the program, and what its licence asks to go with it.
+// gateways are the reference configurations, below the root.
+var gateways = []string{"envoy/*.yaml", "envoy/*.yml", "envoy/*.conf", "envoy/Caddyfile"}
+
+// pack writes the archive: the program, what its licence asks to go with it, and the configurations of gateways.
 func (r *release) pack(name, program string) error {
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	var archive bytes.Buffer
+	z, err := gzip.NewWriterLevel(&archive, gzip.BestCompression)
 	if err != nil {
 		return err
 	}
 	t := tar.NewWriter(z)
-	for _, f := range []struct {
+	type file struct {
 		name, path string
 		mode       int64
-	}{
-		{"barong", program, 0o755},
-		{"LICENSE", filepath.Join(r.root, "LICENSE"), 0o644},
-		{"NOTICE", filepath.Join(r.root, "NOTICE"), 0o644},
-		{"README.md", filepath.Join(r.root, "README.md"), 0o644},
-	} {
+	}
+	packed := []file{{"barong", program, 0o755}}
+	for _, pattern := range append([]string{"LICENSE", "NOTICE", "README.md"}, gateways...) {
+		paths, err := filepath.Glob(filepath.Join(r.root, pattern))
+		if err != nil || len(paths) == 0 {
+			return errors.Join(fmt.Errorf("there is no %s", pattern), err)
+		}
+		for _, path := range paths {
+			rel, err := filepath.Rel(r.root, path)
+			if err != nil {
+				return err
+			}
+			packed = append(packed, file{filepath.ToSlash(rel), path, 0o644})
+		}
+	}
+	for _, f := range packed {
 		text, err := os.ReadFile(f.path)
 		if err != nil {
 			return err
@@ -201,7 +214,7 @@ func (r *release) pack(name, program string) error {
 	if err := errors.Join(t.Close(), z.Close()); err != nil {
 		return err
 	}
-	return r.write(name+".tar.gz", packed.Bytes())
+	return r.write(name+".tar.gz", archive.Bytes())
 }
 
 // contents writes what the program is made of, as the program itself says it (CycloneDX 1.6).

@@ -69,8 +69,14 @@ func TestRelease(t *testing.T) {
 		}
 		return text
 	}
-	if got := untar(t, file(".tar.gz"))[name+"/barong"]; !bytes.Equal(got, compiled) {
+	packed := untar(t, file(".tar.gz"))
+	if got := packed[name+"/barong"]; !bytes.Equal(got, compiled) {
 		t.Errorf("the archive has another program, of %d bytes", len(got))
+	}
+	for _, gateway := range []string{"envoy.yaml", "envoy-grpc.yaml", "traefik.yml", "traefik-dynamic.yml", "Caddyfile", "nginx.conf"} {
+		if string(packed[name+"/envoy/"+gateway]) != read(t, r.root, "envoy/"+gateway) {
+			t.Errorf("the archive has no envoy/%s", gateway)
+		}
 	}
 	for kind, content := range map[string]map[string][]byte{"deb": debData(t, file(".deb")), "apk": untar(t, file(".apk"))} {
 		for path, want := range map[string]string{
