@@ -144,8 +144,11 @@ func sqliteDSN(path string) string {
 		"busy_timeout(2000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
 		"secure_delete(1)", "journal_size_limit(67108864)",
 	}}
-	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+	return sqliteName(path) + "?" + q.Encode()
 }
+
+// sqliteName is the driver's name of a file.
+func sqliteName(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
 
 // Close closes every connection.
 func (d *DB) Close() error { return d.sql.Close() }

@@ -21,6 +21,7 @@ type cli struct {
 	Keys        keysCommand        `cmd:"" help:"Make, list or rotate the keys that sign tokens."`
 	Policy      policyCommand      `cmd:"" help:"Explain the permission rules, or rehearse changes of them."`
 	Audit       auditCommand       `cmd:"" help:"Export the audit trail."`
+	Backup      backupCommand      `cmd:"" help:"Copy an embedded database, beside a running server."`
 	Counts      countsCommand      `cmd:"" help:"Compare the counts behind the lists with the rows, or make them anew."`
 	Users       usersCommand       `cmd:"" help:"Help, ban or promote a user when nobody can sign in to do it."`
 	Outbox      outboxCommand      `cmd:"" help:"List what waits to leave (mails, events, webhooks), and have tried again what was given up."`
