@@ -31,7 +31,7 @@ bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
 $(LINTERS): tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
-.PHONY: help build web run test race replay recordings sample drill soak fuzz bench lint docs verify tools vuln release image clean
+.PHONY: help build web run test race replay recordings sample drill soak tokens fuzz bench lint docs verify tools vuln release image clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ drill: tools ## Break every part in turn, under load, and print what came of it 
 soak: tools ## A mixed load for SOAK (10m), and what two replicas used meanwhile as a table.
 	$(GO) test ./internal/test/systemtest -run '^TestSoak$$' -soak $(SOAK) -v -count 1 -timeout 0
 
+tokens: tools ## The samples of docs/tokens.md in every language. Needs a JDK, Maven, Cargo and the network.
+	$(GO) test ./internal/test/systemtest -run '^TestTokenSamples$$' -compilers -v -count 1 -timeout 20m
+
 fuzz: tools ## Every fuzz target, each for FUZZTIME (10s).
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 
@@ -94,7 +97,7 @@ lint: $(LINTERS) ## Formatting, go vet and staticcheck.
 	for module in . tools; do (cd $$module && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...) || exit 1; done
 
 docs: ## Write the generated pages anew.
-	$(GO) run ./internal/config/reference docs/configuration.md
+	$(GO) run ./internal/config/reference docs
 
 verify: docs ## Fail when a generated page is stale.
 	git diff --exit-code docs

@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // methods are the registered HTTP methods (iana.org/assignments/http-methods) that ask for a path. CONNECT asks for a
 // tunnel and PRI begins an HTTP/2 connection: neither is among them. Those that a rule can grant by name come first.
 var methods = [...]string{
@@ -11,6 +13,9 @@ var methods = [...]string{
 
 // named is how many of the methods a rule can grant by name. Only a rule for ALL grants the others.
 const named = 6
+
+// Methods are those for which there can be rules, the ones that a rule can grant by name first.
+func Methods() []string { return slices.Clone(methods[:]) }
 
 // methodIndex is the number of a method in methods, or -1. Methods are case-sensitive (RFC 9110 section 9.1).
 func methodIndex(method string) int {
