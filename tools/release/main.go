@@ -170,7 +170,7 @@ func (r *release) write(name string, content []byte) error {
 }
 
 // gateways are the reference configurations, below the root.
-var gateways = []string{"envoy/*.yaml", "envoy/*.yml", "envoy/*.conf", "envoy/Caddyfile"}
+var gateways = []string{"envoy/*.yaml", "envoy/*.yml", "envoy/*.conf", "envoy/*.cfg", "envoy/*.lua", "envoy/Caddyfile"}
 
 // pack writes the archive: the program, what its licence asks to go with it, and the configurations of gateways.
 func (r *release) pack(name, program string) error {

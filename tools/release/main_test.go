@@ -73,7 +73,7 @@ func TestRelease(t *testing.T) {
 	if got := packed[name+"/barong"]; !bytes.Equal(got, compiled) {
 		t.Errorf("the archive has another program, of %d bytes", len(got))
 	}
-	for _, gateway := range []string{"envoy.yaml", "envoy-grpc.yaml", "traefik.yml", "traefik-dynamic.yml", "Caddyfile", "nginx.conf"} {
+	for _, gateway := range []string{"envoy.yaml", "envoy-grpc.yaml", "traefik.yml", "traefik-dynamic.yml", "Caddyfile", "nginx.conf", "haproxy.cfg", "haproxy.lua"} {
 		if string(packed[name+"/envoy/"+gateway]) != read(t, r.root, "envoy/"+gateway) {
 			t.Errorf("the archive has no envoy/%s", gateway)
 		}
