@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -216,12 +217,12 @@ name = "verify"
 version = "1.0.0"
 edition = "2024"
 [dependencies]
-jsonwebtoken = { version = "=10.2.0", features = ["rust_crypto"] }
+jsonwebtoken = { version = "=12.0.0", features = ["rust_crypto"] }
 serde = { version = "1", features = ["derive"] }
 ureq = { version = "3", default-features = false, features = ["json"] }
 `)
 	run(filepath.Dir(manifest), "cargo", "build", "--quiet", "--manifest-path", manifest)
-	samples["Rust"] = []string{filepath.Join(dir, "rust", "target", "debug", "verify")}
+	samples["Rust"] = []string{filepath.Join(cmp.Or(os.Getenv("CARGO_TARGET_DIR"), filepath.Join(dir, "rust", "target")), "debug", "verify")}
 	return samples
 }
 
