@@ -98,7 +98,7 @@ func Room(bytes int64) (sessions, apiKeys int) {
 //
 // A session is found by its key alone, and only if its user exists, has its epoch and does not list it as ended. Keys that
 // the store does not have are remembered a few at a time, for a second; so strangers can neither fill the memory nor hide a
-// new session for long. Memory per session is below 700 bytes, its user included, as long as it has no token.
+// new session for long. Memory per session is below 560 bytes, its user included, as long as it has no token.
 //
 // A Cache runs goroutines that write sliding expiries back, read again what is in use and drop what is dead; Close stops
 // them. All methods are safe for concurrent use.

@@ -884,8 +884,8 @@ func bytesPerSession(t testing.TB, n int) float64 {
 }
 
 func TestMemoryPerSession(t *testing.T) {
-	if got := bytesPerSession(t, 100_000); got > 700 {
-		t.Errorf("%.0f bytes per session and user, want at most 700", got)
+	if got := bytesPerSession(t, 100_000); got > 560 {
+		t.Errorf("%.0f bytes per session and user, want at most 560", got)
 	}
 }
 

@@ -4,7 +4,10 @@ package redisstore_test
 
 import (
 	"context"
+	"errors"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -83,4 +86,22 @@ func BenchmarkBareGet(b *testing.B) {
 		b.Fatal(err)
 	}
 	measure(b, func(ctx context.Context, _ int) error { return client.Get(ctx, "bare").Err() })
+}
+
+// BenchmarkFirstUse marks nonces.
+func BenchmarkFirstUse(b *testing.B) {
+	client, err := redisstore.Connect(testkit.Valkey(b) + patient)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	nonces := redisstore.NewNonces(client)
+	var next atomic.Int64
+	measure(b, func(ctx context.Context, _ int) error {
+		first, err := nonces.FirstUse(ctx, "61d025b8573501c2", strconv.FormatInt(next.Add(1), 10), time.Now().Add(10*time.Second))
+		if err == nil && !first {
+			err = errors.New("used before")
+		}
+		return err
+	})
 }

@@ -655,7 +655,7 @@ func (b *bench) sizes() error {
 			return err
 		}
 		if c.large.Sessions > few {
-			b.report.Facts = append(b.report.Facts, fact{"memory of a session and its user", note.BytesPerSession, "bytes", "<= 700"})
+			b.report.Facts = append(b.report.Facts, fact{"memory of a session and its user", note.BytesPerSession, "bytes", "<= 560"})
 		}
 		b.stopAll()
 	}
