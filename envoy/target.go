@@ -82,7 +82,7 @@ func plain(path []byte) bool {
 
 // disguised reports whether some lenient reading of the path is the path of a check. The reading is as wide as
 // decoders get: escapes decoded until none is left, backslashes as slashes, dot and empty segments resolved, path
-// parameters and fragments dropped, case folded.
+// parameters and fragments dropped, case folded, and what follows two slashes at the beginning taken for a host.
 func disguised(path []byte) bool {
 	p := string(path)
 	for depth := 0; strings.Contains(p, "%"); depth++ {
@@ -98,6 +98,16 @@ func disguised(path []byte) bool {
 	p, _, _ = strings.Cut(p, "#")
 	p, _, _ = strings.Cut(p, "?")
 	p = strings.ToLower(strings.ReplaceAll(p, `\`, "/"))
+	if rest, ok := strings.CutPrefix(p, "//"); ok {
+		if _, rest, _ = strings.Cut(rest, "/"); leadsToChecks(rest) {
+			return true
+		}
+	}
+	return leadsToChecks(p)
+}
+
+// leadsToChecks reports whether a path that is decoded and in lower case is that of a check, or below it.
+func leadsToChecks(p string) bool {
 	// Every prefix of the walk counts, since a reader may resolve dot segments or not.
 	var segments []string
 	for segment := range strings.SplitSeq(p, "/") {
