@@ -84,14 +84,12 @@ func (l *timedListener) next() (net.Conn, error) {
 	return conn, nil
 }
 
-// acceptGrain is how long a listener that closes takes what waits to be accepted, and what is being connected. Closing it at
-// once would reset that.
+// acceptGrain is how long a listener that closes takes what waits to be accepted. Closing it at once would reset that.
 const acceptGrain = 50 * time.Millisecond
 
 // stopAccepting has Accept take what waits, close the listener, and be io.EOF.
 func (l *timedListener) stopAccepting() {
 	l.closing.Store(true)
-	refuseNewcomers(l.Listener)
 	limited, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
 	if !ok || limited.SetDeadline(time.Now().Add(acceptGrain)) != nil {
 		_ = l.Listener.Close()

@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,10 +13,7 @@ import (
 func Open(addr string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
 	if !ok {
-		// Plain TCP: a socket of Multipath TCP, which Go would take, has no filters (see refuseNewcomers).
-		var c net.ListenConfig
-		c.SetMultipathTCP(false)
-		return c.Listen(context.Background(), "tcp", addr)
+		return net.Listen("tcp", addr)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("somebody listens on %s already", path), conn.Close())
