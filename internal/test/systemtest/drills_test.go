@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"barong/db"
 	"barong/internal/test/testkit"
 	"barong/session"
 )
@@ -44,6 +46,10 @@ type drill struct {
 	short bool  // make test makes it, too
 	hits  []int // replicas that it stops or hurts themselves
 	lossy bool  // a sign-in may be lost in it: Redis comes back without the last writes, or empty
+	// steady: the replicas that it does not hurt themselves refuse nobody as undecidable. make drill alone holds it to that, and
+	// must, on a machine that is not too busy with other things.
+	steady bool
+	must   []string // kinds of edits that are answered whatever it fails, but at replicas that it hurts
 	// excuses are codes that the hit replicas may answer meanwhile: what is signed for a moment is not good by another clock.
 	excuses []string
 	every   time.Duration                       // between edits; 0 is 120 ms
@@ -61,6 +67,7 @@ func (d *drill) editEvery() time.Duration {
 var drillEnv = []string{
 	"BARONG_SESSION_CACHE_TTL=" + cacheTTL.String(), "BARONG_DRAIN_TIME=1s", "BARONG_LOG_LEVEL=info",
 	"BARONG_TRUSTED_PROXIES=127.0.0.1/32", // so that 127.0.0.2 is a stranger
+	"BARONG_JWT_ALGORITHM=RS256",          // whose signatures are the dearest, so that a token thrown away shows
 }
 
 // ordinary is a world of one Postgres and one Valkey.
@@ -187,41 +194,38 @@ var drillTables = []struct {
 	drills []drill
 }{
 	{"Postgres and Valkey", ordinary, []drill{
-		{name: "nothing fails", hurt: pause(func(*testing.T, *world) {}, func(*testing.T, *world) {})},
-		{name: "a replica is killed (-9)", short: true, hits: []int{2}, hurt: pause(
-			func(_ *testing.T, w *world) { w.replicas[2].process.Kill() }, func(_ *testing.T, w *world) { w.replicas[2].start() },
-		)},
-		{name: "a replica hangs", hits: []int{2}, hurt: pause(
+		{name: "nothing fails", steady: true, must: allKinds(), hurt: pause(func(*testing.T, *world) {}, func(*testing.T, *world) {})},
+		{name: "a replica is killed (-9)", short: true, hits: []int{2}, steady: true, must: allKinds(), hurt: killBusy},
+		{name: "a replica is killed (-9), then Valkey hangs", hits: []int{2}, hurt: killThenHang},
+		{name: "a replica hangs", hits: []int{2}, steady: true, hurt: pause(
 			func(_ *testing.T, w *world) { w.replicas[2].process.Pause() }, func(_ *testing.T, w *world) { w.replicas[2].process.Resume() },
 		)},
 		{name: "replicas restart in turn, behind a real Envoy", hits: []int{0, 1, 2}, hurt: func(t *testing.T, w *world) string {
-			return w.behindEnvoy(t, func() { w.restartInTurn() })
+			return w.behindEnvoy(t, func() { w.restartInTurn() }, nil)
 		}},
-		{name: "Postgres hangs", short: true, hurt: pause(
-			func(_ *testing.T, w *world) { w.pg.Pause() }, func(_ *testing.T, w *world) { w.pg.Resume() },
-		)},
+		{name: "Postgres hangs", short: true, hurt: hangPostgres},
 		{name: "Postgres is killed (-9)", hurt: pause(
 			func(_ *testing.T, w *world) { w.pg.Kill() }, func(t *testing.T, w *world) { w.pg.Start(t) },
 		)},
-		{name: "Postgres takes no writes", hurt: pause(
+		{name: "Postgres takes no writes", steady: true, must: []string{"logout"}, hurt: pause(
 			func(t *testing.T, w *world) { w.readOnlyPostgres(t, "on") }, func(t *testing.T, w *world) { w.readOnlyPostgres(t, "off") },
 		)},
 		{name: "Postgres has no connection left", hurt: takeConnections},
-		{name: "Postgres is 100 ms away", hurt: pause(
+		{name: "Postgres is 100 ms away", steady: true, must: allKinds(), hurt: pause(
 			func(_ *testing.T, w *world) { w.toPG.Delay(100 * time.Millisecond) }, func(_ *testing.T, w *world) { w.toPG.Delay(0) },
 		)},
 		{name: "connections to Postgres are cut, ten times", hurt: cutting(func(w *world) { w.toPG.Cut() })},
 		{name: "Valkey hangs", short: true, hurt: pause(
 			func(_ *testing.T, w *world) { w.vk.Pause() }, func(_ *testing.T, w *world) { w.vk.Resume() },
 		)},
-		{name: "Valkey is 100 ms away", hurt: pause(
+		{name: "Valkey is 100 ms away", steady: true, must: allKinds(), hurt: pause(
 			func(_ *testing.T, w *world) { w.toVK.Delay(100 * time.Millisecond) }, func(_ *testing.T, w *world) { w.toVK.Delay(0) },
 		)},
-		{name: "Valkey is out of memory", hurt: pause(
+		{name: "Valkey is out of memory", steady: true, must: []string{"logout", "ban", "role"}, hurt: pause(
 			func(t *testing.T, w *world) { w.valkey(t, "CONFIG", "SET", "maxmemory", "1") },
 			func(t *testing.T, w *world) { w.valkey(t, "CONFIG", "SET", "maxmemory", "0") },
 		)},
-		{name: "Valkey takes no writes", lossy: true, hurt: pause(
+		{name: "Valkey takes no writes", lossy: true, steady: true, must: []string{"logout"}, hurt: pause(
 			func(t *testing.T, w *world) {
 				w.valkey(t, "CONFIG", "SET", "replica-serve-stale-data", "yes")
 				w.valkey(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(testkit.FreePort(t)))
@@ -230,8 +234,8 @@ var drillTables = []struct {
 		)},
 		{name: "Valkey takes no more clients", hurt: fewClients},
 		{name: "connections to Valkey are cut, ten times", short: true, hurt: cutting(func(w *world) { w.toVK.Cut() })},
-		{name: "notices are lost, commands are not", hurt: loseNotices},
-		{name: "subscriptions are accepted and stay silent", hurt: silentSubscriptions},
+		{name: "notices are lost, commands are not", steady: true, must: allKinds(), hurt: loseNotices},
+		{name: "subscriptions are accepted and stay silent", steady: true, must: allKinds(), hurt: silentSubscriptions},
 		{name: "both stores hang", hurt: pause(
 			func(_ *testing.T, w *world) { w.vk.Pause(); w.pg.Pause() }, func(_ *testing.T, w *world) { w.pg.Resume(); w.vk.Resume() },
 		)},
@@ -239,27 +243,37 @@ var drillTables = []struct {
 		{name: "Valkey is killed and comes back empty", lossy: true, hurt: pause(
 			func(_ *testing.T, w *world) { w.vk.Kill() }, func(t *testing.T, w *world) { w.vk.Start(t) },
 		)},
-		{name: "signing keys are rotated, five times", hurt: rotateSigningKeys},
+		{name: "signing keys are rotated, five times", steady: true, must: allKinds(), hurt: rotateSigningKeys},
 		{name: "the secret key is rotated", hits: []int{0, 1, 2}, hurt: rotateSecretKey},
-		{name: "more checks than it can answer", hurt: overload},
-		{name: "1,000 clients send a byte a second", hurt: slowClients},
-		{name: "bodies of 20 MB", hurt: largeBodies},
-		{name: "more connections than it takes", hurt: manyConnections},
-		{name: "a storm of sign-ins", hurt: signInStorm},
-		{name: "a storm of wrong passwords", hurt: guessingStorm},
+		{name: "more checks than it can answer", steady: true, must: allKinds(), hurt: overload},
+		{name: "1,000 clients send a byte a second", steady: true, must: allKinds(), hurt: slowClients},
+		{name: "bodies of 20 MB", steady: true, must: allKinds(), hurt: largeBodies},
+		{name: "more connections than it takes", steady: true, must: allKinds(), hurt: manyConnections},
+		{name: "a storm of sign-ins", steady: true, must: allKinds(), hurt: signInStorm},
+		{name: "a storm of wrong passwords", steady: true, must: allKinds(), hurt: guessingStorm},
+		{name: "edits among 10,000 rules", steady: true, must: allKinds(), hurt: manyRules}, // which stay: it is the last
 	}},
 	{"Valkey under Sentinel", guarded, []drill{
 		{name: "Sentinel: the primary is killed (-9)", lossy: true, hurt: killGuarded},
 		{name: "Sentinel: the primary hangs and comes back", lossy: true, hurt: hangGuarded},
+		{name: "Sentinel: the primary is cut off, takes writes and dies", lossy: true, hurt: cutOffGuarded},
 	}},
 	{"a Valkey Cluster of six", sharded, []drill{
 		{name: "Cluster: a primary is killed (-9)", lossy: true, hurt: killSharded},
-		{name: "Cluster: slots move", hurt: moveSlots},
+		{name: "Cluster: slots move", steady: true, hurt: moveSlots},
 	}},
 	{"a replica with a clock of its own", clocked, []drill{
-		{name: "a replica's clock is a minute ahead", hits: []int{2}, excuses: byAnotherClock, hurt: clockAhead(time.Minute)},
+		{name: "a replica's clock is a minute ahead", hits: []int{2}, steady: true, excuses: byAnotherClock, hurt: clockAhead(time.Minute)},
 		{name: "a replica's clock steps back an hour, and Postgres hangs", hits: []int{2}, excuses: byAnotherClock, hurt: clockBack},
 	}},
+}
+
+// allKinds are the names of all kinds of edits.
+func allKinds() (names []string) {
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
 }
 
 var byAnotherClock = []string{"authz.nonce_expired", "jwt.decode_and_verify", "resource.otp.invalid", "resource.api_key.invalid_totp"}
@@ -302,9 +316,168 @@ func TestDrills(t *testing.T) {
 	}
 }
 
+// within holds what a drill measures to what is promised, with so much more for the machine that a busy one keeps it too.
+func within(t *testing.T, what string, took, bound time.Duration) string {
+	t.Helper()
+	if took > bound {
+		t.Errorf("%s took %s, and may take %s", what, took, bound)
+	}
+	return short(took)
+}
+
+// killBusy kills the last replica while the others are asked about many sessions, hundreds of times a second. Each of these
+// has a token that is still valid: the silence of one replica may cost none of them an answer at another.
+func killBusy(t *testing.T, w *world) string {
+	sessions := 60
+	if *drilling {
+		sessions = 400
+	}
+	known := make([]*client, sessions)
+	for i := range known {
+		known[i] = w.open(w.person(false))
+		for _, s := range w.replicas[:2] {
+			known[i].at(s).checkPatiently(account).wants(t, "a session before the kill", 200)
+		}
+	}
+	w.replicas[2].process.Kill()
+	defer w.replicas[2].start()
+	var refused atomic.Int64
+	d := hurtTime()
+	n := parallel(4, d, func() {
+		i := int(clients.Add(1))
+		if r := known[i/2%sessions].at(w.replicas[i%2]).check(account); r.status != 200 {
+			refused.Add(1)
+		}
+		time.Sleep(2 * time.Millisecond)
+	})
+	if *drilling && refused.Load() > 0 {
+		t.Errorf("%d of %d checks of %d sessions were refused", refused.Load(), n, sessions)
+	}
+	return fmt.Sprintf("%d checks a second of %d sessions beside, %d refused", int(float64(n)/d.Seconds()), sessions, refused.Load())
+}
+
+// killThenHang has Valkey hang when the others have missed a killed replica: memory is then trusted for the cache's lifetime
+// from when it was read, and no longer.
+func killThenHang(t *testing.T, w *world) string {
+	c := w.open(w.person(false))
+	w.replicas[2].process.Kill()
+	defer w.replicas[2].start()
+	time.Sleep(4 * time.Second) // three heartbeats, and one to spare
+	c.checkPatiently(account).wants(t, "a session while a replica is missed", 200)
+	w.vk.Pause()
+	defer w.vk.Resume()
+	return "memory lasted for " + short(w.memory(t, c))
+}
+
+// memory is how long a session goes on passing. It fails the test where that is longer than memory is trusted.
+func (w *world) memory(t *testing.T, c *client) (last time.Duration) {
+	t.Helper()
+	hung := time.Now()
+	for time.Since(hung) < trustOfMemory+2*time.Second {
+		begun := time.Since(hung)
+		if c.check(account).status == 200 {
+			last = begun
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if last > trustOfMemory {
+		t.Errorf("memory lasted for %s", last)
+	}
+	return last
+}
+
+// hangPostgres has Postgres hang. make drill also waits until a sign-in and a call of the API are given up.
+func hangPostgres(t *testing.T, w *world) string {
+	p := w.person(false)
+	member := w.open(p)
+	time.Sleep(500 * time.Millisecond)
+	hung := time.Now()
+	w.pg.Pause()
+	defer w.pg.Resume()
+	note := ""
+	if *drilling {
+		var signIn, call reply
+		var both sync.WaitGroup
+		both.Go(func() { signIn = w.a.client().signIn(p.Email, memberPassword) })
+		both.Go(func() { call = member.call("GET", "/resource/users/me", nil) })
+		both.Wait()
+		for what, r := range map[string]reply{"a sign-in": signIn, "a call": call} {
+			r.wants(t, what+" while Postgres hangs", 503, "authz.unavailable")
+		}
+		note = fmt.Sprintf("a sign-in was refused after %s, a call of the API after %s",
+			within(t, "the refusal of a sign-in", signIn.took, 10*time.Second), within(t, "the refusal of a call", call.took, 10*time.Second))
+	}
+	time.Sleep(time.Until(hung.Add(hurtTime())))
+	return note
+}
+
+// manyRules edits among 10,000 rules of one role, and tells how soon every replica felt each edit.
+func manyRules(t *testing.T, w *world) string {
+	const rules, edits = 10_000, 60
+	path := func(i int) string { return fmt.Sprintf("api/v2/many/%d", i) }
+	const batch = 100 // so that the edits of others, which wait for the same lock, are made in between
+	for from := 0; from < rules; from += batch {
+		err := w.db.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			for i := range batch {
+				p := &db.Permission{Role: "member", Verb: "ALL", Path: path(from + i), Action: "ACCEPT"}
+				if err := tx.InsertPermission(ctx, db.Who{}, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := w.open(w.person(false))
+	for _, s := range w.replicas {
+		testkit.Eventually(t, patience, func() bool { return c.at(s).check("/"+path(rules-1)).status == 200 })
+	}
+	var kind func(c *cluster, n int) change
+	for _, k := range kinds {
+		if k.name == "permission" {
+			kind = k.make
+		}
+	}
+	var mu sync.Mutex
+	var answered, felt []time.Duration
+	for n := range edits {
+		w.made++
+		ch := kind(w.cluster, w.made)
+		for _, s := range w.replicas {
+			testkit.Eventually(t, patience, func() bool { return ch.ask(s).status == 200 })
+		}
+		r := ch.edit(w.replicas[n%len(w.replicas)]).wants(t, "an edit among many rules", ch.done)
+		done := time.Now()
+		answered = append(answered, r.took)
+		var all sync.WaitGroup
+		for _, s := range w.replicas {
+			all.Go(func() {
+				for time.Since(done) < patience {
+					begun := time.Now()
+					if ch.ask(s).code(401, ch.code) {
+						mu.Lock()
+						defer mu.Unlock()
+						felt = append(felt, begun.Sub(done))
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	if len(felt) != edits*len(w.replicas) {
+		t.Errorf("%d of %d edits were felt", len(felt), edits*len(w.replicas))
+	}
+	note := fmt.Sprintf("%d edits of %d rules: answered %s; felt at all replicas %s", edits, rules, spread(answered), spread(felt))
+	within(t, "half of the edits among many rules", felt[len(felt)/2], time.Second)
+	return note
+}
+
 // behindEnvoy has requests go through a real Envoy on its reference configuration while f does something to the replicas.
-// None of them may be refused.
-func (w *world) behindEnvoy(t *testing.T, f func()) string {
+// None of them may be refused; nor may what beside asks for meanwhile, several times a second, if it is not nil.
+func (w *world) behindEnvoy(t *testing.T, f func(), beside func(gateway string, n int, answered func(what string, r reply))) string {
 	t.Helper()
 	upstream := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(rw, "served")
@@ -319,14 +492,24 @@ func (w *world) behindEnvoy(t *testing.T, f func()) string {
 	for _, s := range w.replicas {
 		addrs = append(addrs, s.api)
 	}
-	gateway := startEnvoy(t, strings.Join(addrs, " "), strings.Join(addrs, " "), l.Addr().String())
+	gateway, admin := addr(t), addr(t)
+	_, adminPort, _ := net.SplitHostPort(admin)
+	startGateway(t, "envoy", gateway, strings.Join(addrs, " "), strings.Join(addrs, " "), l.Addr().String(),
+		"admin: { address: { socket_address: { address: 127.0.0.1, port_value: "+adminPort+" } } }\n")
 	c := newClient(gateway, w.vault)
 	c.ip = "" // Envoy tells the address
 	p := w.person(true)
 	k := &key{KID: p.kid, Secret: p.secret}
 	c.signIn(w.person(false).Email, memberPassword).wants(t, "sign-in", 201)
 	var asked, wrong atomic.Int64
-	var first atomic.Value
+	var refused sync.Map // by what was asked for: an answer
+	answered := func(what string, r reply) {
+		asked.Add(1)
+		if r.err != nil || r.status >= 300 {
+			wrong.Add(1)
+			refused.LoadOrStore(what, r.String())
+		}
+	}
 	stop := make(chan struct{})
 	var work sync.WaitGroup
 	for i := range 4 {
@@ -338,22 +521,28 @@ func (w *world) behindEnvoy(t *testing.T, f func()) string {
 					return
 				case <-time.After(2 * time.Millisecond):
 				}
-				var r reply
 				switch i {
 				case 0: // a key, whose secret is sealed
 					bot := own
 					bot.cookie, bot.csrf = "", ""
-					r = bot.send("GET", account, nil, k.sign()...)
-				case 1: // the API
-					r = own.call("GET", "/resource/users/me", nil)
+					answered("a check of a key", bot.send("GET", account, nil, k.sign()...))
+				case 1:
+					answered("a call that reads", own.call("GET", "/resource/users/me", nil))
 				default:
-					r = own.send("GET", account, nil)
+					answered("a check of a session", own.send("GET", account, nil))
 				}
-				if r.status != 200 {
-					wrong.Add(1)
-					first.CompareAndSwap(nil, r.String())
+			}
+		})
+	}
+	if beside != nil {
+		work.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Millisecond):
 				}
-				asked.Add(1)
+				beside(gateway, n, answered)
 			}
 		})
 	}
@@ -361,10 +550,45 @@ func (w *world) behindEnvoy(t *testing.T, f func()) string {
 	time.Sleep(200 * time.Millisecond)
 	close(stop)
 	work.Wait()
-	if wrong.Load() > 0 {
-		t.Errorf("%d of %d requests through Envoy were refused, such as: %v", wrong.Load(), asked.Load(), first.Load())
+	// What a replica itself could not decide in time, or not even answer, a machine was too slow for that does other things: that
+	// it restarts is no reason.
+	slow := upstreamCount(t, admin, `^cluster\.barong(_checks)?\.(upstream_rq_timeout|upstream_rq_5xx)$`)
+	again := upstreamCount(t, admin, `^cluster\.barong(_checks)?\.upstream_rq_retry$`)
+	if wrong.Load() > slow || wrong.Load() > 0 && !*drilling {
+		refused.Range(func(what, r any) bool {
+			t.Errorf("refused: %s: %s", what, r)
+			return true
+		})
+		t.Errorf("%d of %d requests through Envoy were refused; replicas were too slow for %d", wrong.Load(), asked.Load(), slow)
 	}
-	return fmt.Sprintf("%d requests through Envoy, %d refused", asked.Load(), wrong.Load())
+	note := fmt.Sprintf("%d requests through Envoy, %d refused; Envoy asked %d times again", asked.Load(), wrong.Load(), again)
+	if slow > 0 {
+		note += fmt.Sprintf("; replicas were too slow for %d", slow)
+	}
+	return note
+}
+
+// upstreamCount adds up counters of Envoy.
+func upstreamCount(t *testing.T, admin, filter string) (sum int64) {
+	t.Helper()
+	res, err := probes.Get("http://" + admin + "/stats?filter=" + url.QueryEscape(filter))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := 0
+	for in := bufio.NewScanner(res.Body); in.Scan(); lines++ {
+		_, value, _ := strings.Cut(in.Text(), ": ")
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			t.Fatalf("a counter of Envoy: %s", in.Text())
+		}
+		sum += n
+	}
+	if lines == 0 {
+		t.Fatalf("Envoy counts nothing that matches %s", filter)
+	}
+	return sum
 }
 
 // restartInTurn stops and starts the replicas one after the other, each with more variables.
@@ -466,7 +690,7 @@ func silentSubscriptions(t *testing.T, w *world) string {
 		clients, err := c.Do(t.Context(), "CLIENT", "LIST", "TYPE", "PUBSUB").Text()
 		return err == nil && strings.Count(clients, "\n") >= len(w.replicas)
 	})
-	return "heard again after " + short(time.Since(begun))
+	return "heard again after " + within(t, "hearing again", time.Since(begun), 8*time.Second)
 }
 
 // sessionKeys are what Valkey knows of sessions.
@@ -517,23 +741,42 @@ func rotateSigningKeys(t *testing.T, w *world) string {
 			time.Sleep(500 * time.Millisecond)
 			w.a.must("keys", "rotate")
 		}
-	})
+	}, nil)
 	return fmt.Sprintf("%s; %d keys are published", note, len(w.a.kids()))
 }
 
-// rotateSecretKey puts a new secret key before the old one, seals everything anew, and takes the old one away, each with a
-// restart of every replica in turn.
+// rotateSecretKey rotates the secret key as docs/operations.md says, with a restart of every replica in turn for each step,
+// and back again. What one replica seals meanwhile, others open and find.
 func rotateSecretKey(t *testing.T, w *world) string {
 	fresh := base64.StdEncoding.EncodeToString([]byte("another key, of thirty-two bytes"))
 	w.vault.keep("secret key", fresh)
+	people, emails := make([]*client, 8), make([]string, 8)
+	for i := range people {
+		people[i], emails[i] = w.a.client(), w.person(false).Email
+		people[i].ip = "" // Envoy tells the address
+	}
+	step := func(keys string) { w.restartInTurn("BARONG_SECRET_KEY=" + keys) }
+	// The back door seals with the first key, and so does what comes after this drill.
 	return w.behindEnvoy(t, func() {
-		w.restartInTurn("BARONG_SECRET_KEY=" + fresh + "," + secretKey)
-		w.a.must("secrets", "rotate")
-		w.restartInTurn("BARONG_SECRET_KEY=" + fresh)
-		// The back door seals with the first key, and so does what comes after this drill.
-		w.restartInTurn("BARONG_SECRET_KEY=" + secretKey + "," + fresh)
-		w.a.must("secrets", "rotate")
-		w.restartInTurn("BARONG_SECRET_KEY=" + secretKey)
+		for _, keys := range [][2]string{{secretKey, fresh}, {fresh, secretKey}} {
+			old, next := keys[0], keys[1]
+			step("next:" + next + "," + old)
+			step(next + "," + old)
+			w.a.must("secrets", "rotate")
+			step(next)
+		}
+	}, func(gateway string, n int, answered func(what string, r reply)) {
+		c := people[n%len(people)]
+		if c.base = "http://" + gateway; c.cookie == "" {
+			answered("a sign-in", c.signIn(emails[n%len(emails)], memberPassword))
+			return
+		}
+		number := fmt.Sprintf("+14152%06d", n)
+		r := c.call("POST", "/resource/phones", params{"phone_number": number})
+		if answered("a phone is added", r); r.status == 201 {
+			answered("it is found", c.call("POST", "/resource/phones/send_code", params{"phone_number": number}))
+		}
+		answered("phones are read", c.call("GET", "/resource/phones", nil))
 	})
 }
 
@@ -704,6 +947,37 @@ func hangGuarded(t *testing.T, w *world) string {
 	return note
 }
 
+// cutOffGuarded parts the primary from its replicas, so that what it is told is known to nobody else, and kills it a while
+// later: another takes over that has never heard of the last writes.
+func cutOffGuarded(t *testing.T, w *world) string {
+	time.Sleep(500 * time.Millisecond)
+	old := w.primaryOf(t)
+	var others []*testkit.Server
+	for _, s := range w.valkeys {
+		if s != old {
+			others = append(others, s)
+			s.Pause()
+		}
+	}
+	resume := sync.OnceFunc(func() {
+		for _, s := range others {
+			s.Resume()
+		}
+	})
+	defer resume()
+	if err := old.Client(t).Do(t.Context(), "CLIENT", "KILL", "TYPE", "REPLICA").Err(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(hurtTime())
+	old.Kill()
+	resume()
+	note := w.failover(t, old)
+	time.Sleep(hurtTime())
+	old.Start(t)
+	followed(t, old)
+	return note
+}
+
 // killSharded kills a primary of the cluster, and tells how long after the cluster is whole every replica can sign in.
 func killSharded(t *testing.T, w *world) string {
 	time.Sleep(500 * time.Millisecond)
@@ -733,11 +1007,11 @@ func killSharded(t *testing.T, w *world) string {
 		// That there is no such session is what the node that took over says.
 		testkit.Eventually(t, patience, func() bool { return at.at(s).check(account).code(401, "authz.invalid_session") })
 	}
-	felt := time.Since(whole)
+	felt := within(t, "reading the slots of the new primary", time.Since(whole), 8*time.Second)
 	time.Sleep(hurtTime())
 	old.Start(t)
 	followed(t, old)
-	return fmt.Sprintf("whole after %s, every replica reads its slots %s later", short(whole.Sub(began)), short(felt))
+	return fmt.Sprintf("whole after %s, every replica reads its slots %s later", short(whole.Sub(began)), felt)
 }
 
 // moveSlots moves slots from one primary to another, key by key, as an operator's tool does.
@@ -836,20 +1110,8 @@ func clockBack(t *testing.T, w *world) string {
 	c := w.open(w.person(false)).at(w.replicas[2])
 	testkit.Eventually(t, patience, func() bool { return c.check(account).status == 200 })
 	w.pg.Pause()
-	hung := time.Now()
-	last := time.Duration(0)
-	for time.Since(hung) < trustOfMemory+2*time.Second {
-		begun := time.Since(hung)
-		if c.check(account).status == 200 {
-			last = begun
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	w.pg.Resume()
-	if last > trustOfMemory {
-		t.Errorf("memory lasted for %s", last)
-	}
-	return "memory lasted for " + short(last)
+	defer w.pg.Resume()
+	return "memory lasted for " + short(w.memory(t, c))
 }
 
 // manyConnections has more strangers connect to a replica than its listener takes, and keep still. Whom it trusts still

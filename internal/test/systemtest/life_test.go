@@ -107,8 +107,8 @@ func startEnvoy(t *testing.T, apis, checks, upstream string) (gateway string) {
 }
 
 // startGateway starts a real gateway, envoy or traefik, on its reference configuration, with other ports. Envoy takes
-// several replicas.
-func startGateway(t *testing.T, name, gateway, apis, checks, upstream string) {
+// several replicas. What is given more stands at the end of the first file.
+func startGateway(t *testing.T, name, gateway, apis, checks, upstream string, more ...string) {
 	t.Helper()
 	files := map[string][]string{"envoy": {"envoy.yaml"}, "traefik": {"traefik.yml", "traefik-dynamic.yml"}}[name]
 	args := map[string][]string{
@@ -116,7 +116,7 @@ func startGateway(t *testing.T, name, gateway, apis, checks, upstream string) {
 		"traefik": {"--configFile=traefik.yml"},
 	}[name]
 	dir := t.TempDir()
-	for _, file := range files {
+	for i, file := range files {
 		text, err := os.ReadFile(filepath.Join(testkit.Root(t), "envoy", file))
 		if err != nil {
 			t.Fatal(err)
@@ -126,6 +126,9 @@ func startGateway(t *testing.T, name, gateway, apis, checks, upstream string) {
 		}
 		for i, to := range []string{gateway, apis, checks, upstream} {
 			text = putPorts(t, text, fmt.Appendf(nil, "port%d", i), strings.Fields(to))
+		}
+		if i == 0 {
+			text = append(text, strings.Join(more, "")...)
 		}
 		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
 			t.Fatal(err)

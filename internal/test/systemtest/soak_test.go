@@ -240,6 +240,12 @@ func flat(t *testing.T, replica int, all []sample) {
 		slices.Sort(values)
 		return values[len(values)/2]
 	}
+	// A machine that is busy with other things is slower by chance, for seconds at a time: in a short run only another order of
+	// magnitude is growth.
+	chance := time.Second
+	if *soak >= 5*time.Minute {
+		chance = 100 * time.Millisecond
+	}
 	for _, what := range []struct {
 		name  string
 		of    func(sample) float64
@@ -250,8 +256,7 @@ func flat(t *testing.T, replica int, all []sample) {
 		{"goroutines", func(s sample) float64 { return s.goroutines }, 0.10, 40},
 		{"files", func(s sample) float64 { return s.files }, 0.10, 40},
 		{"sockets", func(s sample) float64 { return s.sockets }, 0.10, 40},
-		// A machine that is busy with other things is slower by chance: only another order of magnitude is growth.
-		{"p99 of a check", func(s sample) float64 { return float64(s.p99) }, 1, float64(time.Second)},
+		{"p99 of a check", func(s sample) float64 { return float64(s.p99) }, 1, float64(chance)},
 	} {
 		before, after := middle(all[third:2*third], what.of), middle(all[2*third:], what.of)
 		if after > before*(1+what.share)+what.some {
