@@ -60,16 +60,16 @@ func TestScale(t *testing.T) {
 	t.Setenv("BARONG_BENCH_CORES", "-1 -1")
 	plots := t.TempDir()
 	var out bytes.Buffer
-	if err := run(t.Context(), []string{"-quick", "-turn", "50ms", "-plots", plots, "-most", "1000", "scale"}, &out); err != nil {
+	if err := run(t.Context(), []string{"-quick", "-turn", "50ms", "-barong", testkit.Barong(t), "-plots", plots, "-most", "1000", "scale"}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"### sessions", "### rules", "### edits", "### replicas", "\n| 10000 | ", "\n| 3 | "} {
+	for _, want := range []string{"### sessions", "### rules", "### edits", "### replicas", "### users", "a sign-in, ms", "list of users", "\n| 10000 | ", "\n| 3 | "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 	drawn, err := filepath.Glob(filepath.Join(plots, "*.svg"))
-	if err != nil || len(drawn) != 5 {
+	if err != nil || len(drawn) != 12 {
 		t.Errorf("%v, %v", drawn, err)
 	}
 }

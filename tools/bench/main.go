@@ -8,6 +8,7 @@
 //	go run ./bench -free              nothing is bound to a processor; for "sign in", the row that is about more than one
 //	go run ./bench -json FILE         keeps the report
 //	go run ./bench compare OLD NEW    what changed between two reports
+//	go run ./bench scale              how the parts grow; docs/scale.md is written from what it prints
 //
 // The load is made by fortio's periodic runner (closed loop: each connection sends its next request when it has its
 // answer) and, where latency beside something else counts, by vegeta (constant rate). See docs/performance.md for how to
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	connections := flags.Int("connections", 64, "connections of the closed loop")
 	free := flags.Bool("free", false, "bind nothing to a processor: servers and load share them all")
 	plots := flags.String("plots", "", "scale: the folder for plots")
-	most := flags.Int("most", 1_000_000, "scale: the most sessions")
+	most := flags.Int("most", 1_000_000, "scale: the most sessions and users")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil

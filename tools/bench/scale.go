@@ -36,7 +36,7 @@ type dimension struct {
 	steps  []scaleStep
 }
 
-// scale measures how the parts grow with sessions, rules and replicas, and writes tables to out and a plot of each value
+// scale measures how the parts grow with sessions, rules, replicas and users, and writes tables to out and a plot of each value
 // into folder, if one is named.
 func (b *bench) scale(out io.Writer, folder string, most int) error {
 	var sizes []int
@@ -54,9 +54,16 @@ func (b *bench) scale(out io.Writer, folder string, most int) error {
 		{"rules", b.scaleRules, few},
 		{"edits", b.scaleEdits, few},
 		{"replicas", b.scaleReplicas, []int{1, 2, 3}},
+		{"users", b.scaleUsers, sizes},
 	} {
 		if !b.wanted(measure.name) {
 			continue
+		}
+		if b.program == "" || !filepath.IsAbs(b.program) {
+			var err error
+			if b.program, err = b.build(); err != nil {
+				return err
+			}
 		}
 		d, err := measure.of(measure.over)
 		b.stopAll()
@@ -85,27 +92,24 @@ func (b *bench) scale(out io.Writer, folder string, most int) error {
 	return nil
 }
 
-// rounds of a step; the best of them counts, since others on the machine only ever make it slower.
-func (b *bench) best(s *server, callers []caller) (sample, error) {
-	var best sample
+// middle measures a server several times, and returns the median of each value.
+func (b *bench) middle(s *server, callers []caller) (sample, error) {
+	var rates, processors, p99s []float64
 	for range b.rounds {
 		v, err := measure(s, callers, b.turn)
 		if err != nil {
-			return best, err
+			return sample{}, err
 		}
-		if best.Processor == 0 || v.Processor < best.Processor {
-			best.Processor = v.Processor
-		}
-		best.Rate = max(best.Rate, v.Rate)
-		if best.P99 == 0 || v.P99 < best.P99 {
-			best.P99 = v.P99
-		}
+		rates, processors, p99s = append(rates, v.Rate), append(processors, v.Processor), append(p99s, v.P99)
 	}
-	return best, nil
+	return sample{Rate: median(rates), Processor: median(processors), P99: median(p99s)}, nil
 }
 
 // plotted are the values of which there are plots, with what their files are called after the dimension.
-var plotted = map[string]string{processorValue: "processor", residentValue: "resident", editValue: "edit", togetherValue: "rate"}
+var plotted = map[string]string{
+	processorValue: "processor", residentValue: "resident", editValue: "edit", togetherValue: "rate", memoryValue: "memory", startValue: "start",
+	signInValue: "sign-in", middleValue: "list",
+}
 
 const (
 	rateValue      = "checks a second on one processor"
@@ -135,7 +139,7 @@ func (b *bench) scaleSessions(sizes []int) (*dimension, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := b.best(s, callers)
+		v, err := b.middle(s, callers)
 		closeAll(callers)
 		if err != nil {
 			return nil, err
@@ -163,7 +167,7 @@ func (b *bench) scaleRules(sizes []int) (*dimension, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := b.best(s, callers)
+		v, err := b.middle(s, callers)
 		closeAll(callers)
 		if err != nil {
 			return nil, err
@@ -235,16 +239,16 @@ func (b *bench) editAmong(n int) (map[string]float64, error) {
 	if err := r.Reload(b.ctx); err != nil {
 		return nil, err
 	}
-	fastest := func(f func() error) (float64, error) {
-		least := math.Inf(1)
-		for range max(5, b.rounds) {
+	middle := func(f func() error) (float64, error) {
+		var all []float64
+		for range max(9, b.rounds) {
 			begun := time.Now()
 			if err := f(); err != nil {
 				return 0, err
 			}
-			least = min(least, float64(time.Since(begun))/float64(time.Millisecond))
+			all = append(all, float64(time.Since(begun))/float64(time.Millisecond))
 		}
-		return least, nil
+		return median(all), nil
 	}
 	edits := 0
 	edit := func() error {
@@ -269,50 +273,11 @@ func (b *bench) editAmong(n int) (map[string]float64, error) {
 		againValue:  func() error { _, err := policy.CompileAfter(before, changed); return err },
 		startsValue: func() error { _, err := policy.Compile(source); return err },
 	} {
-		if out[name], err = fastest(f); err != nil {
+		if out[name], err = middle(f); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
-}
-
-const togetherValue = "checks a second of all replicas on one processor"
-
-// scaleReplicas runs several replicas on one processor: what they take of it together says what each costs.
-func (b *bench) scaleReplicas(counts []int) (*dimension, error) {
-	d := &dimension{
-		name: "replicas", unit: "replicas that share one processor", values: []string{togetherValue, p99Value},
-		units: map[string]string{togetherValue: "", p99Value: "µs"},
-	}
-	for _, n := range counts {
-		b.say("%d replicas", n)
-		var callers []caller
-		for range n {
-			s, err := b.startChild(childStack, &childSpec{Sessions: 1_000, Permissions: 10, Algorithm: keys.EdDSA})
-			if err != nil {
-				return nil, err
-			}
-			own, err := b.callers(s.addr, 200, requests(1_000, cookieCheck))
-			if err != nil {
-				return nil, err
-			}
-			callers = append(callers, own[:len(own)/n]...)
-			closeAll(own[len(own)/n:])
-		}
-		best := map[string]float64{p99Value: math.Inf(1)}
-		for range b.rounds {
-			l, err := loop(callers, b.turn)
-			if err != nil {
-				return nil, err
-			}
-			best[togetherValue] = max(best[togetherValue], float64(l.requests)/l.took.Seconds())
-			best[p99Value] = min(best[p99Value], float64(l.p99)/float64(time.Microsecond))
-		}
-		closeAll(callers)
-		b.stopAll()
-		d.steps = append(d.steps, scaleStep{n, best})
-	}
-	return d, nil
 }
 
 // digits is a number in as many digits as say something.
