@@ -109,12 +109,39 @@ func (v *server) openEvents() (outbox.Kind, error) {
 	}
 	v.closing("events", publisher.Close)
 	v.reloads(v.brokerLogin(publisher.Replace))
-	return events.Kind(publisher), nil
+	return events.Kind(publisher.Handle), nil
 }
 
-// publish takes an event into the outbox.
-func publish(ctx context.Context, tx *db.Tx, e account.Event) error {
-	return events.Enqueue(ctx, tx, events.Event(e))
+// natsOptions are how events leave over NATS.
+func natsOptions(c *config.Config) events.NATSOptions {
+	o := events.NATSOptions{URL: c.NATSURL, Credentials: c.NATSCredentials, Subject: c.NATSSubject, Stream: c.NATSStream}
+	if c.Original() {
+		o.Expiry = events.Expiry
+	}
+	return o
+}
+
+// openNATS makes how the outbox publishes events over NATS.
+func (v *server) openNATS() (outbox.Kind, error) {
+	o := natsOptions(v.config)
+	o.Signer, o.Log = func() jws.Signer { return v.keys.Current() }, v.log
+	publisher, err := events.NewNATS(o)
+	if err != nil {
+		return outbox.Kind{}, config.Bad("BARONG_EVENT_API_NATS_URL", v.config.NATSURL, err.Error())
+	}
+	v.closing("events over NATS", publisher.Close)
+	return events.Kind(publisher.Handle), nil
+}
+
+// brokersOf are the kinds of events that leave over brokers.
+func brokersOf(c *config.Config) (kinds []string) {
+	if c.BrokerURL() != "" {
+		kinds = append(kinds, events.OutboxKind)
+	}
+	if c.NATSURL != "" {
+		kinds = append(kinds, events.NATSKind)
+	}
+	return kinds
 }
 
 // publisher is how events get into the outbox for those whom the settings name: nil, when there is nobody.
@@ -123,13 +150,13 @@ func publisher(c *config.Config) (func(context.Context, *db.Tx, account.Event) e
 	if err != nil {
 		return nil, err
 	}
-	broker := c.BrokerURL() != ""
-	if !broker && len(hooks.Receivers) == 0 {
+	brokers := brokersOf(c)
+	if len(brokers) == 0 && len(hooks.Receivers) == 0 {
 		return nil, nil
 	}
 	return func(ctx context.Context, tx *db.Tx, e account.Event) error {
-		if broker {
-			if err := publish(ctx, tx, e); err != nil {
+		if len(brokers) > 0 {
+			if err := events.Enqueue(ctx, tx, events.Event(e), brokers...); err != nil {
 				return err
 			}
 		}
@@ -137,7 +164,7 @@ func publisher(c *config.Config) (func(context.Context, *db.Tx, account.Event) e
 	}, nil
 }
 
-// openOutbox starts to deliver what is queued. It returns how events get there, for the broker and for whoever is to be told by
+// openOutbox starts to deliver what is queued. It returns how events get there, for the brokers and for whoever is to be told by
 // webhooks at the moment.
 func (v *server) openOutbox(limits limit.Limiter) (
 	letters *mail.Renderer, publishEvent func(context.Context, *db.Tx, account.Event) error, err error,
@@ -146,9 +173,14 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	if letters, kinds[mail.OutboxKind], err = v.openMail(limits); err != nil {
 		return nil, nil, err
 	}
-	broker := v.config.BrokerURL() != ""
-	if broker {
+	brokers := brokersOf(v.config)
+	if v.config.BrokerURL() != "" {
 		if kinds[events.OutboxKind], err = v.openEvents(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if v.config.NATSURL != "" {
+		if kinds[events.NATSKind], err = v.openNATS(); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -160,8 +192,8 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	v.closing("webhooks", sender.Close)
 	maps.Copy(kinds, sender.Kinds())
 	publishEvent = func(ctx context.Context, tx *db.Tx, e account.Event) error {
-		if broker {
-			if err := publish(ctx, tx, e); err != nil {
+		if len(brokers) > 0 {
+			if err := events.Enqueue(ctx, tx, events.Event(e), brokers...); err != nil {
 				return err
 			}
 		}

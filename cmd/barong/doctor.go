@@ -141,6 +141,15 @@ func (d doctorCommand) Run(p *program) error {
 			return broker.String() + ", " + server, nil
 		})
 	}
+	if c.NATSURL != "" {
+		look("nats", func(ctx context.Context) (string, error) {
+			server, err := events.ProbeNATS(ctx, natsOptions(c))
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", c.NATSURL, err)
+			}
+			return c.NATSURL.String() + ", " + server, nil
+		})
+	}
 	if d.Through != "" {
 		if err := d.through(p.ctx, c, line); err != nil {
 			return err

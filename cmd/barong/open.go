@@ -30,6 +30,7 @@ var judges = []config.Judge{
 	{Name: "BARONG_DATABASE_URL", Judge: db.ValidateURL},
 	{Name: "BARONG_REDIS_URL", Judge: redisstore.ValidateURL},
 	{Name: "BARONG_EVENT_API_RABBITMQ_URL", Judge: events.ValidateURL},
+	{Name: "BARONG_EVENT_API_NATS_URL", Judge: events.ValidateNATS},
 	{Name: "BARONG_STORAGE_ENDPOINT", Judge: blob.ValidateEndpoint},
 	{Name: "BARONG_DOMAIN", Judge: mail.ValidateDomain},
 	{Name: "BARONG_PASSWORD_REGEXP", Judge: func(pattern string) error {

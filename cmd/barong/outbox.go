@@ -19,7 +19,7 @@ type outboxCommand struct {
 }
 
 type outboxList struct {
-	Kind string `help:"Only this kind: mail, event, or webhook: and the receiver's name." placeholder:"KIND"`
+	Kind string `help:"Only this kind: mail, event, nats, or webhook: and the receiver's name." placeholder:"KIND"`
 	Dead bool   `help:"Only what was given up."`
 }
 

@@ -60,6 +60,8 @@ var kinds = map[string]kind{
 		hasScheme("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"),
 	},
 	"amqp":     {"a URL that begins with amqp:// or amqps://", hasScheme("amqp", "amqps")},
+	"nats":     {"a URL that begins with nats:// or tls://", hasScheme("nats", "tls")},
+	"subject":  {"words of letters, digits, - and _, parted by dots", matches(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)},
 	"keys":     {"one or several keys of 32 random bytes in base64, separated by commas", when(func(s string) bool { return secret.Validate(s) == nil })},
 	"template": {"a text with {{code}} in it", when(func(s string) bool { return strings.Contains(s, "{{code}}") })},
 	"file":     {"the path of a file that exists", when(func(s string) bool { return exists(s, false) })},

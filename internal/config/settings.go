@@ -348,6 +348,15 @@ type Config struct {
 	// EventDurable declares the exchanges durable. The original's are not, and an exchange cannot be declared anew in
 	// another way: delete the old ones first.
 	EventDurable bool `env:"BARONG_EVENT_API_DURABLE" default:"false"`
+	// NATSURL is the servers of NATS whose JetStream takes events, beside the message broker or in its place:
+	// nats://user:password@host:port,host:port, or tls://. Empty: none.
+	NATSURL secret.URL `env:"BARONG_EVENT_API_NATS_URL" kind:"nats?"`
+	// NATSCredentials is the text of a file of credentials, as "nsc generate creds" makes it. Empty: the URL says who connects.
+	NATSCredentials secret.Text `env:"BARONG_EVENT_API_NATS_CREDENTIALS" needs:"BARONG_EVENT_API_NATS_URL"`
+	// NATSSubject begins the subjects; the name of the event follows, as in barong.events.model.user.created.
+	NATSSubject string `env:"BARONG_EVENT_API_NATS_SUBJECT" default:"barong.events" kind:"subject" needs:"BARONG_EVENT_API_NATS_URL"`
+	// NATSStream is the stream that takes these subjects. One that is there is used as it is; otherwise it is made.
+	NATSStream string `env:"BARONG_EVENT_API_NATS_STREAM" default:"barong" kind:"token" needs:"BARONG_EVENT_API_NATS_URL"`
 	// WebhooksFile says who is told of events by signed POSTs: see docs/operations.md. Without it nobody is.
 	WebhooksFile string `env:"BARONG_WEBHOOKS_FILE" reload:"true" default:"config/webhooks.yml" kind:"file?"`
 

@@ -1,8 +1,9 @@
 // Package events tells other services what happened: it takes events into the outbox, in the transactions that cause them,
-// and publishes them from there to a message broker that speaks AMQP 0-9-1, signed, one after the other.
+// and publishes them from there, signed, one after the other: to a message broker that speaks AMQP 0-9-1, and to a stream of
+// NATS JetStream.
 //
-// An event is delivered at least once, in the order in which events were queued, over all replicas. One that comes again
-// has the same id ("jti").
+// An event is delivered at least once to each, in the order in which events were queued, over all replicas. One that comes
+// again has the same id ("jti"), and over both ways the same.
 //
 // It knows nothing of what events say; that is package account's.
 package events
@@ -22,7 +23,7 @@ import (
 	"barong/internal/delivery/outbox"
 )
 
-// OutboxKind is the kind of events in the outbox.
+// OutboxKind is the kind of events in the outbox that leave over AMQP.
 const OutboxKind = "event"
 
 // The names that receivers know the sender by: the issuer of the claims and the key id of the signature.
@@ -64,8 +65,9 @@ type claims struct {
 	Event     body   `json:"event"`
 }
 
-// Enqueue takes an event into the outbox. It leaves only if the transaction commits.
-func Enqueue(ctx context.Context, tx *db.Tx, e Event) error {
+// Enqueue takes an event into the outbox, once for each of the kinds, OutboxKind and NATSKind. It leaves only if the
+// transaction commits.
+func Enqueue(ctx context.Context, tx *db.Tx, e Event, kinds ...string) error {
 	if _, _, err := split(e.Name); err != nil {
 		return err
 	}
@@ -75,7 +77,12 @@ func Enqueue(ctx context.Context, tx *db.Tx, e Event) error {
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	return tx.Enqueue(ctx, OutboxKind, e.Name, payload)
+	for _, kind := range kinds {
+		if err := tx.Enqueue(ctx, kind, e.Name, payload); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // split parts the name of an event into its exchange and its routing key.
@@ -87,14 +94,20 @@ func split(name string) (exchange, key string, err error) {
 	return "barong.events." + category, key, nil
 }
 
+// A signed event is what leaves.
+type signed struct {
+	id, name string
+	message  []byte
+}
+
 // envelope makes the message of a queued event.
-func envelope(payload []byte, expiry time.Duration, signer jws.Signer, now time.Time) (exchange, key string, message []byte, err error) {
+func envelope(payload []byte, expiry time.Duration, signer jws.Signer, now time.Time) (*signed, error) {
 	var q queued
 	if err := json.Unmarshal(payload, &q); err != nil || q.ID == "" {
-		return "", "", nil, outbox.Permanent(errors.New("the queued event is not readable")) // its text stays out of the log
+		return nil, outbox.Permanent(errors.New("the queued event is not readable")) // its text stays out of the log
 	}
-	if exchange, key, err = split(q.Event.Name); err != nil {
-		return "", "", nil, outbox.Permanent(err)
+	if _, _, err := split(q.Event.Name); err != nil {
+		return nil, outbox.Permanent(err)
 	}
 	c := claims{Issuer: issuer, ID: q.ID, IssuedAt: q.At, Event: q.Event}
 	if expiry > 0 {
@@ -104,20 +117,20 @@ func envelope(payload []byte, expiry time.Duration, signer jws.Signer, now time.
 	// the payload, write it anew in that form, and verify what they have written.
 	text, err := json.Marshal(c)
 	if err != nil {
-		return "", "", nil, outbox.Permanent(errors.New("the queued event cannot be encoded"))
+		return nil, outbox.Permanent(errors.New("the queued event cannot be encoded"))
 	}
 	m := jws.New(text)
 	if err := m.Sign(keyID, signer); err != nil {
-		return "", "", nil, err
+		return nil, err
 	}
-	message, err = json.Marshal(m)
-	return exchange, key, message, err
+	message, err := json.Marshal(m)
+	return &signed{id: q.ID, name: q.Event.Name, message: message}, err
 }
 
-// Kind is how the outbox delivers events. While the broker is away they wait: nothing is given up for a week. Every event
-// waits for the first of them, so a broker that is back does not wait long.
-func Kind(p *Publisher) outbox.Kind {
+// Kind is how the outbox delivers events over a publisher's Handle. While the broker is away they wait: nothing is given up for
+// a week. Every event waits for the first of them, so a broker that is back does not wait long.
+func Kind(handle outbox.Handler) outbox.Kind {
 	return outbox.Kind{
-		Handler: p.Handle, Ordered: true, Timeout: 10 * time.Second, MaxAge: 7 * 24 * time.Hour, MaxBackoff: 30 * time.Second,
+		Handler: handle, Ordered: true, Timeout: 10 * time.Second, MaxAge: 7 * 24 * time.Hour, MaxBackoff: 30 * time.Second,
 	}
 }

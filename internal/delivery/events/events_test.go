@@ -103,7 +103,7 @@ func enqueue(t *testing.T, d *db.DB, all ...events.Event) {
 	t.Helper()
 	if err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 		for _, e := range all {
-			if err := events.Enqueue(ctx, tx, e); err != nil {
+			if err := events.Enqueue(ctx, tx, e, events.OutboxKind); err != nil {
 				return err
 			}
 		}
@@ -259,13 +259,15 @@ func TestMessage(t *testing.T) {
 func TestEnqueueRefusesOtherNames(t *testing.T) {
 	e := apitest.New(t, "sqlite")
 	for _, name := range []string{"", "model", "model.", "other.user.created", "user.model.created", "model." + strings.Repeat("x", 256)} {
-		err := e.DB.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error { return events.Enqueue(ctx, tx, event(name)) })
+		err := e.DB.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			return events.Enqueue(ctx, tx, event(name), events.OutboxKind)
+		})
 		if err == nil {
 			t.Errorf("%q is accepted", name)
 		}
 	}
 	err := e.DB.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-		return events.Enqueue(ctx, tx, events.Event{Name: "model.user.created", Record: json.RawMessage(`{`)})
+		return events.Enqueue(ctx, tx, events.Event{Name: "model.user.created", Record: json.RawMessage(`{`)}, events.OutboxKind)
 	})
 	if err == nil || len(queued(t, e.DB)) != 0 {
 		t.Errorf("a record that is no JSON: %v", err)
@@ -278,7 +280,7 @@ func each(t *testing.T, f func(t *testing.T, e *apitest.Env)) {
 		t.Run(engine, func(t *testing.T) {
 			f(t, apitest.New(t, engine, func(o *account.Options) {
 				o.Publish = func(ctx context.Context, tx *db.Tx, e account.Event) error {
-					return events.Enqueue(ctx, tx, events.Event(e))
+					return events.Enqueue(ctx, tx, events.Event(e), events.OutboxKind)
 				}
 			}))
 		})
@@ -297,7 +299,7 @@ func TestSignUpIsToldInOrder(t *testing.T) {
 		var b amqptest.Broker
 		b.Start(t, "")
 		p := publisher(t, options(b.URL()))
-		deliver(t, e.DB, events.Kind(p), nil)
+		deliver(t, e.DB, events.Kind(p.Handle), nil)
 		signUp(t, e, "a@barong.test")
 		testkit.Eventually(t, time.Minute, func() bool { return len(b.Messages()) == 2 })
 		got := b.Messages()
@@ -321,7 +323,7 @@ func TestNothingLeavesWithoutItsCommit(t *testing.T) {
 		var b amqptest.Broker
 		b.Start(t, "")
 		p := publisher(t, options(b.URL()))
-		deliver(t, e.DB, events.Kind(p), nil)
+		deliver(t, e.DB, events.Kind(p.Handle), nil)
 		rolledBack := errors.New("rolled back")
 		u := e.NewUser(t, nil)
 		if err := e.Accounts.Update(t.Context(), func(ctx context.Context, unit *account.Unit) error {
@@ -345,7 +347,7 @@ func TestBrokerThatIsAwayIsWaitedFor(t *testing.T) {
 		addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
 		p := publisher(t, options("amqp://"+addr))
 		var failed, delivered atomic.Int64
-		deliver(t, e.DB, events.Kind(p), func(outcome string) {
+		deliver(t, e.DB, events.Kind(p.Handle), func(outcome string) {
 			if outcome == "failed" {
 				failed.Add(1)
 			} else {
@@ -388,7 +390,7 @@ func TestWhatIsNotConfirmedComesAgain(t *testing.T) {
 		}}
 		b.Start(t, "")
 		p := publisher(t, options(b.URL()))
-		deliver(t, e.DB, events.Kind(p), nil)
+		deliver(t, e.DB, events.Kind(p.Handle), nil)
 		enqueue(t, e.DB, event("model.one"), event("model.two"))
 		testkit.Eventually(t, time.Minute, func() bool { return len(b.Messages()) >= len(verdicts)+2 })
 		if got := b.Keys(); !slices.Equal(got, []string{"one", "one", "one", "one", "two"}) {
@@ -424,7 +426,7 @@ func TestABrokenEventHoldsBackNoOther(t *testing.T) {
 		}}
 		b.Start(t, "")
 		p := publisher(t, options(b.URL()))
-		box := deliver(t, e.DB, events.Kind(p), nil)
+		box := deliver(t, e.DB, events.Kind(p.Handle), nil)
 		e.Update(t, func(ctx context.Context, tx *db.Tx) error {
 			for _, text := range []string{
 				`no JSON`, `null`, `{"jti":"1","iat":1,"event":{"record":{},"name":"other.x"}}`, `{"jti":1}`, `{"iat":1,"event":{"record":{},"name":"model.x"}}`,
@@ -433,7 +435,7 @@ func TestABrokenEventHoldsBackNoOther(t *testing.T) {
 					return err
 				}
 			}
-			return events.Enqueue(ctx, tx, event("model.large"))
+			return events.Enqueue(ctx, tx, event("model.large"), events.OutboxKind)
 		})
 		enqueue(t, e.DB, event("model.after"))
 		testkit.Eventually(t, time.Minute, func() bool {

@@ -84,9 +84,13 @@ func (p *Publisher) Replace(broker secret.URL) { p.url.Store(&broker) }
 
 // Handle publishes one queued event: it is the outbox's handler, and succeeds when the broker has confirmed.
 func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error {
-	exchange, key, message, err := envelope(payload, p.o.Expiry, p.o.Signer(), p.o.Now())
+	e, err := envelope(payload, p.o.Expiry, p.o.Signer(), p.o.Now())
 	if err != nil {
 		return err
+	}
+	exchange, key, err := split(e.name)
+	if err != nil {
+		return outbox.Permanent(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,7 +108,7 @@ func (p *Publisher) Handle(ctx context.Context, _ string, payload []byte) error 
 		p.link = l
 		p.o.Log.Info("connected to the message broker", "broker", *p.url.Load(), "server", l.server())
 	}
-	err = p.link.publish(ctx, exchange, key, p.o.Durable, message)
+	err = p.link.publish(ctx, exchange, key, p.o.Durable, e.message)
 	p.o.Log.Debug("event", "exchange", exchange, "key", key, "error", err)
 	if p.link.channel.IsClosed() || ctx.Err() != nil {
 		p.drop()

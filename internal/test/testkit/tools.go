@@ -139,7 +139,7 @@ var barong = sync.OnceValues(func() (string, error) {
 
 // removeStale removes the links of test binaries that have ended.
 func removeStale(dir string) {
-	links, _ := filepath.Glob(filepath.Join(dir, "barong*-[0-9]*"))
+	links, _ := filepath.Glob(filepath.Join(dir, "*-[0-9]*"))
 	for _, link := range links {
 		pid, err := strconv.Atoi(link[lastDash(link)+1:])
 		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
