@@ -28,6 +28,7 @@ type sealedTable struct {
 	only    string // a condition that leaves rows out, or empty
 	columns []sealedTableColumn
 	context func(r *sealedRow, column string) string // as where the column is sealed
+	proof   bool                                     // only proves other rows: a server works without
 }
 
 type sealedTableColumn struct{ name, index, purpose string }
@@ -67,7 +68,7 @@ var sealedTables = []sealedTable{
 		context: func(r *sealedRow, _ string) string { return outboxContext(r.label) },
 	},
 	{
-		name: "audit_blocks", key: "seq", columns: []sealedTableColumn{{name: "seal"}, {name: "purge"}},
+		name: "audit_blocks", key: "seq", proof: true, columns: []sealedTableColumn{{name: "seal"}, {name: "purge"}},
 		context: func(r *sealedRow, column string) string {
 			if column == "purge" {
 				return auditPurgeContext(r.key)
@@ -251,10 +252,15 @@ func (tx *Tx) resealRow(ctx context.Context, box Resealer, t sealedTable, r *sea
 }
 
 // VerifySeals opens the newest row of every table with sealed columns and compares its indexes. The error says that the
-// Sealer lacks a key, or that an index is of a key that it lacks, so that Reseal must run before anything is looked up.
+// Sealer lacks a key, or that an index is of a key that it lacks, so that Reseal must run before anything is looked up. The
+// audit trail's seals are left to its own verification: every database has them, also one of which nothing else is sealed,
+// whose key may have been lost with a container and mattered to nobody.
 func (d *DB) VerifySeals(ctx context.Context) error {
 	var errs []error
 	for _, t := range sealedTables {
+		if t.proof {
+			continue
+		}
 		q := d.idb.NewSelect().Table(t.name).Column(t.key).OrderExpr("? DESC", bun.Ident(t.key)).Limit(1)
 		rows, err := scanSealed(ctx, t, q)
 		if err != nil {

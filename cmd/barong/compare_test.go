@@ -22,7 +22,6 @@ var comparedOtherwise = map[string]string{
 	"api/identity/users.go Password":          "two passwords that the caller has sent",
 	"internal/importer/verify.go Secret":      "rows that this program copied, for the operator",
 	"internal/importer/verify.go digest":      "rows that this program copied, for the operator",
-	"session/near/renew.go CSRF":              "two readings of one row",
 	"session/near/renew.go Secret":            "two readings of one row",
 	"session/sessiontest/sessiontest.go CSRF": "a test of stores",
 }

@@ -15,6 +15,7 @@ package trail
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -229,7 +230,7 @@ func proven(o opener, b *db.AuditBlock) error {
 		return errAltered
 	}
 	if b.Entries != nil {
-		if digest := sha256.Sum256(b.Entries); !bytes.Equal(digest[:], b.Digest) {
+		if digest := sha256.Sum256(b.Entries); !hmac.Equal(digest[:], b.Digest) {
 			return errAltered
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"barong/db"
+	"barong/internal/crypto/secret"
 )
 
 // Options are what NewSealer needs. DB must be set, with the Sealer that it was opened with.
@@ -36,11 +37,12 @@ type Sealer struct {
 	head Head // newest that this process knows of
 	last db.AuditBlock
 
-	told   Head // what the log knows
-	toldAt time.Time
-	whole  atomic.Int64 // Unix nanoseconds: when everything was sealed, as far as this process knows
-	seq    atomic.Int64
-	breaks atomic.Int64
+	keyless bool // a block that cannot be opened was told of
+	told    Head // what the log knows
+	toldAt  time.Time
+	whole   atomic.Int64 // Unix nanoseconds: when everything was sealed, as far as this process knows
+	seq     atomic.Int64
+	breaks  atomic.Int64
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -270,10 +272,15 @@ func (s *Sealer) know(b *db.AuditBlock) error {
 		return nil
 	case head.Seq > s.head.Seq:
 		if err := proven(s.o.DB, b); err != nil {
-			if !errors.Is(err, errAltered) && !forged(err) {
+			switch {
+			case errors.Is(err, errAltered) || forged(err):
+				s.broke("the newest block of the audit trail is not as it was sealed", b.Seq)
+			case !errors.Is(err, secret.ErrNoKey):
 				return fmt.Errorf("the newest block of the audit trail, %d, cannot be opened: %w", b.Seq, err)
+			case !s.keyless: // what follows can be proven all the same
+				s.keyless = true
+				s.broke("the newest block of the audit trail is sealed under a key that is not in BARONG_SECRET_KEY", b.Seq)
 			}
-			s.broke("the newest block of the audit trail is not as it was sealed", b.Seq)
 		}
 		s.keep(b)
 	default:
