@@ -133,6 +133,8 @@ func byKeyboard(t *testing.T, s *site) {
 	c.AwaitElement("[aria-labelledby=turns]")
 	press(say("c.draft.save"))
 	c.AwaitText(say("c.draft.saved", "n", "1"))
+	c.AwaitText(say("c.permissions.add")) // the list of rules is there: it comes by itself, and takes the keyboard to its top
+	c.settled()
 	press(say("c.undo"))
 	c.AwaitText(say("c.undone"))
 
