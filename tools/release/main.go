@@ -19,6 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,6 +85,9 @@ func run(out string, list []string) error {
 		if err := r.build(system, arch); err != nil {
 			return fmt.Errorf("%s: %w", target, err)
 		}
+	}
+	if err := r.chart(); err != nil {
+		return fmt.Errorf("chart: %w", err)
 	}
 	return r.checksums()
 }
@@ -172,19 +176,20 @@ func (r *release) write(name string, content []byte) error {
 // gateways are the reference configurations, below the root.
 var gateways = []string{"envoy/*.yaml", "envoy/*.yml", "envoy/*.conf", "envoy/*.cfg", "envoy/*.lua", "envoy/Caddyfile"}
 
+// A packed is a file of an archive.
+type packed struct {
+	name string
+	mode int64
+	text []byte
+}
+
 // pack writes the archive: the program, what its licence asks to go with it, and the configurations of gateways.
 func (r *release) pack(name, program string) error {
-	var archive bytes.Buffer
-	z, err := gzip.NewWriterLevel(&archive, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	t := tar.NewWriter(z)
 	type file struct {
 		name, path string
 		mode       int64
 	}
-	packed := []file{{"barong", program, 0o755}}
+	files := []file{{"barong", program, 0o755}}
 	for _, pattern := range append([]string{"LICENSE", "NOTICE", "README.md"}, gateways...) {
 		paths, err := filepath.Glob(filepath.Join(r.root, pattern))
 		if err != nil || len(paths) == 0 {
@@ -195,26 +200,77 @@ func (r *release) pack(name, program string) error {
 			if err != nil {
 				return err
 			}
-			packed = append(packed, file{filepath.ToSlash(rel), path, 0o644})
+			files = append(files, file{filepath.ToSlash(rel), path, 0o644})
 		}
 	}
-	for _, f := range packed {
+	var all []packed
+	for _, f := range files {
 		text, err := os.ReadFile(f.path)
 		if err != nil {
 			return err
 		}
-		h := &tar.Header{Name: name + "/" + f.name, Mode: f.mode, Size: int64(len(text)), ModTime: r.time, Format: tar.FormatPAX}
+		all = append(all, packed{name + "/" + f.name, f.mode, text})
+	}
+	return r.archive(name+".tar.gz", all)
+}
+
+// chart writes the Helm chart, of the version of the program. What .helmignore names stays out.
+func (r *release) chart() error {
+	folder := filepath.Join(r.root, "deploy", "helm", "barong")
+	version := r.version
+	if commit, ok := strings.CutPrefix(version, "0.0.0-"); ok {
+		version = "0.0.0-g" + commit // a commit of digits alone is no version that Helm takes
+	}
+	all := []packed{}
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if err == nil && d.Name() == "ci" {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		name, err := filepath.Rel(folder, path)
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if name == "Chart.yaml" {
+			text = bytes.Replace(text, []byte("\nversion: 0.0.0\n"), []byte("\nversion: "+version+"\n"), 1)
+			text = bytes.Replace(text, []byte("\nappVersion: latest\n"), []byte("\nappVersion: "+r.version+"\n"), 1)
+		}
+		all = append(all, packed{"barong/" + filepath.ToSlash(name), 0o644, text})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.archive("barong-"+version+".tgz", all)
+}
+
+// archive writes files into an archive.
+func (r *release) archive(name string, all []packed) error {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	t := tar.NewWriter(z)
+	for _, f := range all {
+		h := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.text)), ModTime: r.time, Format: tar.FormatPAX}
 		if err := t.WriteHeader(h); err != nil {
 			return err
 		}
-		if _, err := t.Write(text); err != nil {
+		if _, err := t.Write(f.text); err != nil {
 			return err
 		}
 	}
 	if err := errors.Join(t.Close(), z.Close()); err != nil {
 		return err
 	}
-	return r.write(name+".tar.gz", archive.Bytes())
+	return r.write(name, out.Bytes())
 }
 
 // contents writes what the program is made of, as the program itself says it (CycloneDX 1.6).

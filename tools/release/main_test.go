@@ -49,7 +49,7 @@ func TestRelease(t *testing.T) {
 	var sums [2][]byte
 	for i := range sums {
 		r.out, r.written = t.TempDir(), nil
-		if err := errors.Join(r.publish("linux", runtime.GOARCH, program), r.checksums()); err != nil {
+		if err := errors.Join(r.publish("linux", runtime.GOARCH, program), r.chart(), r.checksums()); err != nil {
 			t.Fatal(err)
 		}
 		if sums[i], err = os.ReadFile(filepath.Join(r.out, "SHA256SUMS")); err != nil {
@@ -77,6 +77,18 @@ func TestRelease(t *testing.T) {
 		if string(packed[name+"/envoy/"+gateway]) != read(t, r.root, "envoy/"+gateway) {
 			t.Errorf("the archive has no envoy/%s", gateway)
 		}
+	}
+	version := strings.Replace(r.version, "0.0.0-", "0.0.0-g", 1)
+	text, err := os.ReadFile(filepath.Join(r.out, "barong-"+version+".tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chart := untar(t, text)
+	if got := string(chart["barong/Chart.yaml"]); !strings.Contains(got, "\nversion: "+version+"\n") || !strings.Contains(got, "\nappVersion: "+r.version+"\n") {
+		t.Errorf("the chart is of another version:\n%s", got)
+	}
+	if chart["barong/templates/deployment.yaml"] == nil || chart["barong/values.schema.json"] == nil || chart["barong/ci/minimal-values.yaml"] != nil {
+		t.Errorf("the chart has %d files", len(chart))
 	}
 	for kind, content := range map[string]map[string][]byte{"deb": debData(t, file(".deb")), "apk": untar(t, file(".apk"))} {
 		for path, want := range map[string]string{
