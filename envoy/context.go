@@ -19,7 +19,8 @@ type lazyContext struct {
 
 	mu     sync.Mutex
 	real   context.Context // nil until asked for
-	begun  time.Time       // when that was
+	asked  bool            // by somebody who waits: for that, or whether it is over already
+	begun  time.Time       // when they began
 	cancel context.CancelFunc
 	over   bool                // the request is not to be looked at any more
 	made   [reqid.MadeLen]byte // the name, if it was sent none
@@ -31,14 +32,15 @@ func (c *lazyContext) begin(base context.Context, limit time.Duration) {
 	c.base, c.limit = base, limit
 }
 
-// end releases the timer. It reports whether nobody has asked for the context's end, so that it may be used for another
-// check: whoever has asked may still hold it.
-func (c *lazyContext) end() bool {
+// end releases the timer. It reports whether nobody has asked for the context, and whether nobody has asked for its end, so
+// that it may be used for another check: whoever has may still hold it.
+func (c *lazyContext) end() (warm, reusable bool) {
 	c.mu.Lock()
 	if c.real == nil {
-		c.base, c.named, c.id = context.Background(), false, ""
+		warm = !c.asked
+		c.base, c.named, c.id, c.asked = context.Background(), false, "", false
 		c.mu.Unlock()
-		return true
+		return warm, true
 	}
 	defer c.mu.Unlock()
 	c.cancel()
@@ -46,7 +48,7 @@ func (c *lazyContext) end() bool {
 		c.id = string(c.name())
 	}
 	c.over = true
-	return false
+	return false, false
 }
 
 // requestID is the name of the request: what it was sent, or what was made for it. It may be a view of the request.
@@ -74,7 +76,7 @@ func (c *lazyContext) started() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.real == nil {
-		c.begun = time.Now()
+		c.ask()
 		c.real, c.cancel = context.WithTimeout(c.base, c.limit)
 	}
 	return c.real
@@ -90,10 +92,18 @@ func (c *lazyContext) Done() <-chan struct{} { return c.started().Done() }
 func (c *lazyContext) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ask()
 	if c.real != nil {
 		return c.real.Err()
 	}
 	return c.base.Err()
+}
+
+// ask notes that somebody begins to wait. The lock is held.
+func (c *lazyContext) ask() {
+	if !c.asked {
+		c.asked, c.begun = true, time.Now()
+	}
 }
 
 // Value is the base's, or that of the started limit: the latter lets contexts derived from this one join it directly

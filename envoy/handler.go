@@ -174,7 +174,7 @@ func (h *Handler) task(dialect authz.Dialect) *task {
 // release keeps the task for another check, unless somebody may still hold its context. It is not called when a check
 // panicked: nobody knows then what still points into the task.
 func (h *Handler) release(t *task) {
-	warm := t.ctx.end()
+	warm, reusable := t.ctx.end()
 	switch {
 	case !warm && !t.timed: // what came before it began to wait took microseconds
 		h.observer.Took(t.request.Dialect, false, time.Since(t.ctx.begun), 1)
@@ -186,7 +186,7 @@ func (h *Handler) release(t *task) {
 	t.request.Reset()
 	t.decision.Reset()
 	t.http, t.timed, t.accept, t.accepts = nil, false, nil, 0
-	if warm {
+	if reusable {
 		h.tasks.Put(t)
 	}
 }

@@ -40,12 +40,14 @@ type marked struct {
 func NewNonces(client redis.UniversalClient) *Nonces {
 	n := &Nonces{client: client, word: rand.Text()}
 	n.marks = newTogether(n.mark)
+	n.marks.untimed = true
 	return n
 }
 
 // FirstUse implements authz.Nonces: it marks the pair as used until the given time and reports whether it was not
 // before. Of parallel uses on any replicas exactly one is the first. An error means that it is not known, and the caller
-// refuses. Mark only pairs whose signature has been verified, or strangers can use up the nonces of others.
+// refuses. The client's timeouts limit it, and not ctx. Mark only pairs whose signature has been verified, or strangers can
+// use up the nonces of others.
 func (n *Nonces) FirstUse(ctx context.Context, kid, nonce string, until time.Time) (bool, error) {
 	got, err := n.marks.ask(ctx, mark{
 		key: noncePrefix + kid + ":" + nonce,

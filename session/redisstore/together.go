@@ -22,6 +22,9 @@ const (
 type together[Q, A any] struct {
 	send  func(ctx context.Context, questions []Q) ([]A, error) // as many answers as questions, unless there is an error
 	turns int                                                   // most round trips under way, but for those that waited too long
+	// untimed says that the client's own timeouts end a question, and not the deadline of who asks. That of a check is only
+	// made when it is asked for, which costs a check more memory and time than its share of a round trip.
+	untimed bool
 
 	mu      sync.Mutex
 	running int
@@ -29,7 +32,7 @@ type together[Q, A any] struct {
 }
 
 func newTogether[Q, A any](send func(context.Context, []Q) ([]A, error)) *together[Q, A] {
-	return &together[Q, A]{send: send, turns: 1 + runtime.GOMAXPROCS(0)}
+	return &together[Q, A]{send: send, turns: runtime.GOMAXPROCS(0)}
 }
 
 // A shared is one round trip for several questions. What it answers may be read when done is closed.
@@ -52,6 +55,9 @@ func (t *together[Q, A]) ask(ctx context.Context, q Q) (A, error) {
 		t.running++
 		t.mu.Unlock()
 		defer t.pass()
+		if t.untimed {
+			ctx = context.WithoutCancel(ctx)
+		}
 		answers, err := t.send(ctx, []Q{q})
 		if err != nil {
 			return none, err
@@ -70,13 +76,17 @@ func (t *together[Q, A]) ask(ctx context.Context, q Q) (A, error) {
 		t.start(s)
 	}
 	t.mu.Unlock()
+	var gaveUp <-chan struct{} // nil: never
+	if !t.untimed {
+		gaveUp = ctx.Done()
+	}
 	select {
 	case <-s.done:
 		if s.err != nil {
 			return none, s.err
 		}
 		return s.answers[i], nil
-	case <-ctx.Done():
+	case <-gaveUp:
 		return none, ctx.Err()
 	}
 }
