@@ -337,30 +337,19 @@ func (v *verifier) rows(b *db.AuditBlock) error {
 	}
 	// First the entries of rows that came late, which lie below what was walked along.
 	main, _ := slices.BinarySearchFunc(entries, max(b.AfterID, v.through)+1, func(e entry, id int64) int { return int(min(max(e.id-id, -1), 1)) })
-	at := make(map[int64]int, main)
-	late := make([]int64, main)
-	for i, e := range entries[:main] {
-		late[i], at[e.id] = e.id, i
+	if err := v.byID(entries[:main], states[:main], judge); err != nil {
+		return err
 	}
-	for part := range slices.Chunk(late, verifyRows) {
-		rows, err := v.d.ActivitiesByID(v.ctx, part)
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			judge(at[rows[i].ID], &rows[i])
-		}
-	}
-	for _, id := range late {
-		v.strays.remove(id)
-		v.doubts.remove(id)
+	for _, e := range entries[:main] {
+		v.strays.remove(e.id)
+		v.doubts.remove(e.id)
 	}
 	if err := v.walk(b.ThroughID, entries[main:], &v.strays, func(i int, a *db.Activity) { judge(main+i, a) }); err != nil {
 		return err
 	}
 	if slices.Contains(states, deleted) {
 		// Rows are read ahead: what was committed since, and sealed, is not among them.
-		if err := v.lookAgain(entries, states, judge); err != nil {
+		if err := v.byID(entries, states, judge); err != nil {
 			return err
 		}
 	}
@@ -391,8 +380,8 @@ func (v *verifier) rows(b *db.AuditBlock) error {
 	return v.tell(b, entries, states, times)
 }
 
-// lookAgain reads the rows that were not found by their ids.
-func (v *verifier) lookAgain(entries []entry, states []state, judge func(int, *db.Activity)) error {
+// byID reads the rows that were not found so far, by their ids.
+func (v *verifier) byID(entries []entry, states []state, judge func(int, *db.Activity)) error {
 	at := map[int64]int{}
 	var missing []int64
 	for i := range entries {
