@@ -124,14 +124,11 @@ func (a auditVerify) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	d, _, err := p.openDB(c)
+	d, _, err := p.openCurrent(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := p.current(d); err != nil {
-		return err
-	}
 	out := bufio.NewWriter(p.stdout)
 	lines := json.NewEncoder(out)
 	o.Found = func(f trail.Finding) error {

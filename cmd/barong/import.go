@@ -177,14 +177,11 @@ func (i importCommand) verify(p *program, c *config.Config, o importer.Options) 
 		return err
 	}
 	defer source.Close()
-	d, _, err := p.openDB(c)
+	d, _, err := p.openCurrent(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := p.current(d); err != nil {
-		return err
-	}
 	comparison, err := source.Verify(p.ctx, d)
 	if err != nil {
 		return err

@@ -158,6 +158,18 @@ func (p *program) openDB(c *config.Config) (*db.DB, *secret.Box, error) {
 	return d, box, err
 }
 
+// openCurrent is openDB for a database whose schema is this program's.
+func (p *program) openCurrent(c *config.Config) (*db.DB, *secret.Box, error) {
+	d, box, err := p.openDB(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.current(d); err != nil {
+		return nil, nil, errors.Join(err, d.Close())
+	}
+	return d, box, nil
+}
+
 // openRows opens the database for work that touches no sealed column, and so needs no key.
 func (p *program) openRows(c *config.Config) (*db.DB, error) { return openDatabase(p.ctx, c, nil) }
 

@@ -28,14 +28,11 @@ func (secretsRotate) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	d, box, err := p.openDB(c)
+	d, box, err := p.openCurrent(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := p.current(d); err != nil {
-		return err
-	}
 	done, err := d.Reseal(p.ctx)
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TABLE\tROWS\tSEALED\tINDEXED\tFAILED")

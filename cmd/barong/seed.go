@@ -37,14 +37,11 @@ func (s seedCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	d, _, err := p.openDB(c)
+	d, _, err := p.openCurrent(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := p.current(d); err != nil {
-		return err
-	}
 	var notices []bus.Notice
 	d.PublishTo(func(_ context.Context, n ...bus.Notice) error {
 		notices = append(notices, n...)

@@ -168,7 +168,7 @@ func (p *program) accountDesk() (*accountDesk, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	d, _, err := p.openDB(c)
+	d, _, err := p.openCurrent(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -181,9 +181,6 @@ func (p *program) accountDesk() (*accountDesk, func(), error) {
 	fail := func(err error) (*accountDesk, func(), error) {
 		closeAll()
 		return nil, nil, err
-	}
-	if err := p.current(d); err != nil {
-		return fail(err)
 	}
 	ring, _, err := openKeys(c)
 	if err != nil {
