@@ -17,27 +17,11 @@ import (
 
 // natsServer is the path of a NATS server, built from the modules of the tools once per test binary.
 var natsServer = sync.OnceValues(func() (string, error) {
-	dir, err := installed()
-	if err != nil {
-		return "", err
-	}
-	shared := filepath.Join(dir, "barong")
-	if err := os.MkdirAll(shared, 0o755); err != nil {
-		return "", err
-	}
-	target := filepath.Join(shared, "nats-server")
-	own := target + "-" + strconv.Itoa(os.Getpid())
-	err = locked(filepath.Join(shared, "nats-lock"), func() error {
-		removeStale(shared)
+	return built("nats-server", "nats-lock", func(root, _, target string) (*exec.Cmd, error) {
 		cmd := exec.Command("go", "build", "-o", target, "github.com/nats-io/nats-server/v2")
-		cmd.Dir = filepath.Join(filepath.Dir(dir), "tools")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build nats-server: %w\n%s", err, out)
-		}
-		_ = os.Remove(own)
-		return os.Link(target, own)
+		cmd.Dir = filepath.Join(root, "tools")
+		return cmd, nil
 	})
-	return own, err
 })
 
 // NATS starts a NATS server that the test has for itself. more is further lines of its configuration; JetStream is on unless

@@ -104,37 +104,47 @@ func locked(path string, f func() error) error {
 	return f()
 }
 
-var barong = sync.OnceValues(func() (string, error) {
+// built builds a program into the folder of programs that test binaries share, and returns a link to it of this binary's own:
+// another one may build anew at any moment. command builds it as target; root is the project's folder. Programs of one lock
+// are not built at the same time.
+func built(name, lock string, command func(root, shared, target string) (*exec.Cmd, error)) (string, error) {
 	dir, err := installed()
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Dir(dir)
 	shared := filepath.Join(dir, "barong")
 	if err := os.MkdirAll(shared, 0o755); err != nil {
 		return "", err
 	}
-	args := []string{"build"}
-	name := "barong"
+	target := filepath.Join(shared, name)
+	own := target + "-" + strconv.Itoa(os.Getpid())
+	err = locked(filepath.Join(shared, lock), func() error {
+		removeStale(shared)
+		cmd, err := command(filepath.Dir(dir), shared, target)
+		if err != nil {
+			return err
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+		_ = os.Remove(own) // of an earlier process of the same number, if there is one
+		return os.Link(target, own)
+	})
+	return own, err
+}
+
+var barong = sync.OnceValues(func() (string, error) {
+	args, name := []string{"build"}, "barong"
 	if raceEnabled {
 		// Not the C of SQLite, which is made into Go: it has no goroutines, and would take five times as long.
 		args = append(args, "-race", "-gcflags=modernc.org/sqlite/lib=-race=false", "-gcflags=modernc.org/libc=-race=false")
 		name = "barong-race"
 	}
-	target := filepath.Join(shared, name)
-	own := filepath.Join(shared, name+"-"+strconv.Itoa(os.Getpid()))
-	err = locked(filepath.Join(shared, "lock"), func() error {
-		removeStale(shared)
+	return built(name, "lock", func(root, _, target string) (*exec.Cmd, error) {
 		cmd := exec.Command("go", append(args, "-o", target, "./cmd/barong")...)
 		cmd.Dir = root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build ./cmd/barong: %w\n%s", err, out)
-		}
-		// Another test binary may build anew at any moment: a link of our own stays what it is.
-		_ = os.Remove(own)
-		return os.Link(target, own)
+		return cmd, nil
 	})
-	return own, err
 })
 
 // removeStale removes the links of test binaries that have ended.

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,31 +78,15 @@ func init() {
 `
 
 var clocked = sync.OnceValues(func() (string, error) {
-	dir, err := installed()
-	if err != nil {
-		return "", err
-	}
-	shared := filepath.Join(dir, "barong")
-	if err := os.MkdirAll(shared, 0o755); err != nil {
-		return "", err
-	}
-	target := filepath.Join(shared, "barong-clocked")
-	own := target + "-" + strconv.Itoa(os.Getpid())
-	err = locked(filepath.Join(shared, "lock"), func() error {
-		removeStale(shared)
+	return built("barong-clocked", "lock", func(root, shared, target string) (*exec.Cmd, error) {
 		overlay, err := clockOverlay(shared)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		cmd := exec.Command("go", "build", "-overlay", overlay, "-o", target, "./cmd/barong")
-		cmd.Dir = filepath.Dir(dir)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build -overlay ./cmd/barong: %w\n%s", err, out)
-		}
-		_ = os.Remove(own)
-		return os.Link(target, own)
+		cmd.Dir = root
+		return cmd, nil
 	})
-	return own, err
 })
 
 // clockOverlay writes the files by which the compiler takes another package time, and returns the one that lists them.
