@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -60,6 +61,12 @@ func options(url string) events.Options {
 func publisher(t *testing.T, o events.Options) *events.Publisher {
 	t.Helper()
 	p, err := events.New(o)
+	return opened(t, p, err)
+}
+
+// opened is a publisher that the test closes, unless err says that there is none.
+func opened[P io.Closer](t *testing.T, p P, err error) P {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}

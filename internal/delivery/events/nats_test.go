@@ -48,15 +48,7 @@ func natsOptions(url string) events.NATSOptions {
 func natsPublisher(t *testing.T, o events.NATSOptions) *events.NATSPublisher {
 	t.Helper()
 	p, err := events.NewNATS(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return p
+	return opened(t, p, err)
 }
 
 // js speaks to the JetStream of a server.
