@@ -507,9 +507,11 @@ func (p *Page) click(element, name string) {
 	for {
 		p.Await(element)
 		// Where it is once it stays there, unless something lies above it. A click that misses it, since the page has moved, is
-		// noticed, and made again.
+		// noticed, and made again. A page that draws itself anew meanwhile may have put another element in its place: that
+		// one is asked for when the click arrives, or a click that was answered would be made twice.
 		at, err := evaluateWithin[[]float64](p, patience/12, fmt.Sprintf(`(async () => {
-			const e = %s, frame = () => new Promise(requestAnimationFrame);
+			const find = () => %s, frame = () => new Promise(requestAnimationFrame);
+			const e = find();
 			if (!e) return [];
 			const place = () => { const r = e.getClientRects()[0]; return r ? [r.left + r.width / 2, r.top + r.height / 2] : [0, 0]; };
 			e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
@@ -523,7 +525,9 @@ func (p *Page) click(element, name string) {
 			const top = document.elementFromPoint(...at);
 			if (!top || !(e.contains(top) || top.contains(e) || [...(e.labels || [])].some(l => l.contains(top)))) return [];
 			window.clicked = false;
-			addEventListener("click", c => { window.clicked ||= c.composedPath().some(t => t === e || [...(e.labels || [])].includes(t)); }, {once: true, capture: true});
+			addEventListener("click", c => {
+				window.clicked ||= [e, find()].some(e => e && c.composedPath().some(t => t === e || [...(e.labels || [])].includes(t)));
+			}, {once: true, capture: true});
 			return at;
 		})()`, element))
 		if err == nil && len(at) == 2 {

@@ -110,6 +110,28 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// A button that the page draws anew while it is about to be pressed is pressed once.
+func TestPressDrawnAnew(t *testing.T) {
+	p := browsertest.Open(t, browsertest.Options{})
+	p.Go(serve(t) + "/")
+	browsertest.Eval[any](p, `(() => {
+		let pressed = 0;
+		const draw = () => {
+			const b = document.createElement("button");
+			b.textContent = "Go on";
+			b.onclick = () => { document.querySelector("#said").textContent = "pressed " + ++pressed; b.remove(); };
+			document.querySelector("#again")?.remove();
+			b.id = "again";
+			document.querySelector("main").append(b);
+		};
+		draw();
+		const listen = window.addEventListener; // which is the last that Press asks for before it clicks
+		window.addEventListener = (...args) => { listen.apply(window, args); window.addEventListener = listen; draw(); };
+	})()`)
+	p.Press("Go on")
+	p.AwaitText("pressed 1")
+}
+
 // Whatever goes wrong in a page is noticed.
 func TestComplaints(t *testing.T) {
 	origin := serve(t)
