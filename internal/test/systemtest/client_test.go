@@ -179,6 +179,19 @@ func (c *client) checkPatiently(path string, headers ...string) (r reply) {
 	return r
 }
 
+// ends waits until a replica that has just let the session pass refuses it: it hears of the end in a moment, not within the answer
+// that another gave.
+func (c *client) ends(t *testing.T, what string) {
+	t.Helper()
+	for ended := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		r := c.check(account)
+		if r.status != 200 || time.Since(ended) > cacheTTL+time.Second {
+			r.wants(t, what, 401, "authz.invalid_session")
+			return
+		}
+	}
+}
+
 // keepSession keeps what a call that opened a session has answered.
 func (c *client) keepSession(r reply) reply {
 	var user struct {

@@ -518,7 +518,7 @@ func (c *cluster) olderValkey() {
 	restore()
 	for _, s := range []*server{c.a, c.b} {
 		for what, one := range map[string]*client{"a member's session": stays, "the admin's session": c.admin} {
-			one.at(s).check(account).wants(t, what, 401, "authz.invalid_session")
+			one.at(s).ends(t, what)
 		}
 	}
 	c.admin = c.a.admin()
@@ -529,7 +529,7 @@ func (c *cluster) olderValkey() {
 	}
 	last.at(c.b).check(account).wants(t, "a session while Valkey has no memory", 200)
 	last.call("DELETE", "/identity/sessions", nil).wants(t, "logout while Valkey has no memory", 204)
-	last.at(c.b).check(account).wants(t, "the session that was signed out", 401, "authz.invalid_session")
+	last.at(c.b).ends(t, "the session that was signed out")
 	if err := vk.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -643,7 +643,7 @@ func (c *cluster) readOnly() {
 	}
 	s.check(account).wants(t, "a session while Postgres is read-only", 200)
 	leaver.call("DELETE", "/identity/sessions", nil).wants(t, "logout while Postgres is read-only", 204)
-	leaver.at(c.b).check(account).wants(t, "the session that was signed out", 401, "authz.invalid_session")
+	leaver.at(c.b).ends(t, "the session that was signed out")
 	set("off")
 	label["key"] = "shade" // the first may have been stored before Postgres heard of the setting
 	testkit.Eventually(t, patience, func() bool { return s.call("POST", "/resource/labels", label).status == 201 })
