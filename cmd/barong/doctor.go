@@ -355,14 +355,19 @@ func lookAtSecretKey(c *config.Config) (string, error) {
 }
 
 func lookAtKeys(c *config.Config) (string, error) {
-	set, err := keys.Load(c.JWTPrivateKeyPath, c.JWTAlgorithm, time.Now())
+	now := time.Now()
+	set, err := keys.Load(c.JWTPrivateKeyPath, c.JWTAlgorithm, now)
 	if errors.Is(err, os.ErrNotExist) && c.GeneratedKeys() && !c.Production() {
 		return "the first start makes one in " + c.JWTPrivateKeyPath, nil
 	}
 	if err != nil {
 		return "", err
 	}
-	return set.Algorithm() + " " + set.KeyID(), nil
+	detail := set.Algorithm() + " " + set.KeyID()
+	if next, from := set.Next(now); next != "" {
+		detail += ", from " + from.UTC().Format(time.RFC3339) + " on " + next
+	}
+	return detail, nil
 }
 
 func (p *program) lookAtDatabase(c *config.Config, look func(string, func(context.Context) (string, error))) {

@@ -529,6 +529,17 @@ func TestKeys(t *testing.T) {
 			step{call: "doctor", env: eddsa, out: `signing keys +ok +EdDSA `},
 			step{call: "doctor", env: env, status: 1, out: `signing keys +FAILED .*BARONG_JWT_ALGORITHM=ES256 does not fit`},
 		)
+		if named == nil {
+			play(t, dir,
+				step{call: "keys rotate --in 90m", env: env, status: 1, errs: `without --in the new one is for ES256, with BARONG_JWT_ALGORITHM=EdDSA it can wait`},
+				step{call: "keys rotate --in=-1m", env: eddsa, status: 2, errs: `--in.*a time from now on`},
+				step{call: "keys rotate --in 90m", env: eddsa, out: `\Apublished: .*^` + kid + ` +EdDSA +coming, signs from \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ +`},
+				step{call: "keys rotate --in 90m", env: eddsa, status: 1, errs: `a new key is coming already: .*without --in a newer one signs at once`},
+				step{call: "doctor", env: eddsa, out: `signing keys +ok +EdDSA ` + kid + `, from \d{4}-\S+Z on ` + kid},
+				step{call: "keys rotate", env: eddsa, out: `\Arotated: `, not: "coming"},
+				step{call: "keys rotate --in 5s", env: eddsa, out: "signs from", errs: `\Awarning: caches keep the published keys for a minute`},
+			)
+		}
 		// The old key outlives the longest token that it can have signed: here that of a mail, two hours.
 		out, _, _ := call(t, dir, eddsa, "keys", "list")
 		until, err := time.Parse(time.RFC3339, regexp.MustCompile(`until (\S+)`).FindStringSubmatch(out)[1])

@@ -49,13 +49,7 @@ func (v *server) openSecrets() error {
 		v.log.Info("a signing key was generated", "path", keyPath(c), "algorithm", c.JWTAlgorithm)
 	}
 	v.background(func(ctx context.Context) {
-		v.keys.Watch(ctx, time.Second, func(changed bool, err error) {
-			if err != nil {
-				v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
-			} else if changed {
-				v.log.Info("the signing keys changed", "kid", v.keys.Current().KeyID())
-			}
-		})
+		v.keys.Watch(ctx, time.Second, v.signingKeysRead)
 	})
 	return nil
 }
@@ -239,8 +233,21 @@ func (v *server) hear(n bus.Notice) {
 	if n.Kind != bus.SigningChanged {
 		return
 	}
-	if _, err := v.keys.Reload(); err != nil {
+	v.signingKeysRead(v.keys.Reload())
+}
+
+// signingKeysRead tells the log what came of reading the signing keys again.
+func (v *server) signingKeysRead(changed bool, err error) {
+	switch {
+	case err != nil:
 		v.log.Error("the signing keys cannot be read; those in use stay", "error", err)
+	case changed:
+		set := v.keys.Current()
+		said := []any{"kid", set.KeyID()}
+		if next, from := set.Next(time.Now()); next != "" {
+			said = append(said, "next", next, "from", from)
+		}
+		v.log.Info("the signing keys changed", said...)
 	}
 }
 

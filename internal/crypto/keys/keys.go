@@ -8,7 +8,9 @@
 //
 // A key path is one PEM file or a folder of *.pem files, read in the order of their names. The first private key signs.
 // Every other key, private or public, only verifies. A block with the header "Retire-After: <RFC 3339 time>" leaves the
-// set, and the published JWK set, at that time; [Rotate] writes such blocks.
+// set, and the published JWK set, at that time; [Rotate] writes such blocks. A private key with the header "Sign-After:
+// <RFC 3339 time>" is published, and signs from that time on in the place of those before it, which leave the set at the
+// time in its header "Retire-Others-After". [Schedule] writes such blocks; whoever removes one before its time undoes that.
 package keys
 
 import (
@@ -21,6 +23,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -64,11 +67,41 @@ type key struct {
 	private   crypto.Signer // nil when only the public half is known
 	public    crypto.PublicKey
 	retire    time.Time // zero: no end
+	start     time.Time // when a private key begins to sign; zero: it may at once
+	others    time.Time // when the private keys retire in whose place it signs; zero: never
 	jwk       jwk
 	file      string
+	block     *pem.Block
 }
 
 func (k *key) live(now time.Time) bool { return k.retire.IsZero() || now.Before(k.retire) }
+
+// coming reports that the key is published and does not sign yet.
+func (k *key) coming(now time.Time) bool { return k.private != nil && now.Before(k.start) }
+
+// signerOf finds among all keys, in the order in which they were read, the one that signs at now: of the private keys without
+// an end the one that began last, else the first. It gives those before it the end that it has for them. Nil: none can sign.
+func signerOf(all []*key, now time.Time) *key {
+	var signer *key
+	var may []*key
+	for _, k := range all {
+		if k.private == nil || !k.retire.IsZero() || k.coming(now) {
+			continue
+		}
+		may = append(may, k)
+		if signer == nil || k.start.After(signer.start) {
+			signer = k
+		}
+	}
+	for _, k := range may {
+		for _, next := range may {
+			if next.start.After(k.start) && !next.others.IsZero() && (k.retire.IsZero() || next.others.Before(k.retire)) {
+				k.retire = next.others
+			}
+		}
+	}
+	return signer
+}
 
 // A jwk is the public half in the form of RFC 7517; the members of RFC 7638 are a subset of it.
 type jwk struct {
@@ -90,7 +123,7 @@ type Set struct {
 	header string // encoded protected header of what the signer signs, with the dot behind it
 
 	jwks   []byte    // as of loading
-	change time.Time // when the next key retires and jwks stops being right; zero: never
+	change time.Time // when the next key begins to sign or retires, and the set stops being right; zero: never
 }
 
 // Load reads the keys below path and takes the first private key as signer, which must fit algorithm. Keys that have
@@ -120,21 +153,18 @@ func parseSet(path string, files []file, algorithm string, now time.Time) (*Set,
 	if !known(algorithm) {
 		return nil, unknownAlgorithm(algorithm)
 	}
-	var all []*key
-	for _, f := range files {
-		keys, err := f.keys()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, keys...)
+	_, all, err := parseFiles(files)
+	if err != nil {
+		return nil, err
 	}
-	i := slices.IndexFunc(all, func(k *key) bool { return k.private != nil && k.retire.IsZero() })
-	if i < 0 {
+	signer := signerOf(all, now)
+	if signer == nil {
 		return nil, fmt.Errorf("signing keys %s: no private key", path)
 	}
-	signer := all[i]
-	if signer.algorithm != algorithm {
-		return nil, &AlgorithmError{Want: algorithm, Have: signer.algorithm, File: signer.file}
+	for _, k := range all { // a key that is to sign later is judged now, while somebody looks
+		if (k == signer || k.coming(now)) && k.algorithm != algorithm {
+			return nil, &AlgorithmError{Want: algorithm, Have: k.algorithm, File: k.file}
+		}
 	}
 	live := []*key{signer}
 	for _, k := range all {
@@ -156,8 +186,12 @@ func newSet(signer *key, keys []*key, now time.Time) (*Set, error) {
 	}
 	s := &Set{signer: signer, keys: keys, header: base64.RawURLEncoding.EncodeToString(header) + "."}
 	for _, k := range keys {
-		if !k.retire.IsZero() && (s.change.IsZero() || k.retire.Before(s.change)) {
-			s.change = k.retire
+		next := k.retire
+		if k.coming(now) {
+			next = k.start
+		}
+		if !next.IsZero() && (s.change.IsZero() || next.Before(s.change)) {
+			s.change = next
 		}
 	}
 	s.jwks = s.encodeJWKS(now)
@@ -169,6 +203,16 @@ func (s *Set) Algorithm() string { return s.signer.algorithm }
 
 // KeyID returns the key id (RFC 7638 thumbprint) that the set signs with.
 func (s *Set) KeyID() string { return s.signer.id }
+
+// Next returns the id of the key that will sign in the place of the one that does, and from when; none: empty and zero.
+func (s *Set) Next(now time.Time) (id string, from time.Time) {
+	for _, k := range s.keys {
+		if k.coming(now) && (id == "" || k.start.Before(from)) {
+			id, from = k.id, k.start
+		}
+	}
+	return id, from
+}
 
 // JWKS returns the public keys that are live at now as a JWK set (RFC 7517). The caller must not change the bytes.
 func (s *Set) JWKS(now time.Time) []byte {

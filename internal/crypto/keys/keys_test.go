@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -196,6 +197,10 @@ func TestLoadRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -231,6 +236,11 @@ func TestLoadRefuses(t *testing.T) {
 		"weak public RSA":          {string(rsaKey) + encode("PUBLIC KEY", public, nil), keys.RS256, "1024 bits"},
 		"P-384":                    {encode("PRIVATE KEY", pkcs8(p384), nil), keys.ES256, "P-256"},
 		"public alone":             {encode("PUBLIC KEY", rsaPublic, nil), keys.RS256, "no private key"},
+		"bad time of a start":      {encode("PRIVATE KEY", pkcs8(edKey), map[string]string{"Sign-After": "soon"}), keys.RS256, "RFC 3339"},
+		"public that is to sign":   {encode("PUBLIC KEY", rsaPublic, map[string]string{"Sign-After": "2026-05-04T12:00:00Z"}), keys.RS256, "does not sign"},
+		"coming of another kind": {
+			string(rsaKey) + encode("PRIVATE KEY", pkcs8(edKey), map[string]string{"Sign-After": "2026-05-04T13:00:00Z"}), keys.RS256, "does not fit the EdDSA key",
+		},
 		"bad time":                 {encode("PUBLIC KEY", rsaPublic, map[string]string{"Retire-After": "soon"}), keys.RS256, "RFC 3339"},
 		"too large":                {strings.Repeat("x", 1<<20+1), keys.RS256, "larger than"},
 	} {
@@ -468,5 +478,142 @@ func TestRotationFollowsLinksAndKeepsOtherVerifiers(t *testing.T) {
 	}
 	if got := states(t, p, noon); count(got, keys.StateVerify) != 1 {
 		t.Errorf("states %v", got)
+	}
+}
+
+// TestSchedule follows a key that is published at noon and signs an hour later, and what undoes and what follows it.
+func TestSchedule(t *testing.T) {
+	for _, folder := range []bool{false, true} {
+		p := path(t, keys.EdDSA, folder)
+		before := readAll(t, p)
+		first := load(t, p, keys.EdDSA, noon).KeyID()
+		start, until := noon.Add(time.Hour), noon.Add(2*time.Hour)
+		next, err := keys.Schedule(p, keys.EdDSA, start, until, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(readAll(t, p), before) {
+			t.Errorf("folder %v: the key that signs was written anew", folder)
+		}
+		if got := inState(t, p, noon, keys.StateComing); got.ID != next || got.String() != "coming, signs from 2026-05-04T13:00:00Z" {
+			t.Errorf("folder %v: coming is %v", folder, got)
+		}
+		if got := inState(t, p, noon, keys.StateActive); got.ID != first {
+			t.Errorf("folder %v: active is %v", folder, got)
+		}
+		clock := noon
+		ring, err := keys.Open(p, keys.EdDSA, func() time.Time { return clock })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, from := ring.Current().Next(clock); id != next || !from.Equal(start) {
+			t.Errorf("next %s at %s, want %s", id, from, next)
+		}
+		// What the set says at each time, when it was read before and when it is read then.
+		for _, c := range []struct {
+			at        time.Time
+			signs     string
+			published []string
+			not       string
+		}{
+			{noon, first, []string{first, next}, "-"},
+			{start.Add(-time.Second), first, []string{first, next}, "-"},
+			{start, next, []string{first, next}, "-"},
+			{until.Add(-time.Second), next, []string{first, next}, "-"},
+			{until, next, []string{next}, first},
+		} {
+			clock = c.at
+			if _, err := ring.Reload(); err != nil {
+				t.Fatal(err)
+			}
+			for what, set := range map[string]*keys.Set{"watched": ring.Current(), "read then": load(t, p, keys.EdDSA, c.at)} {
+				doc := string(set.JWKS(c.at))
+				for _, id := range c.published {
+					if !strings.Contains(doc, id) {
+						t.Errorf("%s at %s: %s is not published", what, c.at, id)
+					}
+				}
+				if set.KeyID() != c.signs || strings.Contains(doc, c.not) && c.not != "-" {
+					t.Errorf("%s at %s: %s signs, published %s", what, c.at, set.KeyID(), doc)
+				}
+			}
+		}
+		if got := states(t, p, start); count(got, keys.StateActive) != 1 || count(got, keys.StateRetired) != 1 {
+			t.Errorf("states after the change: %v", got)
+		}
+		if got := states(t, p, until); count(got, keys.StateActive) != 1 || count(got, keys.StateExpired) != 1 {
+			t.Errorf("states at the end: %v", got)
+		}
+		// A token of the coming key, by a replica whose clock is ahead, is good already.
+		token, err := load(t, p, keys.EdDSA, start).Sign(claims(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := load(t, p, keys.EdDSA, noon).Verify(token, want, noon); err != nil {
+			t.Errorf("a token by a clock that is ahead: %v", err)
+		}
+
+		if _, err := keys.Schedule(p, keys.EdDSA, start, until, noon); !errors.Is(err, keys.ErrComing) {
+			t.Errorf("a second coming key: %v", err)
+		}
+		var misfit *keys.AlgorithmError
+		if _, err := keys.Schedule(p, keys.ES256, start.Add(2*time.Hour), until.Add(2*time.Hour), start); !errors.As(err, &misfit) {
+			t.Errorf("of another algorithm: %v", err)
+		}
+		// The next one leaves no private half of the first, and takes its place in turn.
+		third, err := keys.Schedule(p, keys.EdDSA, start.Add(2*time.Hour), until.Add(2*time.Hour), start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := readAll(t, p); bytes.Count(text, []byte("PRIVATE KEY-----")) != 4 || bytes.Count(text, []byte("PUBLIC KEY-----")) != 2 {
+			t.Errorf("folder %v: on the disk\n%s", folder, text)
+		}
+		if got := load(t, p, keys.EdDSA, start.Add(2*time.Hour)); got.KeyID() != third {
+			t.Errorf("%s signs, want the third key %s", got.KeyID(), third)
+		}
+		// A rotation at once does not wait for what is coming, and removes it.
+		fourth, err := keys.Rotate(p, keys.EdDSA, until, start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []time.Time{start, start.Add(3 * time.Hour)} {
+			set := load(t, p, keys.EdDSA, at)
+			if set.KeyID() != fourth || strings.Contains(string(set.JWKS(at)), third) {
+				t.Errorf("at %s: %s signs, published %s", at, set.KeyID(), set.JWKS(at))
+			}
+		}
+		if text := readAll(t, p); bytes.Count(text, []byte("PRIVATE KEY-----")) != 2 {
+			t.Errorf("folder %v: after the rotation at once\n%s", folder, text)
+		}
+	}
+}
+
+// inState is the one key in a state.
+func inState(t *testing.T, path string, now time.Time, state keys.State) keys.Info {
+	t.Helper()
+	all, err := keys.List(path, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(k keys.Info) bool { return k.State == state })
+	if i < 0 {
+		t.Fatalf("no key is %s: %v", state, all)
+	}
+	return all[i]
+}
+
+// TestScheduleIsUndone removes the file of a coming key: all is as it was.
+func TestScheduleIsUndone(t *testing.T) {
+	p := path(t, keys.ES256, true)
+	first := load(t, p, keys.ES256, noon).KeyID()
+	if _, err := keys.Schedule(p, keys.ES256, noon.Add(time.Hour), noon.Add(2*time.Hour), noon); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(inState(t, p, noon, keys.StateComing).File); err != nil {
+		t.Fatal(err)
+	}
+	set := load(t, p, keys.ES256, noon.Add(3*time.Hour))
+	if got := states(t, p, noon.Add(3*time.Hour)); set.KeyID() != first || len(got) != 1 || got[0] != keys.StateActive {
+		t.Errorf("%s signs, states %v", set.KeyID(), got)
 	}
 }

@@ -16,8 +16,12 @@ import (
 	"time"
 )
 
-// retireHeader is the PEM header that says when a key leaves the set.
-const retireHeader = "Retire-After"
+// The PEM headers of a block, whose values are RFC 3339 times.
+const (
+	retireHeader = "Retire-After"        // when the key leaves the set
+	startHeader  = "Sign-After"          // when a private key begins to sign
+	othersHeader = "Retire-Others-After" // when the private keys leave the set in whose place it signs
+)
 
 const (
 	maxFileSize = 1 << 20
@@ -141,6 +145,18 @@ func readFile(path string) (file, error) {
 	return file{name: path, text: text}, nil
 }
 
+// parseFiles parses the keys of all files, in order: those of each, and all together.
+func parseFiles(files []file) (byFile [][]*key, all []*key, err error) {
+	for _, f := range files {
+		keys, err := f.keys()
+		if err != nil {
+			return nil, nil, err
+		}
+		byFile, all = append(byFile, keys), append(all, keys...)
+	}
+	return byFile, all, nil
+}
+
 // keys parses every key of the file, in order.
 func (f file) keys() ([]*key, error) {
 	var keys []*key
@@ -208,21 +224,36 @@ func parseBlock(block *pem.Block) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if text, ok := block.Headers[retireHeader]; ok {
-		if k.retire, err = time.Parse(time.RFC3339, strings.TrimSpace(text)); err != nil {
-			return nil, fmt.Errorf("header %s: %q is not an RFC 3339 time", retireHeader, text)
+	k.block = block
+	for name, at := range map[string]*time.Time{retireHeader: &k.retire, startHeader: &k.start, othersHeader: &k.others} {
+		text, ok := block.Headers[name]
+		if !ok {
+			continue
 		}
+		if *at, err = time.Parse(time.RFC3339, strings.TrimSpace(text)); err != nil {
+			return nil, fmt.Errorf("header %s: %q is not an RFC 3339 time", name, text)
+		}
+	}
+	if private == nil && !(k.start.IsZero() && k.others.IsZero()) {
+		return nil, fmt.Errorf("a public key has no header %s or %s: it does not sign", startHeader, othersHeader)
 	}
 	return k, nil
 }
 
-// encodePrivate returns the PEM text of a private key (PKCS #8).
-func encodePrivate(private crypto.Signer) ([]byte, error) {
+// encodePrivate returns the PEM text of a private key (PKCS #8) that signs from start on, unless that is zero, while those
+// before it retire at others.
+func encodePrivate(private crypto.Signer, start, others time.Time) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return nil, fmt.Errorf("encode private key: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	if !start.IsZero() {
+		block.Headers = map[string]string{
+			startHeader: start.UTC().Format(time.RFC3339), othersHeader: others.UTC().Format(time.RFC3339),
+		}
+	}
+	return pem.EncodeToMemory(block), nil
 }
 
 // encodePublic returns the PEM text of a public key, with the time at which it retires unless that is zero.

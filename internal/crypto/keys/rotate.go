@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ type Info struct {
 	ID        string    // RFC 7638 thumbprint
 	Algorithm string    // "RS256", "ES256" or "EdDSA"
 	State     State     //
+	Start     time.Time // when a coming key begins to sign; zero otherwise
 	Retire    time.Time // end of a retiring key; zero otherwise
 	File      string
 }
@@ -27,6 +29,7 @@ type State string
 // What a key is used for.
 const (
 	StateActive  State = "active"  // signs and verifies
+	StateComing  State = "coming"  // published, signs from Info.Start on
 	StateVerify  State = "verify"  // verifies, without an end
 	StateRetired State = "retired" // verifies until Info.Retire
 	StateExpired State = "expired" // no longer used; the next rotation removes it
@@ -34,7 +37,10 @@ const (
 
 // String returns the state for people, for example "retired until 2026-01-02T15:04:05Z".
 func (i Info) String() string {
-	if i.State == StateRetired {
+	switch i.State {
+	case StateComing:
+		return "coming, signs from " + i.Start.UTC().Format(time.RFC3339)
+	case StateRetired:
 		return "retired until " + i.Retire.UTC().Format(time.RFC3339)
 	}
 	return string(i.State)
@@ -46,27 +52,25 @@ func List(path string, now time.Time) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	var (
-		infos  []Info
-		active bool
-	)
-	for _, f := range files {
-		keys, err := f.keys()
-		if err != nil {
-			return nil, err
+	_, all, err := parseFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	signer := signerOf(all, now)
+	var infos []Info
+	for _, k := range all {
+		i := Info{ID: k.id, Algorithm: k.algorithm, State: StateVerify, Retire: k.retire, File: k.file}
+		switch {
+		case k == signer:
+			i.State = StateActive
+		case !k.live(now):
+			i.State = StateExpired
+		case k.coming(now):
+			i.State, i.Start = StateComing, k.start
+		case !k.retire.IsZero():
+			i.State = StateRetired
 		}
-		for _, k := range keys {
-			i := Info{ID: k.id, Algorithm: k.algorithm, State: StateVerify, Retire: k.retire, File: k.file}
-			switch {
-			case !k.live(now):
-				i.State = StateExpired
-			case !k.retire.IsZero():
-				i.State = StateRetired
-			case k.private != nil && !active:
-				i.State, active = StateActive, true
-			}
-			infos = append(infos, i)
-		}
+		infos = append(infos, i)
 	}
 	return infos, nil
 }
@@ -105,7 +109,7 @@ func Generate(path, algorithm string) (id string, err error) {
 	} else if _, err := os.Lstat(path); err == nil {
 		return "", fmt.Errorf("generate signing key: %s: %w", path, fs.ErrExist)
 	}
-	k, text, err := freshKey(algorithm)
+	k, text, err := freshKey(algorithm, time.Time{}, time.Time{})
 	if err != nil {
 		return "", err
 	}
@@ -120,10 +124,24 @@ func Generate(path, algorithm string) (id string, err error) {
 }
 
 // Rotate makes a new key for algorithm that signs from now on, and keeps of every key that signed so far the public half
-// until keepUntil: the time at which the last token signed with it has expired. What had retired before now is removed.
-// It works on one file and on a folder, replaces files in one step each, and lets rotations of other processes on the
-// same path wait. It returns the id of the new key.
+// until keepUntil: the time at which the last token signed with it has expired. What had retired before now is removed, and
+// so is a key that was coming. It works on one file and on a folder, replaces files in one step each, and lets rotations of
+// other processes on the same path wait. It returns the id of the new key.
 func Rotate(path, algorithm string, keepUntil, now time.Time) (id string, err error) {
+	return rotate(path, algorithm, time.Time{}, keepUntil, now)
+}
+
+// Schedule makes a new key that is published from now on and signs from start on; the keys that sign until then retire at
+// keepUntil. Their private halves stay on the disk until the rotation after that. Otherwise it does as [Rotate] does. It
+// refuses another algorithm than that of the key which signs now, and a second coming key with [ErrComing].
+func Schedule(path, algorithm string, start, keepUntil, now time.Time) (id string, err error) {
+	return rotate(path, algorithm, start, keepUntil, now)
+}
+
+// ErrComing says that there is a key already that is to sign later.
+var ErrComing = errors.New("a new key is coming already")
+
+func rotate(path, algorithm string, start, keepUntil, now time.Time) (id string, err error) {
 	if !known(algorithm) {
 		return "", unknownAlgorithm(algorithm)
 	}
@@ -144,18 +162,63 @@ func Rotate(path, algorithm string, keepUntil, now time.Time) (id string, err er
 	if err != nil {
 		return "", err
 	}
-	retired := make([][]byte, len(files))
-	for i, f := range files {
-		if retired[i], err = f.retire(keepUntil, now); err != nil {
-			return "", err
+	byFile, all, err := parseFiles(files)
+	if err != nil {
+		return "", err
+	}
+	signer := signerOf(all, now)
+	if !start.IsZero() {
+		if signer == nil {
+			return "", fmt.Errorf("signing keys %s: no private key", path)
+		}
+		if signer.algorithm != algorithm {
+			return "", &AlgorithmError{Want: algorithm, Have: signer.algorithm, File: signer.file}
+		}
+		if i := slices.IndexFunc(all, func(k *key) bool { return k.coming(now) }); i >= 0 {
+			return "", fmt.Errorf("%w: %s in %s signs from %s on", ErrComing, all[i].id, all[i].file, all[i].start.UTC().Format(time.RFC3339))
 		}
 	}
-	k, text, err := freshKey(algorithm)
+	// what a key is on the disk after the rotation; nil: it goes
+	after := func(k *key) ([]byte, error) {
+		end := k.retire
+		switch {
+		case !end.IsZero() && !now.Before(end), start.IsZero() && k.coming(now):
+			return nil, nil
+		case k.private == nil, !start.IsZero() && end.IsZero():
+			return pem.EncodeToMemory(k.block), nil
+		case end.IsZero():
+			end = keepUntil
+		}
+		return encodePublic(k.public, end)
+	}
+	texts := make([][]byte, len(files))
+	for i, keys := range byFile {
+		changed := false
+		for _, k := range keys {
+			text, err := after(k)
+			if err != nil {
+				return "", err
+			}
+			changed = changed || !bytes.Equal(text, pem.EncodeToMemory(k.block))
+			texts[i] = append(texts[i], text...)
+		}
+		if !changed {
+			texts[i] = files[i].text // with the comments and the order that somebody gave it
+		}
+	}
+	k, text, err := freshKey(algorithm, start, keepUntil)
 	if err != nil {
 		return "", err
 	}
 	if !folder {
-		return k.id, writeFile(path, append(text, retired[0]...))
+		if old := texts[0]; len(old) > 0 && old[len(old)-1] != '\n' {
+			texts[0] = append(old, '\n')
+		}
+		// Releases that know no coming keys sign with the first.
+		if start.IsZero() {
+			return k.id, writeFile(path, append(text, texts[0]...))
+		}
+		return k.id, writeFile(path, append(texts[0], text...))
 	}
 	// The new key first: at no moment is there none that can sign, and whichever of the two is taken as signer by someone
 	// who reads in between, the other one verifies as well.
@@ -164,12 +227,12 @@ func Rotate(path, algorithm string, keepUntil, now time.Time) (id string, err er
 	}
 	for i, f := range files {
 		switch {
-		case len(retired[i]) == 0:
+		case len(texts[i]) == 0:
 			if err := os.Remove(f.name); err != nil {
 				return "", fmt.Errorf("remove expired key: %w", err)
 			}
-		case !bytes.Equal(retired[i], f.text):
-			if err := writeFile(f.name, retired[i]); err != nil {
+		case !bytes.Equal(texts[i], f.text):
+			if err := writeFile(f.name, texts[i]); err != nil {
 				return "", err
 			}
 		}
@@ -177,32 +240,7 @@ func Rotate(path, algorithm string, keepUntil, now time.Time) (id string, err er
 	return k.id, nil
 }
 
-// retire returns the text of the file with every private key turned into a public one that retires at keepUntil, and
-// without the keys that have retired before now. It is empty when nothing is left.
-func (f file) retire(keepUntil, now time.Time) ([]byte, error) {
-	keys, err := f.keys()
-	if err != nil {
-		return nil, err
-	}
-	var out []byte
-	for _, k := range keys {
-		end := k.retire
-		if k.private != nil && end.IsZero() {
-			end = keepUntil
-		}
-		if !end.IsZero() && !now.Before(end) {
-			continue
-		}
-		text, err := encodePublic(k.public, end)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, text...)
-	}
-	return out, nil
-}
-
-func freshKey(algorithm string) (*key, []byte, error) {
+func freshKey(algorithm string, start, others time.Time) (*key, []byte, error) {
 	private, err := generate(algorithm)
 	if err != nil {
 		return nil, nil, err
@@ -211,7 +249,7 @@ func freshKey(algorithm string) (*key, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	text, err := encodePrivate(private)
+	text, err := encodePrivate(private, start, others)
 	return k, text, err
 }
 

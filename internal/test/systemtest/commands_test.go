@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"barong/internal/test/testkit"
 )
@@ -94,6 +97,27 @@ func TestKeysRotateBesideTheServer(t *testing.T) {
 		t.Errorf("published after a restart: %s", kids)
 	}
 	s.client().send("GET", "/api/v2/resource/users/me", nil, "Authorization: "+before).wants(t, "a token of the old key after a restart", 200)
+
+	// A service that asks for the keys each second, and never because it meets one that it does not know, refuses nothing while
+	// a key that was published five seconds ahead takes over. A restart in between forgets nothing.
+	asked, known := time.Now(), s.kids()
+	out = s.must("keys", "rotate", "--in", "5s")
+	s.stop()
+	s.start()
+	testkit.Eventually(t, patience, func() bool {
+		if time.Since(asked) > time.Second {
+			asked, known = time.Now(), s.kids()
+		}
+		kid, _ := header(t, c.check(account).wants(t, "a check while a key is coming", 200).header.Get("Authorization"))
+		if !slices.Contains(known, kid) {
+			t.Fatalf("%s signs, and is not among the keys of a moment ago: %v", kid, known)
+		}
+		return kid != fresh
+	})
+	now, _ := header(t, c.check(account).wants(t, "a check by the key that came", 200).header.Get("Authorization"))
+	if list := s.must("keys", "list"); !strings.Contains(out, now) || !regexp.MustCompile(regexp.QuoteMeta(now)+` +EdDSA +active`).MatchString(list) {
+		t.Errorf("%s signs; the command said\n%s\nand the list\n%s", now, out, list)
+	}
 }
 
 // confirmation waits for the mail that confirms the only member's address.
