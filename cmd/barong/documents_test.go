@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -142,6 +143,28 @@ func TestDocuments(t *testing.T) {
 		}
 		if n < 60 {
 			t.Errorf("%d links", n)
+		}
+	})
+
+	// An Envoy does not start with a field that it does not know.
+	t.Run("images of Envoy", func(t *testing.T) {
+		text, err := os.ReadFile(filepath.Join(testkit.Root(t), "envoy", "envoy.yaml"))
+		since := regexp.MustCompile(`Written for Envoy 1\.(\d+) and later`).FindSubmatch(text)
+		if err != nil || since == nil {
+			t.Fatalf("envoy.yaml does not say from which Envoy on it works: %v", err)
+		}
+		oldest, err := strconv.Atoi(string(since[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		images := regexp.MustCompile(`envoyproxy/envoy:(?:distroless-)?v1\.(\d+)`).FindAllStringSubmatch(sourcesOf(t, "*.yaml"), -1)
+		for _, image := range images {
+			if got, err := strconv.Atoi(image[1]); err != nil || got < oldest {
+				t.Errorf("%s is named, and envoy.yaml is for 1.%d and later", image[0], oldest)
+			}
+		}
+		if len(images) < 3 {
+			t.Errorf("%d images", len(images))
 		}
 	})
 

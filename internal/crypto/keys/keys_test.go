@@ -241,8 +241,8 @@ func TestLoadRefuses(t *testing.T) {
 		"coming of another kind": {
 			string(rsaKey) + encode("PRIVATE KEY", pkcs8(edKey), map[string]string{"Sign-After": "2026-05-04T13:00:00Z"}), keys.RS256, "does not fit the EdDSA key",
 		},
-		"bad time":                 {encode("PUBLIC KEY", rsaPublic, map[string]string{"Retire-After": "soon"}), keys.RS256, "RFC 3339"},
-		"too large":                {strings.Repeat("x", 1<<20+1), keys.RS256, "larger than"},
+		"bad time":  {encode("PUBLIC KEY", rsaPublic, map[string]string{"Retire-After": "soon"}), keys.RS256, "RFC 3339"},
+		"too large": {strings.Repeat("x", 1<<20+1), keys.RS256, "larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := filepath.Join(t.TempDir(), "k.pem")
