@@ -31,7 +31,6 @@ func TestBackup(t *testing.T) {
 			}
 		}
 		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
 			v := newVault()
 			elsewhere, safe := t.TempDir(), t.TempDir()
 			secrets := filepath.Join(safe, "secret.key")
