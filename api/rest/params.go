@@ -211,12 +211,7 @@ func readJSON(out args, body []byte) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errMalformed
 	}
-	// Clients send null, [] or a scalar where they have no parameters. A list that holds something would be a mistake that
-	// nobody told them of.
-	if list, ok := top.([]any); ok && len(list) > 0 {
-		return errMalformed
-	}
-	members, _ := top.(map[string]any)
+	members, _ := top.(map[string]any) // clients send null, a list or a scalar where they have no parameters
 	for k, v := range members {
 		got := jsonValue(v)
 		if len(k) > maxNameBytes || !clean(k) || !clean(got.text) || slices.ContainsFunc(got.items, func(s string) bool { return !clean(s) }) {
