@@ -47,9 +47,10 @@ func (u URL) Reveal() string { return string(u) }
 func (u URL) String() string { return Redact(string(u)) }
 
 var (
-	// secretParameter begins a parameter that holds a password or the like. What follows it to the end is taken for its
-	// value: an unescaped & may be part of that.
-	secretParameter = regexp.MustCompile(`(?is)([?&;#][a-z0-9_.\-]*(?:pass|pwd|secret|token|key|sig|auth|cred)[a-z0-9_.\-]*)=.*`)
+	// secretParameter begins a parameter that holds a password or the like, of a URL or of a text that some drivers take in
+	// the place of one: "host=h password=p", "h:6379,password=p". What follows it to the end is taken for its value: an
+	// unescaped & may be part of that.
+	secretParameter = regexp.MustCompile(`(?is)((?:^|[?&;#,\s])[a-z0-9_.\-]*(?:pass|pwd|secret|token|key|sig|auth|cred)[a-z0-9_.\-]*\s*)=.*`)
 	// plainHosts are one or several hosts with or without ports, and nothing else.
 	plainHosts = regexp.MustCompile(`^(?:\[[0-9A-Fa-f:.%]*\]|[^:@\[\]\s]*)(?::[0-9]{0,5})?$`)
 	// bareLogin is a login in front of a host, where the scheme was forgotten.
@@ -65,10 +66,14 @@ var namedUsers = map[string]bool{"postgres": true, "postgresql": true, "mysql": 
 func Redact(text string) string {
 	at := strings.Index(text, "://")
 	if at < 0 {
-		if end := bareLogin.FindString(text); end != "" {
-			return Mask + text[strings.LastIndexByte(text, '@'):]
+		if bareLogin.MatchString(text) {
+			last := strings.LastIndexByte(text, '@')
+			if secretParameter.MatchString(text[:last]) {
+				return Mask
+			}
+			text = Mask + text[last:]
 		}
-		return text
+		return secretParameter.ReplaceAllString(text, "${1}="+Mask)
 	}
 	scheme, rest := text[:at], text[at+len("://"):]
 	end := strings.IndexAny(rest, "/?#")
@@ -78,6 +83,9 @@ func Redact(text string) string {
 	// A password may hold a bare slash, question mark or @ by mistake: the last @ of all ends it.
 	if last := strings.LastIndexByte(rest, '@'); last >= 0 {
 		user, rest, login := rest[:last], rest[last:], Mask
+		if secretParameter.MatchString(user) { // the @ may be in the parameter
+			return scheme + "://" + Mask
+		}
 		if name, _, hasPassword := strings.Cut(user, ":"); hasPassword && !strings.ContainsAny(name, "/?#@,") {
 			login = name + ":" + Mask
 		} else if !hasPassword && namedUsers[scheme] && !strings.ContainsAny(user, "/?#@,") {
