@@ -207,7 +207,7 @@ func (l *loader) find(s *Setting) (g given, ok bool) {
 	for _, name := range names {
 		text, found := l.env[name]
 		found = found && name != ""
-		if found && s.tag.Get("kind") != "" && strings.HasPrefix(s.tag.Get("kind"), "port") && serviceURL.MatchString(text) {
+		if found && s.tag.Get("kind") != "" && strings.HasPrefix(s.tag.Get("kind"), "port") && serviceURL.MatchString(unquote(text)) {
 			l.warn("%s=%s is Kubernetes' own, about a Service of that name, and is ignored", name, secret.Redact(text))
 			found = false
 		}
