@@ -40,8 +40,11 @@ func Parse(data []byte, getenv Getenv) (*yaml.Node, error) {
 	} else if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+	switch err := dec.Decode(new(yaml.Node)); {
+	case err == nil:
 		return nil, errors.New("more than one document")
+	case !errors.Is(err, io.EOF): // what ends the first one is a mistake
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if len(doc.Content) != 1 || null(doc.Content[0]) {
 		return nil, nil
