@@ -23,6 +23,7 @@ import (
 	"barong/internal/crypto/secret"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
@@ -200,10 +201,31 @@ func (d *DB) TryWrite(ctx context.Context) error {
 			ON CONFLICT (name) DO UPDATE SET tried_at = EXCLUDED.tried_at`, time.Now().UnixMilli()).Exec(ctx)
 		return err
 	})
+	if err == nil && !d.sqlite {
+		err = d.tryRoom(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("the database takes no writes: %w", err)
 	}
 	return nil
+}
+
+// tryRoom reports whether the disk of a Postgres has room. A row that is written again and again has its place there, and says
+// nothing; a list that is larger than the memory it may have does, since it becomes a file, which leaves nothing behind.
+func (d *DB) tryRoom(ctx context.Context) error {
+	tx, err := d.sql.BeginTx(ctx, nil)
+	if err != nil {
+		return Translate(err)
+	}
+	defer func() { _ = tx.Rollback() }() // it has changed nothing
+	if _, err = tx.ExecContext(ctx, "SET LOCAL work_mem = '64kB'"); err != nil {
+		return Translate(err)
+	}
+	_, err = tx.ExecContext(ctx, "SELECT count(*) FROM generate_series(1, 10000)")
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "53400" {
+		return nil // whoever runs it allows no such files at all
+	}
+	return Translate(err)
 }
 
 // ServerTime is what the clock of a Postgres says. SQLite has none of its own: it is an error to ask it.

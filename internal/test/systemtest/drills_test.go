@@ -33,6 +33,7 @@ var drilling = flag.Bool("drill", false, "make every drill, and print what came 
 type world struct {
 	*cluster
 	toPG, toVK *testkit.Relay // the second is nil where Valkey is more than one server
+	disk       *testkit.Disk  // of Postgres; nil but for make drill, which has a C compiler
 	valkeys    []*testkit.Server
 	sentinels  []*testkit.Server
 	clock      *testkit.WallClock // of the last replica; nil for the machine's
@@ -72,8 +73,15 @@ var drillEnv = []string{
 
 // ordinary is a world of one Postgres and one Valkey.
 func ordinary(t *testing.T) *world {
-	pg, vk := testkit.PostgresServer(t), testkit.ValkeyServer(t)
-	w := &world{toPG: testkit.NewRelay(t, pg.Addr), toVK: testkit.NewRelay(t, vk.Addr), valkeys: []*testkit.Server{vk}}
+	var pg *testkit.Server
+	var disk *testkit.Disk
+	if *drilling {
+		pg, disk = testkit.PostgresOnDisk(t)
+	} else {
+		pg = testkit.PostgresServer(t)
+	}
+	vk := testkit.ValkeyServer(t)
+	w := &world{toPG: testkit.NewRelay(t, pg.Addr), toVK: testkit.NewRelay(t, vk.Addr), valkeys: []*testkit.Server{vk}, disk: disk}
 	w.cluster = plan{
 		replicas: 3, pg: pg, vk: vk, env: drillEnv,
 		database: strings.Replace(durable(pg.URL), pg.Addr, w.toPG.Addr, 1), redis: "redis://" + w.toVK.Addr, redisPast: vk.URL,
@@ -210,6 +218,8 @@ var drillTables = []struct {
 		{name: "Postgres takes no writes", steady: true, must: []string{"logout"}, hurt: pause(
 			func(t *testing.T, w *world) { w.readOnlyPostgres(t, "on") }, func(t *testing.T, w *world) { w.readOnlyPostgres(t, "off") },
 		)},
+		{name: "Postgres's disk is full", steady: true, must: []string{"logout"}, hurt: fillDisk},
+		{name: "Postgres's disk is full, and its log as well", hurt: fillLog},
 		{name: "Postgres has no connection left", hurt: takeConnections},
 		{name: "Postgres is 100 ms away", steady: true, must: allKinds(), hurt: pause(
 			func(_ *testing.T, w *world) { w.toPG.Delay(100 * time.Millisecond) }, func(_ *testing.T, w *world) { w.toPG.Delay(0) },
@@ -598,6 +608,59 @@ func (w *world) restartInTurn(env ...string) {
 		s.env = append(s.env, env...)
 		s.start()
 	}
+}
+
+// tight has every row that is added from now on take a page of its own, so that a full disk is felt with the first.
+const tight = `DO $$ DECLARE t regclass; BEGIN
+	FOR t IN SELECT oid::regclass FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' LOOP
+		EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t);
+	END LOOP; END $$`
+
+// fillDisk has Postgres's disk be full: reading goes on, and what has its place is written, but nothing is added.
+func fillDisk(t *testing.T, w *world) string {
+	// The log gets a segment of 16 MB that is empty, and so lasts.
+	w.exec(t, tight, "SELECT pg_switch_wal()", "CHECKPOINT")
+	defer w.exec(t, strings.ReplaceAll(tight, "SET (fillfactor = 10)", "RESET (fillfactor)"))
+	time.Sleep(500 * time.Millisecond)
+	w.disk.Fill(t)
+	defer w.disk.Free(t)
+	time.Sleep(hurtTime())
+	for _, s := range w.replicas {
+		testkit.Eventually(t, patience, func() bool { return s.probe("/readyz").status == http.StatusServiceUnavailable })
+	}
+	w.disk.Free(t)
+	return "no replica was ready"
+}
+
+// fillLog has Postgres's log need room on a full disk: the server ends by itself, and comes back when there is some again.
+func fillLog(t *testing.T, w *world) string {
+	time.Sleep(500 * time.Millisecond)
+	w.disk.Fill(t)
+	defer w.disk.Free(t)
+	began := time.Now()
+	endlessLog(t, w.pg)
+	gave := time.Since(began)
+	time.Sleep(time.Until(began.Add(hurtTime())))
+	w.disk.Free(t)
+	w.pg.Start(t)
+	return "Postgres ended by itself after " + short(gave)
+}
+
+// endlessLog writes the log of a Postgres whose disk is full until the server ends.
+func endlessLog(t *testing.T, pg *testkit.Server) {
+	t.Helper()
+	testkit.Eventually(t, patience, func() bool {
+		if !pg.Running() {
+			return true
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if conn, err := pgx.Connect(ctx, pg.URL); err == nil { // it may be about to end
+			_, _ = conn.Exec(ctx, "SELECT pg_switch_wal()") // which takes the rest of a segment; one of those that follow is missing
+			_ = conn.Close(ctx)
+		}
+		return false
+	})
 }
 
 // takeConnections takes all connections that Postgres has, from the replicas too.

@@ -69,6 +69,9 @@ func (s *Server) Pause() { s.process.Pause() }
 // Resume lets a paused server go on.
 func (s *Server) Resume() { s.process.Resume() }
 
+// Running tells whether the server has not ended, or crashed.
+func (s *Server) Running() bool { return s.process.Running() }
+
 // forTest ends the server with the test.
 func (s *Server) forTest(t testing.TB) *Server {
 	t.Cleanup(func() {
@@ -161,7 +164,8 @@ const (
 	dialTimeout = 5 * time.Second
 )
 
-func newPostgres() (*Server, error) {
+// newPostgres starts a Postgres that nothing outlives. prepare, if it is not nil, does something to it before, in its folder.
+func newPostgres(prepare func(s *Server, dir string) error) (*Server, error) {
 	as, err := unprivileged()
 	if err != nil {
 		return nil, err
@@ -172,6 +176,9 @@ func newPostgres() (*Server, error) {
 	}
 	// Nothing of it outlives the tests, so nothing has to reach the disk.
 	s, err := postgresIn(dir, dir, as, "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+	if err == nil && prepare != nil {
+		err = prepare(s, dir)
+	}
 	if err == nil {
 		err = s.start()
 	}
@@ -283,7 +290,7 @@ func (s *Server) createDatabase(name, template string) (string, error) {
 // PostgresServer starts a Postgres that the test has for itself.
 func PostgresServer(t testing.TB) *Server {
 	t.Helper()
-	s, err := newPostgres()
+	s, err := newPostgres(nil)
 	if err != nil {
 		t.Fatalf("testkit: %v", err)
 	}
@@ -292,7 +299,7 @@ func PostgresServer(t testing.TB) *Server {
 
 // sharedPostgres is the server of this test binary. Nothing stops it but the end of the process, which its watchdog
 // notices.
-var sharedPostgres = sync.OnceValues(newPostgres)
+var sharedPostgres = sync.OnceValues(func() (*Server, error) { return newPostgres(nil) })
 
 var databases struct {
 	sync.Mutex
