@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type deployment struct {
 	settings []string
 	db       *db.DB
 	redis    redis.UniversalClient
+	redisURL string
 	people   int
 	close    func()
 }
@@ -86,6 +88,7 @@ func (b *bench) deploy() (_ *deployment, failed error) {
 	if err != nil {
 		return nil, err
 	}
+	d.redisURL = redisURL
 	proxies, err := trustedHere()
 	if err != nil {
 		return nil, err
@@ -150,6 +153,7 @@ func (d *deployment) grow(n int) error {
 				date_trunc('second', now() - interval '1 minute' * ($3::bigint - i)), date_trunc('second', now())
 			FROM generate_series($2::bigint, $3::bigint - 1) AS i`, []any{digest, d.people, n}},
 		{"VACUUM (ANALYZE) users", nil},
+		{"CHECKPOINT", nil}, // whose writes would fall into what is measured
 	} {
 		if _, err := conn.Exec(d.b.ctx, s.sql, s.args...); err != nil {
 			return fmt.Errorf("%w\n%s", err, s.sql)
@@ -159,28 +163,86 @@ func (d *deployment) grow(n int) error {
 	if err != nil {
 		return err
 	}
-	store := redisstore.New(d.redis)
-	const makers = 16
-	var all sync.WaitGroup
-	errs := make([]error, makers)
-	for m := range makers {
-		all.Go(func() {
-			for i := d.people + m; i < n && errs[m] == nil; i += makers {
-				s := sessionOf(i)
-				s.UID, s.Epoch = uidOf(i), u.Epoch()
-				errs[m] = store.Create(d.b.ctx, s)
-			}
-		})
-	}
-	all.Wait()
-	d.people = n
-	return errors.Join(errs...)
+	return d.openSessions(n, u.Epoch())
 }
 
-// replica starts one, and tells how long it took until it answered, and how much of a processor.
-func (d *deployment) replica() (s *server, took, processor time.Duration, err error) {
+// openSessions opens a session of each person from the first that has none up to n.
+func (d *deployment) openSessions(n int, epoch int64) error {
+	client, err := redisstore.Connect(d.redisURL)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	kept := &keeper{pipe: d.redis.Pipeline()}
+	client.AddHook(kept)
+	store := redisstore.New(client)
+	const together = 512 // sessions
+	for ; d.people < n; d.people++ {
+		s := sessionOf(d.people)
+		s.UID, s.Epoch = uidOf(d.people), epoch
+		if err := store.Create(d.b.ctx, s); err != nil {
+			return err
+		}
+		if d.people%together == together-1 || d.people == n-1 {
+			if err := kept.send(d.b.ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A keeper answers what the store of sessions sends to open one, without asking Redis, and keeps it until it is sent with the
+// rest: one after the other, a million sessions would take minutes.
+type keeper struct {
+	generation string
+	pipe       redis.Pipeliner
+}
+
+func (k *keeper) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (k *keeper) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (k *keeper) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, c redis.Cmder) error {
+		switch answer := c.(type) {
+		case *redis.StringCmd: // the generation of sessions
+			if k.generation == "" {
+				err := next(ctx, c)
+				k.generation = answer.Val()
+				return err
+			}
+			answer.SetVal(k.generation)
+			return nil
+		case *redis.Cmd: // a script that answers 1 when it has done what it is for
+			k.pipe.Do(ctx, c.Args()...)
+			answer.SetVal(int64(1))
+			return nil
+		}
+		return next(ctx, c) // what makes a connection
+	}
+}
+
+// send sends what was kept, and holds that each command has done what its answer was.
+func (k *keeper) send(ctx context.Context) error {
+	done, err := k.pipe.Exec(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range done {
+		if c, ok := c.(*redis.Cmd); !ok || c.Val() != int64(1) {
+			return fmt.Errorf("opening a session: %v", c)
+		}
+	}
+	return nil
+}
+
+// replica starts the i-th one, and tells how long it took until it answered, and how much of a processor.
+func (d *deployment) replica(i int) (s *server, took, processor time.Duration, err error) {
 	begun := time.Now()
-	if s, err = d.b.launch(d.dir, d.settings...); err != nil {
+	if s, err = d.b.launch(d.b.coreOf(i), d.dir, d.settings...); err != nil {
 		return nil, 0, 0, err
 	}
 	if err = s.await(time.Minute); err != nil {
@@ -228,7 +290,7 @@ func (d *deployment) call(s *server, i int, method, path string, body any, statu
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != status {
-		err = fmt.Errorf("%s %s: got %d %s, want %d", method, path, res.StatusCode, text, status)
+		err = fmt.Errorf("%s %s: got %d %s, want %d\n%s", method, path, res.StatusCode, text, status, s.log.String())
 	}
 	return err
 }
@@ -246,10 +308,10 @@ func (d *deployment) edit(s *server, path string) error {
 		map[string]string{"role": "member", "verb": "all", "path": path, "action": "drop"}, 201)
 }
 
-// cost calls f so often, and returns the median of its times and the mean of what a replica spent of a processor, both in
-// milliseconds.
+// cost calls f so often, and returns the median of its times and the mean of what a replica, with the processes that it has for
+// passwords, spent of a processor, both in milliseconds.
 func (d *deployment) cost(s *server, times int, f func(n int) error) (took, processor float64, err error) {
-	before, err := processorTime(s.pid())
+	before, err := familyTime(s.pid())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -261,8 +323,37 @@ func (d *deployment) cost(s *server, times int, f func(n int) error) (took, proc
 		}
 		all[n] = float64(time.Since(begun)) / float64(time.Millisecond)
 	}
-	after, err := processorTime(s.pid())
+	after, err := familyTime(s.pid())
 	return median(all), float64(after-before) / float64(time.Millisecond) / float64(times), err
+}
+
+// familyTime is the processor time of a process and its children, as far as they are there: a child that has just been started
+// counts with what it took for that.
+func familyTime(pid int) (time.Duration, error) {
+	sum, err := processorTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for _, word := range strings.Fields(string(text)) {
+			child, err := strconv.Atoi(word)
+			if err != nil {
+				return 0, err
+			}
+			if t, err := processorTime(child); err == nil {
+				sum += t
+			}
+		}
+	}
+	return sum, nil
 }
 
 // held is how much memory Valkey has in use, in bytes.
@@ -279,6 +370,7 @@ func (d *deployment) held() (float64, error) {
 }
 
 const (
+	besideValue    = "beside a bare server's"
 	startValue     = "a start"
 	startCPUValue  = "processor time of a start"
 	memoryValue    = "resident memory of a replica"
@@ -296,7 +388,7 @@ func (b *bench) scaleUsers(sizes []int) (*dimension, error) {
 	g := &dimension{
 		name: "users", unit: "users, each with a session",
 		values: []string{
-			rateValue, processorValue, p99Value, memoryValue, startValue, startCPUValue, signInValue, signInCPUValue, storedValue, firstValue,
+			rateValue, besideValue, processorValue, p99Value, memoryValue, startValue, startCPUValue, signInValue, signInCPUValue, storedValue, firstValue,
 			middleValue, searchValue, heldValue,
 		},
 		units: map[string]string{
@@ -344,7 +436,7 @@ func (d *deployment) measure() (map[string]float64, error) {
 		}
 		var took, processor time.Duration
 		var err error
-		if s, took, processor, err = d.replica(); err != nil {
+		if s, took, processor, err = d.replica(0); err != nil {
 			return nil, err
 		}
 		starts, startCPU = append(starts, took.Seconds()*1e3), append(startCPU, processor.Seconds()*1e3)
@@ -357,16 +449,25 @@ func (d *deployment) measure() (map[string]float64, error) {
 	if err := b.each(s, checks, 200); err != nil {
 		return nil, err
 	}
-	callers, err := b.callers(s.addr, 200, checks)
+	bare, err := b.bareLike(s, checks)
 	if err != nil {
 		return nil, err
 	}
-	v, err := b.middle(s, callers)
-	closeAll(callers)
+	defer d.stop(bare)
+	var both []loaded
+	for _, one := range []*server{bare, s} {
+		callers, err := b.callers(one.addr, 200, checks)
+		if err != nil {
+			return nil, err
+		}
+		both = append(both, loaded{[]*server{one}, callers})
+	}
+	medians, beside, err := b.inTurns(both...)
 	if err != nil {
 		return nil, err
 	}
-	out[rateValue], out[processorValue], out[p99Value] = v.Rate, v.Processor, v.P99
+	v := medians[1]
+	out[rateValue], out[processorValue], out[p99Value], out[besideValue] = v.Rate, v.Processor, v.P99, beside[1]
 	r, err := resident(s.pid())
 	if err != nil {
 		return nil, err
@@ -375,6 +476,9 @@ func (d *deployment) measure() (map[string]float64, error) {
 
 	times := 4 * max(1, b.rounds)
 	person := func(n int) int { return n * 7919 % d.people }
+	if err := d.signIn(s, 0); err != nil { // which starts the processes for passwords
+		return nil, err
+	}
 	if out[signInValue], out[signInCPUValue], err = d.cost(s, times, func(n int) error { return d.signIn(s, person(n)) }); err != nil {
 		return nil, err
 	}
@@ -397,16 +501,25 @@ func (d *deployment) measure() (map[string]float64, error) {
 }
 
 const (
-	togetherValue = "checks a second of all replicas on one processor"
-	feltValue     = "an edit: felt at all replicas"
+	togetherValue   = "checks a second, together"
+	processorsValue = "processors that they are bound to"
+	oneMoreValue    = "beside one replica's"
+	feltValue       = "an edit: felt at all after its answer"
+	feltMostValue   = "the longest of these"
 )
 
-// scaleReplicas runs several replicas on one processor, each with its share of the load and so of the processor: what they
-// answer together says what a replica more costs, and a check's processor time what each would answer on one of its own.
+// scaleReplicas measures several replicas of the whole program, each bound to a processor: one of its own while there are enough
+// besides that of load and stores, and one that they share where there are not. What they answer together then says
+// what each costs the others.
 func (b *bench) scaleReplicas(counts []int) (*dimension, error) {
 	g := &dimension{
-		name: "replicas", unit: "replicas that share one processor", values: []string{togetherValue, processorValue, p99Value, memoryValue, feltValue},
-		units: map[string]string{processorValue: "µs", p99Value: "µs", memoryValue: "MiB", feltValue: "ms"},
+		name: "replicas", unit: "replicas",
+		values: []string{
+			processorsValue, togetherValue, oneMoreValue, processorValue, p99Value, memoryValue, storedValue, feltValue, feltMostValue,
+		},
+		units: map[string]string{
+			processorValue: "µs", p99Value: "µs", memoryValue: "MiB", storedValue: "ms", feltValue: "ms", feltMostValue: "ms",
+		},
 	}
 	d, err := b.deploy()
 	if err != nil {
@@ -417,98 +530,111 @@ func (b *bench) scaleReplicas(counts []int) (*dimension, error) {
 	if err := d.grow(asked); err != nil {
 		return nil, err
 	}
+	checks := requests(asked, cookieCheck)
 	var replicas []*server
+	var all []loaded
 	for _, n := range counts {
 		b.say("%d replicas", n)
+		values := map[string]float64{}
 		for len(replicas) < n {
-			s, _, _, err := d.replica()
+			s, _, _, err := d.replica(len(replicas))
 			if err != nil {
+				return nil, err
+			}
+			if err := b.each(s, checks, 200); err != nil {
 				return nil, err
 			}
 			replicas = append(replicas, s)
 		}
-		values, err := d.together(replicas, requests(asked, cookieCheck))
-		if err != nil {
+		cores := map[int]bool{}
+		for i := range n {
+			cores[b.coreOf(i)] = true
+		}
+		values[processorsValue] = float64(len(cores))
+		if err := d.feel(replicas, values); err != nil {
 			return nil, fmt.Errorf("%d replicas: %w", n, err)
 		}
-		b.say("%v", values)
+		l := loaded{servers: slices.Clone(replicas)}
+		for _, s := range replicas {
+			own, err := b.callers(s.addr, 200, checks)
+			if err != nil {
+				return nil, err
+			}
+			mine := max(1, len(own)/n)
+			l.callers = append(l.callers, own[:mine]...)
+			closeAll(own[mine:])
+		}
+		all = append(all, l)
 		g.steps = append(g.steps, scaleStep{n, values})
+	}
+	b.say("replicas: all in turns")
+	medians, beside, err := b.inTurns(all...)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range medians {
+		values := g.steps[i].Values
+		values[togetherValue], values[oneMoreValue], values[processorValue], values[p99Value] = v.Rate, beside[i], v.Processor, v.P99
+		for _, s := range all[i].servers {
+			r, err := resident(s.pid())
+			if err != nil {
+				return nil, err
+			}
+			values[memoryValue] = max(values[memoryValue], float64(r)/(1<<20))
+		}
+		b.say("%d replicas: %v", g.steps[i].N, values)
 	}
 	return g, nil
 }
 
-// together measures replicas that are all asked at the same time.
-func (d *deployment) together(replicas []*server, checks [][]byte) (map[string]float64, error) {
-	b, out := d.b, map[string]float64{}
-	var callers []caller
-	defer func() { closeAll(callers) }()
-	for _, s := range replicas {
-		if err := b.each(s, checks, 200); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range replicas {
-		own, err := b.callers(s.addr, 200, checks)
+// feel edits a rule again and again, and has everybody asked from the moment of the answer on, each over a connection of its
+// own, until it refuses: the answer by which the last one does is when the edit is felt.
+func (d *deployment) feel(replicas []*server, values map[string]float64) error {
+	callers := make([]*httpCaller, len(replicas))
+	for i, s := range replicas {
+		c, err := newHTTPCaller(s.addr, 0)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		mine := max(1, len(own)/len(replicas))
-		callers = append(callers, own[:mine]...)
-		closeAll(own[mine:])
+		defer c.close()
+		callers[i] = c
 	}
-	used := func() (sum time.Duration, err error) {
-		for _, s := range replicas {
-			t, e := processorTime(s.pid())
-			sum, err = sum+t, errors.Join(err, e)
-		}
-		return sum, err
-	}
-	var rates, processors, p99s []float64
-	for range b.rounds {
-		before, err := used()
-		if err != nil {
-			return nil, err
-		}
-		l, err := loop(callers, b.turn)
-		if err != nil {
-			return nil, err
-		}
-		after, err := used()
-		if err != nil {
-			return nil, err
-		}
-		rates, p99s = append(rates, float64(l.requests)/l.took.Seconds()), append(p99s, micros(l.p99))
-		processors = append(processors, micros(after-before)/float64(l.requests))
-	}
-	out[togetherValue], out[processorValue], out[p99Value] = median(rates), median(processors), median(p99s)
-	for _, s := range replicas {
-		r, err := resident(s.pid())
-		if err != nil {
-			return nil, err
-		}
-		out[memoryValue] = max(out[memoryValue], float64(r)/(1<<20))
-	}
-	var felt []float64
-	for n := range 4 * max(1, b.rounds) {
+	var stored, felt []float64
+	for n := range 4 * max(1, d.b.rounds) {
 		path := fmt.Sprintf("api/v2/peatio/account/edited/%d/%03d", len(replicas), n)
-		for _, s := range replicas {
-			if err := d.call(s, 0, "GET", checkPrefix+"/"+path, nil, 200); err != nil {
-				return nil, err
+		for _, c := range callers {
+			c.requests, c.next = [][]byte{wire("GET", checkPrefix+"/"+path, browserOf(0)...)}, 0
+			if got, err := c.exchange(); err != nil || got != 200 {
+				return fmt.Errorf("a check before the edit: got %d, %w", got, err)
 			}
 		}
+		begun := time.Now()
 		if err := d.edit(replicas[n%len(replicas)], path); err != nil {
-			return nil, err
+			return err
 		}
 		answered := time.Now()
-		for _, s := range replicas {
-			for d.call(s, 0, "GET", checkPrefix+"/"+path, nil, 401) != nil {
-				if time.Since(answered) > time.Minute {
-					return nil, errors.New("an edit is not felt after a minute")
+		took, errs := make([]time.Duration, len(callers)), make([]error, len(callers))
+		var group sync.WaitGroup
+		for i, c := range callers {
+			group.Go(func() {
+				for took[i] < time.Minute {
+					var got int
+					got, errs[i] = c.exchange()
+					took[i] = time.Since(answered)
+					if errs[i] != nil || got == 401 {
+						return
+					}
 				}
-			}
+				errs[i] = errors.New("an edit is not felt after a minute")
+			})
 		}
-		felt = append(felt, float64(time.Since(answered))/float64(time.Millisecond))
+		group.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		stored = append(stored, float64(answered.Sub(begun))/float64(time.Millisecond))
+		felt = append(felt, float64(slices.Max(took))/float64(time.Millisecond))
 	}
-	out[feltValue] = median(felt)
-	return out, nil
+	values[storedValue], values[feltValue], values[feltMostValue] = median(stored), median(felt), slices.Max(felt)
+	return nil
 }

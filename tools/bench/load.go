@@ -147,7 +147,8 @@ func newHTTPCaller(addr string, status int, requests ...[]byte) (*httpCaller, er
 
 func (c *httpCaller) close() { _ = c.conn.Close() } // whatever was to be measured has been
 
-func (c *httpCaller) call() error {
+// exchange sends the next request, and returns the status of its answer.
+func (c *httpCaller) exchange() (int, error) {
 	request := c.requests[c.next]
 	if c.next++; c.next == len(c.requests) {
 		c.next = 0
@@ -156,12 +157,19 @@ func (c *httpCaller) call() error {
 		c.prepare(request)
 	}
 	if _, err := c.conn.Write(request); err != nil {
-		return err
+		return 0, err
 	}
 	if err := c.response.Read(c.in); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return 0, fmt.Errorf("read the answer: %w", err)
 	}
-	got := c.response.StatusCode()
+	return c.response.StatusCode(), nil
+}
+
+func (c *httpCaller) call() error {
+	got, err := c.exchange()
+	if err != nil {
+		return err
+	}
 	if c.status == 0 && (got == 200 || got == 503) {
 		return nil
 	}

@@ -26,6 +26,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -140,6 +141,7 @@ type bench struct {
 	progress    io.Writer
 
 	serverCore, loadCore int // -1: wherever the system likes
+	otherCores           []int
 
 	servers []*server // that run now
 	report  report
@@ -149,9 +151,20 @@ type bench struct {
 func (b *bench) place() error {
 	const bound = "BARONG_BENCH_CORES"
 	if text := os.Getenv(bound); text != "" { // this is the program that was started anew
-		_, err := fmt.Sscanf(text, "%d %d", &b.serverCore, &b.loadCore)
-		b.report.Cores = []int{b.serverCore, b.loadCore}
-		return err
+		var list []int
+		for _, word := range strings.Fields(text) {
+			n, err := strconv.Atoi(word)
+			if err != nil {
+				return fmt.Errorf("%s: %w", bound, err)
+			}
+			list = append(list, n)
+		}
+		if len(list) < 2 {
+			return fmt.Errorf("%s names %d processors", bound, len(list))
+		}
+		b.serverCore, b.loadCore, b.otherCores = list[0], list[1], list[2:]
+		b.report.Cores = list[:2]
+		return nil
 	}
 	switch list := cores(); {
 	case len(list) == 0:
@@ -159,10 +172,15 @@ func (b *bench) place() error {
 	case len(list) == 1:
 		b.report.Notes = append(b.report.Notes, "There is one processor: load and servers share it, so rates say nothing; processor time does.")
 	default:
-		if err := os.Setenv(bound, fmt.Sprint(list[0], list[len(list)-1])); err != nil {
+		load := list[len(list)-1]
+		text := fmt.Sprint(list[0], load)
+		for _, other := range list[1 : len(list)-1] {
+			text += fmt.Sprint(" ", other)
+		}
+		if err := os.Setenv(bound, text); err != nil {
 			return err
 		}
-		return bindTo(list[len(list)-1])
+		return bindTo(load)
 	}
 	return nil
 }

@@ -92,17 +92,84 @@ func (b *bench) scale(out io.Writer, folder string, most int) error {
 	return nil
 }
 
-// middle measures a server several times, and returns the median of each value.
-func (b *bench) middle(s *server, callers []caller) (sample, error) {
-	var rates, processors, p99s []float64
-	for range b.rounds {
-		v, err := measure(s, callers, b.turn)
-		if err != nil {
-			return sample{}, err
+// A loaded is servers that are asked at the same time, with who asks them.
+type loaded struct {
+	servers []*server
+	callers []caller
+}
+
+// measure is one turn of all of them together.
+func (l loaded) measure(turn time.Duration) (sample, error) {
+	used := func() (sum time.Duration, err error) {
+		for _, s := range l.servers {
+			t, e := processorTime(s.pid())
+			sum, err = sum+t, errors.Join(err, e)
 		}
-		rates, processors, p99s = append(rates, v.Rate), append(processors, v.Processor), append(p99s, v.P99)
+		return sum, err
 	}
-	return sample{Rate: median(rates), Processor: median(processors), P99: median(p99s)}, nil
+	before, err := used()
+	if err != nil {
+		return sample{}, err
+	}
+	done, err := loop(l.callers, turn)
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := used()
+	if err == nil && done.requests == 0 {
+		err = fmt.Errorf("no answer within %v", turn)
+	}
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{
+		Rate: float64(done.requests) / done.took.Seconds(), P99: micros(done.p99), Processor: micros(after-before) / float64(done.requests),
+	}, nil
+}
+
+// inTurns measures what is loaded in turns, so that whatever else the machine does falls on all of it, and closes its
+// callers. It returns the medians over the rounds, and the median of what the rates of a round are beside the first one's.
+func (b *bench) inTurns(all ...loaded) (medians []sample, beside []float64, err error) {
+	defer func() {
+		for _, l := range all {
+			closeAll(l.callers)
+		}
+	}()
+	rounds := make([][]sample, len(all))
+	for i := range b.rounds + 1 {
+		turn := b.turn
+		if i == 0 { // to warm up
+			turn = max(b.turn/4, 50*time.Millisecond)
+		}
+		for k, l := range all {
+			v, err := l.measure(turn)
+			if err != nil {
+				return nil, nil, err
+			}
+			if i > 0 {
+				rounds[k] = append(rounds[k], v)
+			}
+		}
+		if err := b.ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+	}
+	of := func(k int, f func(round int, v sample) float64) float64 {
+		var values []float64
+		for i, v := range rounds[k] {
+			values = append(values, f(i, v))
+		}
+		return median(values)
+	}
+	for k := range all {
+		medians = append(medians, sample{
+			Rate:      of(k, func(_ int, v sample) float64 { return v.Rate }),
+			Processor: of(k, func(_ int, v sample) float64 { return v.Processor }),
+			P99:       of(k, func(_ int, v sample) float64 { return v.P99 }),
+		})
+		beside = append(beside, of(k, func(i int, v sample) float64 { return v.Rate / rounds[0][i].Rate }))
+	}
+	return medians, beside, nil
 }
 
 // plotted are the values of which there are plots, with what their files are called after the dimension.
@@ -124,6 +191,7 @@ func (b *bench) scaleSessions(sizes []int) (*dimension, error) {
 		name: "sessions", unit: "live sessions, each with a token of RS256's size", values: []string{rateValue, processorValue, p99Value, residentValue, liveValue},
 		units: map[string]string{rateValue: "", processorValue: "µs", p99Value: "µs", residentValue: "bytes", liveValue: "bytes"},
 	}
+	var all []loaded
 	for _, n := range sizes {
 		b.say("%d sessions", n)
 		s, err := b.startChild(childStack, &childSpec{Sessions: n, Permissions: 10, Algorithm: sized, Tokens: true})
@@ -139,17 +207,21 @@ func (b *bench) scaleSessions(sizes []int) (*dimension, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := b.middle(s, callers)
-		closeAll(callers)
-		if err != nil {
-			return nil, err
-		}
-		b.stopAll()
-		d.steps = append(d.steps, scaleStep{n, map[string]float64{
-			rateValue: v.Rate, processorValue: v.Processor, p99Value: v.P99, residentValue: note.ResidentPerSession, liveValue: note.BytesPerSession,
-		}})
+		all = append(all, loaded{[]*server{s}, callers})
+		d.steps = append(d.steps, scaleStep{n, map[string]float64{residentValue: note.ResidentPerSession, liveValue: note.BytesPerSession}})
 	}
-	return d, nil
+	return d, b.checksOf(d, all)
+}
+
+// checksOf measures the checks of all steps of a dimension in turns.
+func (b *bench) checksOf(d *dimension, all []loaded) error {
+	b.say("%s: all in turns", d.name)
+	medians, _, err := b.inTurns(all...)
+	for i, v := range medians {
+		step := d.steps[i].Values
+		step[rateValue], step[processorValue], step[p99Value] = v.Rate, v.Processor, v.P99
+	}
+	return err
 }
 
 func (b *bench) scaleRules(sizes []int) (*dimension, error) {
@@ -157,6 +229,7 @@ func (b *bench) scaleRules(sizes []int) (*dimension, error) {
 		name: "rules", unit: "permissions of the role that asks", values: []string{rateValue, processorValue, p99Value},
 		units: map[string]string{rateValue: "", processorValue: "µs", p99Value: "µs"},
 	}
+	var all []loaded
 	for _, n := range sizes {
 		b.say("%d rules", n)
 		s, err := b.startChild(childStack, &childSpec{Sessions: 1_000, Permissions: n, Algorithm: keys.EdDSA})
@@ -167,15 +240,10 @@ func (b *bench) scaleRules(sizes []int) (*dimension, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := b.middle(s, callers)
-		closeAll(callers)
-		if err != nil {
-			return nil, err
-		}
-		b.stopAll()
-		d.steps = append(d.steps, scaleStep{n, map[string]float64{rateValue: v.Rate, processorValue: v.Processor, p99Value: v.P99}})
+		all = append(all, loaded{[]*server{s}, callers})
+		d.steps = append(d.steps, scaleStep{n, map[string]float64{}})
 	}
-	return d, nil
+	return d, b.checksOf(d, all)
 }
 
 const (

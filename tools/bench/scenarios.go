@@ -121,32 +121,42 @@ func (b *bench) callers(addr string, status int, requests [][]byte) ([]caller, e
 
 // beside measures requests at a server beside a bare one that gives the server's answer to the first of them.
 func (b *bench) beside(r row, s *server, requests [][]byte) error {
-	a, err := ask(s.addr, requests[0])
+	bare, err := b.bareLike(s, requests)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Name, err)
-	}
-	bare, err := b.startChild(childBare, &childSpec{Answer: *a})
-	if err != nil {
-		return err
-	}
-	same, err := ask(bare.addr, requests[0])
-	if err != nil {
-		return err
-	}
-	if same.Status != a.Status || same.size() != a.size() {
-		return fmt.Errorf("%s: the bare server answers %d in %d bytes, the gateway %d in %d", r.Name, same.Status, same.size(), a.Status, a.size())
 	}
 	c := contest{row: r, base: bare, server: s}
 	if r.Base == "" {
 		c.Base = "bare fasthttp"
 	}
-	if c.baseCallers, err = b.callers(bare.addr, a.Status, requests); err != nil {
+	if c.baseCallers, err = b.callers(bare.addr, bare.status, requests); err != nil {
 		return err
 	}
-	if c.our, err = b.callers(s.addr, a.Status, requests); err != nil {
+	if c.our, err = b.callers(s.addr, bare.status, requests); err != nil {
 		return err
 	}
 	return b.compete(&c)
+}
+
+// bareLike starts a bare server that gives a server's answer to the first of the requests.
+func (b *bench) bareLike(s *server, requests [][]byte) (*server, error) {
+	a, err := ask(s.addr, requests[0])
+	if err != nil {
+		return nil, err
+	}
+	bare, err := b.startChild(childBare, &childSpec{Answer: *a})
+	if err != nil {
+		return nil, err
+	}
+	same, err := ask(bare.addr, requests[0])
+	if err != nil {
+		return nil, err
+	}
+	if same.Status != a.Status || same.size() != a.size() {
+		return nil, fmt.Errorf("the bare server answers %d in %d bytes, the gateway %d in %d", same.Status, same.size(), a.Status, a.size())
+	}
+	bare.status = a.Status
+	return bare, nil
 }
 
 // requests are those of the first n people.
@@ -676,7 +686,7 @@ func (b *bench) footprint() error {
 	var last *server
 	for i := range b.rounds + 1 { // the first makes the keys
 		begin := time.Now()
-		s, err := b.launch(dir)
+		s, err := b.launch(b.serverCore, dir)
 		if err != nil {
 			return err
 		}

@@ -114,13 +114,14 @@ func databaseOf(dir string) string { return filepath.Join(dir, "data", "barong.s
 
 // A server is a process under load.
 type server struct {
-	cmd  *exec.Cmd
-	name string
-	addr string // where it listens
-	grpc string // of a gateway
-	note string // what a child said first
-	in   io.WriteCloser
-	out  *bufio.Reader
+	cmd    *exec.Cmd
+	name   string
+	addr   string // where it listens
+	grpc   string // of a gateway
+	note   string // what a child said first
+	status int    // that a bare server answers
+	in     io.WriteCloser
+	out    *bufio.Reader
 
 	log bytesLog
 }
@@ -190,24 +191,34 @@ func (b *bench) startChild(kind string, spec *childSpec) (*server, error) {
 }
 
 // start starts a server's process on the servers' processor.
-func (b *bench) start(c *exec.Cmd) error {
-	if b.serverCore < 0 {
+func (b *bench) start(c *exec.Cmd) error { return b.startAt(b.serverCore, c) }
+
+// startAt starts a process on a processor; below 0 is wherever the system likes.
+func (b *bench) startAt(core int, c *exec.Cmd) error {
+	if core < 0 {
 		return c.Start()
 	}
-	return startOn(b.serverCore, c)
+	return startOn(core, c)
+}
+
+// coreOf is the processor of the i-th of several replicas. Each has one of its own while there are enough besides that of the
+// load; then they share.
+func (b *bench) coreOf(i int) int {
+	all := append([]int{b.serverCore}, b.otherCores...)
+	return all[i%len(all)]
 }
 
 // startGateway starts the program under test in dir, with settings added, and waits until it answers.
 func (b *bench) startGateway(dir string, settings ...string) (*server, error) {
-	s, err := b.launch(dir, settings...)
+	s, err := b.launch(b.serverCore, dir, settings...)
 	if err != nil {
 		return nil, err
 	}
 	return s, s.await(30 * time.Second)
 }
 
-// launch starts the program under test without waiting for it.
-func (b *bench) launch(dir string, settings ...string) (*server, error) {
+// launch starts the program under test on a processor, without waiting for it.
+func (b *bench) launch(core int, dir string, settings ...string) (*server, error) {
 	s := &server{name: "barong"}
 	ports, err := freePorts(3)
 	if err != nil {
@@ -224,7 +235,7 @@ func (b *bench) launch(dir string, settings ...string) (*server, error) {
 	}
 	s.cmd.Env = append(s.cmd.Env, settings...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := b.start(s.cmd); err != nil {
+	if err := b.startAt(core, s.cmd); err != nil {
 		return nil, err
 	}
 	b.servers = append(b.servers, s)
@@ -284,12 +295,7 @@ func (b *bench) startValkey(dir string) (string, error) {
 	s := &server{name: "valkey", addr: ports[0]}
 	s.cmd = exec.Command(program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir)
 	s.cmd.Stderr = &s.log
-	if b.loadCore >= 0 {
-		err = startOn(b.loadCore, s.cmd)
-	} else {
-		err = s.cmd.Start()
-	}
-	if err != nil {
+	if err := b.startAt(b.loadCore, s.cmd); err != nil {
 		return "", err
 	}
 	b.servers = append(b.servers, s)
