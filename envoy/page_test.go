@@ -27,7 +27,7 @@ var (
 )
 
 func refusals() *pages.Refusals {
-	return pages.NewRefusals("Café & Co", []string{"/accounts/assets/style-X.css"}, pages.Headers("none"))
+	return pages.NewRefusals("Café & Co", []string{"/accounts/assets/style-X.css"}, func() []pages.Header { return pages.Headers("none") })
 }
 
 // A browser that is signed in and refused gets a page of the same status, and nobody else does.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
 
@@ -28,7 +29,15 @@ func (v *server) openPages() error {
 	if err != nil {
 		return fmt.Errorf("the pages of the portal (BARONG_PORTAL_LOGO, BARONG_PORTAL_CSS, BARONG_PORTAL_LANGUAGES): %w", err)
 	}
-	headers := pages.Headers(c.Captcha)
+	// The captcha may change, and with it what the pages may load.
+	var current atomic.Pointer[[]pages.Header]
+	first := pages.Headers(c.Captcha)
+	current.Store(&first)
+	headers := func() []pages.Header { return *current.Load() }
+	v.reloads(func(c *config.Config) (func(), error) {
+		next := pages.Headers(c.Captcha)
+		return func() { current.Store(&next) }, nil
+	})
 	v.refusals = pages.NewRefusals(c.AppName, source.Styles(), headers)
 	v.site = pages.NewSite(pages.Options{
 		Source: webPages{source}, Console: c.HasConsole(), Headers: headers,

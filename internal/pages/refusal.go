@@ -27,12 +27,12 @@ type Refusal struct {
 type Refusals struct {
 	name    string
 	head    string // of every page, from the style sheets on
-	headers []Header
+	headers func() []Header
 }
 
 // NewRefusals returns the maker of pages of a service of that name, which link to the style sheets and go out under the
 // headers.
-func NewRefusals(name string, styles []string, headers []Header) *Refusals {
+func NewRefusals(name string, styles []string, headers func() []Header) *Refusals {
 	var head strings.Builder
 	for _, href := range styles {
 		head.WriteString(`<link rel="stylesheet" href="` + html.EscapeString(href) + `">`)
@@ -41,7 +41,7 @@ func NewRefusals(name string, styles []string, headers []Header) *Refusals {
 }
 
 // Headers are those that the pages go out under, without their type.
-func (r *Refusals) Headers() []Header { return r.headers }
+func (r *Refusals) Headers() []Header { return r.headers() }
 
 // Page is the page in HTML, on one line: some gateways carry it in a header.
 func (r *Refusals) Page(about Refusal) string {

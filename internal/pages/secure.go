@@ -17,12 +17,26 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 const permissions = "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), serial=(), usb=(), " +
 	"publickey-credentials-create=(self), publickey-credentials-get=(self)"
 
-// captchaOrigins are those from which the browser's part of a captcha comes, as the providers tell.
-var captchaOrigins = map[string][]string{
-	"recaptcha": {"https://www.google.com", "https://www.gstatic.com", "https://www.recaptcha.net"},
-	"hcaptcha":  {"https://hcaptcha.com", "https://*.hcaptcha.com"},
-	"turnstile": {"https://challenges.cloudflare.com"},
-	"geetest":   {"https://*.geetest.com"},
+// captchaSources are what the browser's part of a captcha loads, by directive, as the providers tell: no more of a provider than
+// that. Google's host has answers that run as a script whatever they are asked for, so that it is let in by its path.
+var captchaSources = map[string]map[string]string{
+	"recaptcha": {
+		"script-src":  "https://www.google.com/recaptcha/ https://www.gstatic.com/recaptcha/",
+		"img-src":     "https://www.gstatic.com/recaptcha/",
+		"connect-src": "https://www.google.com/recaptcha/",
+		"frame-src":   "https://www.google.com/recaptcha/ https://recaptcha.google.com/recaptcha/",
+	},
+	"hcaptcha": {
+		"script-src":  "https://hcaptcha.com https://*.hcaptcha.com",
+		"style-src":   "https://hcaptcha.com https://*.hcaptcha.com",
+		"connect-src": "https://hcaptcha.com https://*.hcaptcha.com",
+		"frame-src":   "https://hcaptcha.com https://*.hcaptcha.com",
+	},
+	"turnstile": {"script-src": "https://challenges.cloudflare.com", "frame-src": "https://challenges.cloudflare.com"},
+	"geetest": {
+		"script-src": "https://*.geetest.com", "style-src": "https://*.geetest.com", "img-src": "https://*.geetest.com",
+		"connect-src": "https://*.geetest.com",
+	},
 }
 
 // A Header is a field of an answer.
@@ -31,7 +45,7 @@ type Header struct{ Name, Value string }
 // Headers are those of every page, widened by what a kind of captcha (BARONG_CAPTCHA) needs.
 func Headers(captcha string) []Header {
 	return []Header{
-		{"Content-Security-Policy", widened(captchaOrigins[captcha])},
+		{"Content-Security-Policy", widened(captchaSources[captcha])},
 		{"Referrer-Policy", "no-referrer"},
 		{"X-Content-Type-Options", "nosniff"},
 		{"Cross-Origin-Opener-Policy", "same-origin"},
@@ -39,18 +53,19 @@ func Headers(captcha string) []Header {
 	}
 }
 
-// widened is the policy with the origins of a captcha wherever it may load something from, and in a frame.
-func widened(origins []string) string {
-	if len(origins) == 0 {
+// widened is the policy with what a captcha loads.
+func widened(sources map[string]string) string {
+	if len(sources) == 0 {
 		return policy
 	}
 	var all []string
 	for directive := range strings.SplitSeq(policy, "; ") {
-		switch name, _, _ := strings.Cut(directive, " "); name {
-		case "script-src", "style-src", "img-src", "connect-src":
-			directive += " " + strings.Join(origins, " ")
-		case "form-action":
-			all = append(all, "frame-src "+strings.Join(origins, " "))
+		name, _, _ := strings.Cut(directive, " ")
+		if more := sources[name]; more != "" {
+			directive += " " + more
+		}
+		if more := sources["frame-src"]; more != "" && name == "form-action" { // pages have no frames without it
+			all = append(all, "frame-src "+more)
 		}
 		all = append(all, directive)
 	}

@@ -37,7 +37,7 @@ const (
 type Options struct {
 	Source    Source
 	Console   bool
-	Headers   []Header
+	Headers   func() []Header // of every page; see the function of that name
 	Redirects redirect.Rules
 	// Host is the host that a browser asked for, with its port.
 	Host func(rc *fasthttp.RequestCtx) string
@@ -61,7 +61,7 @@ func (s *Site) Handle(rc *fasthttp.RequestCtx) bool {
 		return false
 	}
 	if !rc.IsGet() && !rc.IsHead() {
-		secure(rc, s.o.Headers)
+		secure(rc, s.o.Headers())
 		rc.Response.Header.Set(fasthttp.HeaderAllow, "GET, HEAD")
 		rc.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 		rc.SetStatusCode(fasthttp.StatusMethodNotAllowed)
@@ -82,7 +82,7 @@ func (s *Site) Handle(rc *fasthttp.RequestCtx) bool {
 		if html == nil {
 			return false
 		}
-		secure(rc, s.o.Headers)
+		secure(rc, s.o.Headers())
 		rc.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 		rc.Response.Header.SetContentType("text/html; charset=utf-8")
 		if !known {
@@ -111,7 +111,7 @@ func returnTo(query string) string {
 }
 
 func (s *Site) lead(rc *fasthttp.RequestCtx, location string) {
-	secure(rc, s.o.Headers)
+	secure(rc, s.o.Headers())
 	h := &rc.Response.Header
 	h.Set(fasthttp.HeaderCacheControl, "no-store")
 	h.Set(fasthttp.HeaderLocation, location)
@@ -121,7 +121,7 @@ func (s *Site) lead(rc *fasthttp.RequestCtx, location string) {
 
 // asset sends a file, compressed as the browser takes it.
 func (s *Site) asset(rc *fasthttp.RequestCtx, name string) {
-	secure(rc, s.o.Headers)
+	secure(rc, s.o.Headers())
 	h := &rc.Response.Header
 	a, ok := s.o.Source.Asset(name)
 	if !ok {
