@@ -41,11 +41,38 @@ interface Session {
 let csrf: string | undefined;
 let uid: string | undefined;
 
+/** Whose session it is here, as far as that is known. */
+export const whose = (): string | undefined => uid;
+
+const signedIn = "barong.signedin";
+
+/** Tells the other tabs who is signed in: the id, or nothing. */
+function announce(who: string): void {
+  try {
+    if (localStorage.getItem(signedIn) !== who) localStorage.setItem(signedIn, who);
+  } catch {
+    // The next call of another tab tells it.
+  }
+}
+
+/**
+ * Hears of it. A page on which somebody's data stand is loaded anew when they are not signed in any more, and the sign-in page goes on
+ * by itself.
+ */
+export function hearTabs(): void {
+  window.addEventListener("storage", (e) => {
+    if (e.key !== signedIn || e.newValue === null) return;
+    if (e.newValue === (uid ?? "")) csrf = undefined; // of another session
+    else if (uid !== undefined || location.pathname === "/accounts/signin") location.reload();
+  });
+}
+
 /** Who is signed in here. Strangers get an answer too. */
 export async function session(): Promise<Session> {
   const s = await call<Session>("GET", "/identity/sessions/current");
   csrf = s.csrf_token;
   if (s.active) uid ??= s.uid;
+  if (s.active) announce(s.uid!);
   return s;
 }
 
@@ -53,11 +80,13 @@ export async function session(): Promise<Session> {
 export function opened(user: { uid: string; csrf_token?: string }): void {
   csrf = user.csrf_token;
   uid = user.uid;
+  announce(uid);
 }
 
 /** Forgets the token of the session that was ended. */
 export function closed(): void {
   csrf = uid = undefined;
+  announce("");
 }
 
 export interface Page<Row> {

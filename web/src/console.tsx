@@ -51,6 +51,7 @@ async function begin(): Promise<void> {
   addWords(words);
   await loadLanguage("console");
   const app = document.getElementById("app")!;
+  app.replaceChildren();
   try {
     await loadAbilities();
   } catch (e) {

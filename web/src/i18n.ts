@@ -24,9 +24,19 @@ export function addWords(more: Record<string, string>): void {
 /** Reports whether there are words for the key. */
 export const hasWords = (key: string): boolean => Object.hasOwn(words, key);
 
+/** Letters that are written from the right, and marks that turn the direction. */
+const turning = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+/** What somebody typed, in a line with other words: it does not change their order, whatever it is written in. */
+export const apart = (text: string): string =>
+  turning.test(text) || current.direction === "rtl" ? `\u2068${text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "")}\u2069` : text;
+
+/** Facts in one line. Those that there are not are left out. */
+export const joined = (...facts: (string | false | null | undefined)[]): string => facts.flatMap((f) => (f ? [apart(f)] : [])).join(" · ");
+
 /** The words of a key that the type of catalogues does not hold. */
 export function say(key: string, values: Record<string, string | number> = {}): string {
-  return (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? String(values[name]) : whole));
+  return (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? apart(String(values[name])) : whole));
 }
 
 /** The words of a key. */

@@ -46,11 +46,11 @@ func (p *Page) Violations() []string {
 	if err != nil {
 		p.t.Fatalf("browsertest: %v", err)
 	}
-	// It comes by DevTools, so that no page has to let it in, once a page.
+	// It comes by DevTools, so that no page has to let it in, once a page. A frame is that of somebody else.
 	if !Eval[bool](p, "typeof axe === 'object'") {
 		Eval[bool](p, source+"\n;typeof axe === 'object'")
 	}
-	found := Eval[[]violation](p, `axe.run(document, {resultTypes: ["violations"], preload: false}).then(r => r.violations.map(v =>
+	found := Eval[[]violation](p, `axe.run(document, {resultTypes: ["violations"], preload: false, iframes: false}).then(r => r.violations.map(v =>
 		({id: v.id, help: v.help, nodes: v.nodes.map(n => ({html: n.html, failureSummary: n.failureSummary}))})))`)
 	var out []string
 	for _, v := range found {

@@ -28,6 +28,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -60,8 +61,9 @@ type Page struct {
 	origins    []string
 	complaints []string
 	expected   []string
-	tolerant   bool      // complaints do not fail the test
-	aside      *[]string // takes complaints that are provoked, and forgotten
+	tolerant   bool                                                   // complaints do not fail the test
+	standIns   map[string]func(url string) (contentType, body string) // by the beginning of the addresses
+	aside      *[]string                                              // takes complaints that are provoked, and forgotten
 }
 
 // connected is the connection to the test binary's browser.
@@ -84,6 +86,17 @@ func Open(t testing.TB, o Options) *Page {
 	if err != nil {
 		t.Fatalf("browsertest: %v", err)
 	}
+	return open(t, parent, o, chromedp.WithNewBrowserContext())
+}
+
+// Tab opens another window of the same browser, with the same cookies.
+func (p *Page) Tab(t testing.TB) *Page {
+	t.Helper()
+	return open(t, p.ctx, p.options)
+}
+
+func open(t testing.TB, parent context.Context, o Options, how ...chromedp.ContextOption) *Page {
+	t.Helper()
 	if o.Width == 0 {
 		o.Width = 1280
 	}
@@ -94,7 +107,7 @@ func Open(t testing.TB, o Options) *Page {
 		o.Language = "en"
 	}
 	p := &Page{t: t, options: o}
-	ctx, cancel := chromedp.NewContext(parent, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.listen))
+	ctx, cancel := chromedp.NewContext(parent, append(how, chromedp.WithListener(p.listen))...)
 	p.ctx = ctx
 	t.Cleanup(func() {
 		if t.Failed() && ctx.Err() == nil {
@@ -180,6 +193,8 @@ func (p *Page) listen(event any) {
 		if origin := originOf(e.Request.URL); origin != "" && !p.known(origin) {
 			p.complain("a request to another origin: %s %s", e.Request.Method, e.Request.URL)
 		}
+	case *fetch.EventRequestPaused:
+		go p.standIn(e) // it asks the browser
 	case *page.EventJavascriptDialogOpening:
 		p.complain("a dialog: %s %q", e.Type, e.Message)
 		go func() { // the page stands still until it is answered
@@ -236,6 +251,62 @@ func (p *Page) Allow(origin string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.origins = append(p.origins, origin)
+}
+
+// StandIn answers the page in the place of somebody whose addresses begin like that, such as "https://vendor.example/path/". The
+// browser judges by the page's policy as if they were asked themselves. No body is an answer that does not come.
+func (p *Page) StandIn(prefix string, answer func(url string) (contentType, body string)) {
+	p.t.Helper()
+	p.Allow(originOf(prefix))
+	p.mu.Lock()
+	if p.standIns == nil {
+		p.standIns = map[string]func(string) (string, string){}
+	}
+	p.standIns[prefix] = answer
+	var patterns []*fetch.RequestPattern
+	for prefix := range p.standIns {
+		patterns = append(patterns, &fetch.RequestPattern{URLPattern: prefix + "*"})
+	}
+	p.mu.Unlock()
+	p.do(command(fetch.Enable, fetch.EnableParams{Patterns: patterns}))
+}
+
+func (p *Page) standIn(e *fetch.EventRequestPaused) {
+	p.mu.Lock()
+	var answer func(string) (string, string)
+	for prefix, a := range p.standIns {
+		if strings.HasPrefix(e.Request.URL, prefix) {
+			answer = a
+		}
+	}
+	p.mu.Unlock()
+	kind, body := answer(e.Request.URL)
+	var err error
+	if body == "" {
+		_, err = chromedp.Call(p.ctx, fetch.FailRequest, fetch.FailRequestParams{RequestID: e.RequestID, ErrorReason: network.ErrorReasonConnectionFailed})
+	} else {
+		_, err = chromedp.Call(p.ctx, fetch.FulfillRequest, fetch.FulfillRequestParams{
+			RequestID: e.RequestID, ResponseCode: 200, ResponseHeaders: []*fetch.HeaderEntry{{Name: "Content-Type", Value: kind}},
+			Body: []byte(body),
+		})
+	}
+	if err != nil && p.ctx.Err() == nil {
+		p.complain("no answer in the place of %s: %v", e.Request.URL, err)
+	}
+}
+
+// Scripts switches the scripts of pages off or on, as people may in their browsers. It holds for what is loaded from then on.
+func (p *Page) Scripts(on bool) {
+	p.t.Helper()
+	p.do(command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on}))
+}
+
+// Poke clicks in the middle of an element, whoever takes it there: what is in a frame answers for itself.
+func (p *Page) Poke(css string) {
+	p.t.Helper()
+	p.AwaitElement(css)
+	at := Eval[[]float64](p, fmt.Sprintf(`(e => { e.scrollIntoView({block: "center", behavior: "instant"}); const r = e.getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]; })(%s)`, found(css)))
+	p.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 // Expect lets complaints pass that hold the words, from now on.

@@ -285,6 +285,7 @@ func feltMaintenance(t *testing.T, s *site) {
 	staff.Press(say("remove") + " " + rule)
 	staff.Click(".confirm button.danger")
 	staff.changed(rule, say("c.off"), say("c.gone"))
+	staff.focused()
 
 	staff.Press(say("c.whitelink.make"))
 	line := staff.Text(".keep pre code")

@@ -60,6 +60,36 @@ func firstPaint(t *testing.T, s *site) {
 	}
 }
 
+// withoutScripts holds what the pages say where their program cannot run, or does not come.
+func withoutScripts(t *testing.T, s *site) {
+	c := s.visit(t, browsertest.Options{Width: 320, Height: 700})
+	c.Scripts(false)
+	for _, path := range []string{"/accounts/signin", "/console/"} {
+		c.opens(path)
+		c.AwaitText("JavaScript")
+		c.AwaitGone(".late")
+		if wide := c.Wide(); len(wide) > 0 {
+			t.Errorf("%s without scripts is too wide: %s", path, wide)
+		}
+	}
+	c.Scripts(true)
+	c.opens("/accounts/signin")
+	c.settled()
+	if c.Has("noscript, .late") {
+		t.Error("the page says that it does not work where it does")
+	}
+	slow := s.visit(t, browsertest.Options{})
+	slow.Expect("net::ERR_CONNECTION_FAILED")
+	slow.StandIn(s.origin+"/accounts/assets/portal-", func(string) (string, string) { return "", "" })
+	slow.opens("/accounts/signin")
+	const seen = `getComputedStyle(document.querySelector(".late a")).visibility === "visible"`
+	if browsertest.Eval[bool](slow.Page, seen) {
+		t.Error("the page says at once that it takes long")
+	}
+	browsertest.Eval[any](slow.Page, `(document.querySelector(".late").getAnimations()[0].finish(), null)`) // after some seconds
+	slow.Await(seen)
+}
+
 // byKeyboard signs in with a second factor and changes a rule without a mouse. Wherever the keyboard is it is seen, and after a
 // refusal it is where something can be mended.
 func byKeyboard(t *testing.T, s *site) {

@@ -202,6 +202,7 @@ func TestPages(t *testing.T) {
 		})
 	}
 	t.Run("first paint", func(t *testing.T) { t.Parallel(); firstPaint(t, s) })
+	t.Run("no scripts", func(t *testing.T) { t.Parallel(); withoutScripts(t, s) })
 	t.Run("keyboard", func(t *testing.T) { t.Parallel(); byKeyboard(t, s) })
 	t.Run("typed", func(t *testing.T) { t.Parallel(); typed(t, s, uid) })
 	t.Run("headers", func(t *testing.T) { t.Parallel(); secured(t, s, staff, s.origin, traefik) })

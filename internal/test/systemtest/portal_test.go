@@ -38,7 +38,10 @@ func TestJourneys(t *testing.T) {
 		t.Run(at.name, func(t *testing.T) {
 			t.Parallel()
 			// One address of this machine is the gateway's, and the others are those of people.
-			s := newSite(t, newVault(), at.gateway, append(at.stores(t), "BARONG_TRUSTED_PROXIES=127.0.0.1")...)
+			v := newVault()
+			provider, file := elsewhere(t, v)
+			s := newSite(t, v, at.gateway, append(at.stores(t), "BARONG_TRUSTED_PROXIES=127.0.0.1", "BARONG_PROVIDERS_FILE="+file)...)
+			s.provider = provider
 			s.speaks(t, at.language)
 			for _, journey := range []struct {
 				name string
@@ -49,6 +52,7 @@ func TestJourneys(t *testing.T) {
 				{"forgotten password", forgottenPassword},
 				{"second factor", secondFactor},
 				{"passkey", passkeyOfAPerson},
+				{"provider", byProvider},
 				{"API key", keyOfAPerson},
 				{"profile", profileOfAPerson},
 				{"sessions", sessionsOfAPerson},
@@ -136,6 +140,12 @@ func (c *guest) goes(link, path, title string) {
 	c.settled()
 }
 
+// focused waits until the keyboard is somewhere again after what it was at has gone.
+func (c *guest) focused() {
+	c.t.Helper()
+	c.Await(`document.activeElement && document.activeElement !== document.body`)
+}
+
 // sends sends the form with the field of that name, by its button.
 func (c *guest) sends(field string) {
 	c.t.Helper()
@@ -190,8 +200,16 @@ func thereAndBack(t *testing.T, s *site) {
 	if r, err := (&http.Transport{}).RoundTrip(httptest.NewRequest("GET", "http://"+s.api+"/", nil)); err != nil || r.StatusCode != 302 || r.Header.Get("Location") != "/accounts/" {
 		t.Errorf("the root of the program: %v, %v", r, err)
 	}
-	c.signsOut()
+	// Signed out in another tab, a page with somebody's data does not stay.
+	c.opens("/accounts/")
+	c.AwaitText(p.email)
+	tab := &guest{Page: c.Tab(t), t: t, s: s}
+	tab.signsOut()
 	c.AwaitPath("/accounts/signin")
+	tab.signsIn(p)
+	tab.AwaitPath("/accounts/")
+	c.AwaitPath("/accounts/") // and the sign-in page goes on
+	c.signsOut()
 	c.opens(account)
 	c.AwaitPath("/accounts/signin")
 }
@@ -388,13 +406,16 @@ func passkeyOfAPerson(t *testing.T, s *site) {
 
 	c.opens("/accounts/security")
 	c.Press(say("rename") + " This laptop")
-	c.Fill("name", "Old laptop")
+	const old = "מחשב (ישן)" // written from the right
+	c.Fill("name", old)
 	c.sends("name")
 	c.AwaitText(say("passkeys.renamed"))
-	c.Press(say("remove") + " Old laptop")
+	c.Press(say("remove") + " " + old)
+	c.AwaitText(say("passkeys.remove.text", "name", "\u2068"+old+"\u2069")) // the words around it keep their order
 	c.Fill("password", p.password)
 	c.sends("password")
 	c.AwaitText(say("passkeys.removed"))
+	c.focused()
 	s.mail(t, p.email, "Passkey Removed")
 	c.signsOut()
 	c.AwaitFault("identity.session.invalid_passkey")
@@ -507,6 +528,18 @@ func profileOfAPerson(t *testing.T, s *site) {
 	} {
 		c.Fill(name, text)
 	}
+	// The session ends meanwhile: what was typed is there again after signing in.
+	other := s.client()
+	other.signIn(p.email, p.password).wants(t, "sign-in", 201)
+	other.call("DELETE", "/resource/sessions", nil).wants(t, "the end of other sessions", 204)
+	c.sends("first_name")
+	c.AwaitFault("authz.invalid_session")
+	c.signsIn(p)
+	c.AwaitPath("/accounts/profile")
+	c.AwaitText(say("typed.kept"))
+	if got := browsertest.Eval[string](c.Page, `["dob", "country", "city", "address"].map(n => document.querySelector("[name=" + n + "]").value).join()`); got != "1990-12-09,US,New York,1 Navy Yard" {
+		t.Errorf("after signing in again the form holds %q", got)
+	}
 	c.Click(`[name=confirm]`)
 	c.sends("first_name")
 	c.AwaitText(say("profile.submitted"))
@@ -521,6 +554,7 @@ func sessionsOfAPerson(t *testing.T, s *site) {
 	c.Reload()
 	c.Press(say("sessions.others"))
 	c.AwaitText(say("sessions.others.done"))
+	c.focused()
 	other.opens(account)
 	other.AwaitPath("/accounts/signin")
 	c.opens("/accounts/activity")

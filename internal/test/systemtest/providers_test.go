@@ -11,19 +11,23 @@ import (
 	"barong/internal/test/openidtest"
 )
 
-// People sign up, sign in and link by way of a provider, through the pages of the portal, a real browser and a real gateway.
-func TestProvidersInABrowser(t *testing.T) {
-	t.Parallel()
-	v := newVault()
-	p := openidtest.Start(t)
-	file := filepath.Join(t.TempDir(), "providers.yml")
+// elsewhere starts a provider of OpenID Connect, and writes the file that names it.
+func elsewhere(t *testing.T, v *vault) (p *openidtest.Provider, file string) {
+	t.Helper()
+	p = openidtest.Start(t)
+	file = filepath.Join(t.TempDir(), "providers.yml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, "- {id: one, name: Elsewhere, issuer: %q, client_id: %q, client_secret: %q, sign_up: true}\n",
 		p.Issuer, p.ClientID, v.keep("client secret", p.ClientSecret)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, v, "envoy", "BARONG_PROVIDERS_FILE="+file)
+	return p, file
+}
+
+// byProvider signs up, signs in and links by way of a provider.
+func byProvider(t *testing.T, s *site) {
+	p := s.provider
 	p.Callback(s.origin + "/api/v2/barong/identity/providers/one/callback")
-	const button = "Continue with Elsewhere"
+	button := s.say("signin.provider", "name", "Elsewhere")
 
 	c := s.visit(t, browsertest.Options{})
 	c.Allow(p.Issuer)
@@ -67,15 +71,13 @@ func TestProvidersInABrowser(t *testing.T) {
 	c.Press(button)
 	c.AwaitPath("/accounts/signin")
 	c.AwaitFault("identity.provider.link_required")
-	c.Fill("email", owner.email)
-	c.Fill("password", owner.password)
-	c.Press("Sign in")
+	c.signsIn(owner)
 	signedIn("by password", owner.email)
 	c.opens("/accounts/security")
 	c.Click(`section[aria-labelledby="providers"] button`)
 	c.AwaitPath("/accounts/security")
-	c.AwaitText("Unlink")
-	s.mails.await(t, owner.email, "New Way to Sign In")
+	c.AwaitText(s.say("providers.unlink"))
+	s.mail(t, owner.email, "New Way to Sign In")
 	signOut()
 	c.opens(account)
 	c.AwaitPath("/accounts/signin")
@@ -95,7 +97,6 @@ func TestProvidersInABrowser(t *testing.T) {
 		t.Errorf("the page that asks for the code is %s", c.URL())
 	}
 	c.Fill("otp_code", app.code(t))
-	c.Press("Sign in")
+	c.sends("otp_code")
 	signedIn("with a code", owner.email)
-	signOut()
 }

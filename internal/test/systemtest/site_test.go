@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"barong/internal/test/browsertest"
+	"barong/internal/test/openidtest"
 	"barong/internal/test/testkit"
 )
 
@@ -28,6 +29,8 @@ type site struct {
 	port    string
 	checks  string
 	service string
+
+	provider *openidtest.Provider // of OpenID Connect; nil without one
 
 	language string                                    // of the browsers
 	say      func(key string, values ...string) string // the words of the pages in it

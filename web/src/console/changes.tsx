@@ -1,6 +1,6 @@
 /** What was changed from here: by whom, what, how it stood before and stands now, and how to take it back. */
 import { useEffect, useState } from "preact/hooks";
-import { t, time } from "../i18n";
+import { joined, t, time } from "../i18n";
 import { useMe } from "../me";
 import { Action } from "../ui/form";
 import { tell } from "../ui/notice";
@@ -64,7 +64,7 @@ export function Changes() {
           <span>
             <del>{c.before}</del> → <ins>{c.after}</ins>
           </span>
-          <span class="muted">{[me?.email ?? "", time(c.at)].join(" · ")}</span>
+          <span class="muted">{joined(me?.email, time(c.at))}</span>
           {c.undone ? <span class="badge">{w("c.undone")}</span> : c.undo ? <Action quiet label={w("c.undo")} hidden={c.what} run={() => undo(c)} /> : <span class="muted">{w("c.undo.none")}</span>}
         </li>
       ))}

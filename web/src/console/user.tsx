@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { call, page } from "../api";
-import { ago, country, t, time } from "../i18n";
+import { ago, country, joined, t, time } from "../i18n";
 import { State } from "../pages/overview";
 import type { PageProps } from "../router";
 import { Field, Form } from "../ui/form";
@@ -150,7 +150,7 @@ function Labels({ of: u }: { of: Whole }) {
           return (
             <li key={id}>
               <strong>{l.key}</strong> <span>{l.value}</span> <span class="badge">{named("c.scope", l.scope)}</span>
-              <span class="muted">{[l.description, time(l.updated_at)].filter(Boolean).join(" · ")}</span>
+              <span class="muted">{joined(l.description, time(l.updated_at))}</span>
               {edited === id ? (
                 <Form action={w("c.save")} label={what(l)} aside={<button type="button" class="quiet" onClick={() => edit("")}>{t("cancel")}</button>}
                   send={async ({ value = "" }) => {
@@ -265,7 +265,7 @@ function Sessions({ of: u }: { of: Whole }) {
                   <li key={s.id}>
                     <strong>{s.device || w("c.device.unknown")}</strong>
                     {s.current && <span class="badge good">{w("c.session.yours")}</span>}
-                    <span class="muted">{[s.user_ip, s.country && country(s.country), ago(s.seen_at), s.amr.map((m) => named("amr", m)).join(" + ")].filter(Boolean).join(" · ")}</span>
+                    <span class="muted">{joined(s.user_ip, s.country && country(s.country), ago(s.seen_at), s.amr.map((m) => named("amr", m)).join(" + "))}</span>
                     {can("DELETE /admin/users/{uid}/sessions/{id}") && (
                       <Confirm label={w("c.session.end")} hidden={s.device || s.user_ip} text={w("c.session.end.text")} run={() => end(s.id, s.device || s.user_ip)} />
                     )}
@@ -299,7 +299,7 @@ function Keys({ of: u }: { of: Whole }) {
                 <li key={k.kid}>
                   <strong><code>{k.kid}</code></strong>
                   <span class={"badge " + (k.state === "active" ? "good" : "")}>{w(k.state === "active" ? "c.key.active" : "c.key.inactive")}</span>
-                  <span class="muted">{[k.algorithm, k.scope.join(", "), time(k.created_at)].filter(Boolean).join(" · ")}</span>
+                  <span class="muted">{joined(k.algorithm, k.scope.join(", "), time(k.created_at))}</span>
                 </li>
               ))}
             </ul>

@@ -66,7 +66,7 @@ export function Reset({ query }: PageProps) {
       )}
       {old && (
         <p class="foot">
-          {t("reset.old")} <a href="/accounts/forgot">{t("reset.another")}</a>
+          {token !== "" && t("reset.old")} <a href="/accounts/forgot">{t("reset.another")}</a>
         </p>
       )}
     </>

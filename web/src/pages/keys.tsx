@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { call, page } from "../api";
 import { config } from "../config";
-import { t, time } from "../i18n";
+import { joined, t, time } from "../i18n";
 import { useMe } from "../me";
 import type { PageProps } from "../router";
 import { Copy } from "../ui/copy";
@@ -68,7 +68,7 @@ export function Keys({ query }: PageProps) {
                   <li key={k.kid}>
                     <strong><code>{k.kid}</code></strong>
                     <span class={"badge " + (k.state === "active" ? "good" : "")}>{t(k.state === "active" ? "keys.active" : "keys.inactive")}</span>
-                    <span class="muted">{[k.algorithm, k.scope.join(", "), time(k.created_at)].filter(Boolean).join(" · ")}</span>
+                    <span class="muted">{joined(k.algorithm, k.scope.join(", "), time(k.created_at))}</span>
                     {me.otp && (
                       <span class="actions">
                         <button type="button" class="quiet" onClick={() => setDoing({ what: "switch", kid: k.kid })}>

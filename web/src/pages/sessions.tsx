@@ -1,6 +1,6 @@
 /** /accounts/sessions: where one is signed in. */
 import { call } from "../api";
-import { ago, country, hasWords, say, t, time } from "../i18n";
+import { ago, country, hasWords, joined, say, t, time } from "../i18n";
 import { Action } from "../ui/form";
 import { Show, useLoad } from "../ui/load";
 import { tell } from "../ui/notice";
@@ -36,8 +36,8 @@ export function Sessions() {
                   <strong>{s.device || t("sessions.unknown")}</strong>
                   {s.current && <span class="badge good">{t("sessions.current")}</span>}
                   <span class="muted">
-                    {[s.user_ip, s.country && country(s.country), t("sessions.seen", { time: ago(s.seen_at) }), t("sessions.since", { time: time(s.created_at) })].filter(Boolean).join(" · ")}
-                    {s.amr.length > 0 && " · " + s.amr.map((m) => (hasWords("amr." + m) ? say("amr." + m) : m)).join(" + ")}
+                    {joined(s.user_ip, s.country && country(s.country), t("sessions.seen", { time: ago(s.seen_at) }), t("sessions.since", { time: time(s.created_at) }),
+                      s.amr.map((m) => (hasWords("amr." + m) ? say("amr." + m) : m)).join(" + "))}
                   </span>
                   {s.current ? (
                     <a class="button quiet" href="/accounts/signout">{t("signout.link")}</a>

@@ -122,7 +122,7 @@ export function SignIn({ query }: PageProps) {
         aside={<button type="button" class="quiet" onClick={() => setProven(undefined)}>{t("back")}</button>}>
         <p>{t("signin.otp")}</p>
         <CodeField name="otp_code" hint={t("signin.otp.hint")} autofocus />
-        <Captcha of={captcha} />
+        {proven !== "provider" && <Captcha of={captcha} />}
       </Form>
     );
   }

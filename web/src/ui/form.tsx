@@ -7,6 +7,7 @@ import { faults, onward, type Fault } from "../faults";
 import { t } from "../i18n";
 import { signInAgain } from "../me";
 import { tell } from "./notice";
+import { keepTyped, putBack } from "./typed";
 
 /** What was refused of the form around a field, and by which ids the alert says so. */
 const Wrong = createContext<{ faults: Fault[]; id: string }>({ faults: [], id: "" });
@@ -66,8 +67,9 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
     if (sending.current) return;
     sending.current = true;
     const values: Record<string, string> = {};
+    const puzzle = [...form.current!.querySelectorAll<HTMLInputElement>(".captcha [name]")].map((e) => e.name); // its widget's own
     new FormData(form.current!).forEach((v, k) => {
-      if (typeof v === "string") values[k] = v;
+      if (typeof v === "string" && !puzzle.includes(k)) values[k] = v;
     });
     setWrong([]);
     setBusy(true);
@@ -76,7 +78,10 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
       await send(values, form.current!);
       if (clears) form.current?.reset();
     } catch (e) {
-      if (isSignedOut(e)) return signInAgain(e);
+      if (isSignedOut(e)) {
+        keepTyped(form.current!, label ?? action);
+        return signInAgain(e);
+      }
       if (!handles?.(e)) setWrong(faults(e));
     } finally {
       sending.current = false;
@@ -91,18 +96,13 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
     (first ?? form.current?.querySelector<HTMLElement>("[role=alert]"))?.focus();
   }, [wrong]);
 
-  // A form that goes away gives the focus back to what opened it or, where that is gone too, to the heading above.
+  // A form that goes away gives the focus back to what opened it.
+  const before = useRef(document.activeElement).current;
   useEffect(() => {
-    const before = document.activeElement;
-    const around = form.current!.closest("section, main");
+    if (putBack(form.current!, label ?? action)) setTimeout(() => tell(t("typed.kept"))); // when the page has turned
     return () =>
       void setTimeout(() => {
-        if (document.activeElement && document.activeElement !== document.body) return;
-        const heading = around?.querySelector<HTMLElement>("h2, h1");
-        if (before?.isConnected && before !== document.body) return (before as HTMLElement).focus();
-        if (!heading?.isConnected) return;
-        heading.tabIndex = -1;
-        heading.focus({ preventScroll: true });
+        if (document.activeElement === document.body && before?.isConnected && before !== document.body) (before as HTMLElement).focus();
       });
   }, []);
 
@@ -182,7 +182,7 @@ export function Field({ name, label, type = "text", hint, value, options, rows, 
       </select>
     );
   } else if (rows) {
-    input = <textarea {...common} ref={field as never} rows={rows} defaultValue={value ?? ""} />;
+    input = <textarea {...common} ref={field as never} rows={rows} dir="auto" defaultValue={value ?? ""} />;
   } else if (type === "password") {
     input = (
       <span class="password">
@@ -194,7 +194,7 @@ export function Field({ name, label, type = "text", hint, value, options, rows, 
       </span>
     );
   } else {
-    input = <input {...common} ref={field as never} type={type as "text"} {...(type === "file" ? {} : { defaultValue: value ?? "" })} />;
+    input = <input {...common} ref={field as never} type={type as "text"} {...(type === "file" ? {} : { defaultValue: value ?? "" })} {...(type === "text" ? { dir: "auto" } : {})} />;
   }
   return (
     <div class="field">

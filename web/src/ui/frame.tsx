@@ -1,12 +1,14 @@
 /** What is around every page: header, navigation, language, and the place where the page is shown. */
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { hearTabs } from "../api";
 import { config } from "../config";
 import { chooseLanguage, language, t } from "../i18n";
 import { faults, type Fault } from "../faults";
 import { keepLanguage, loadMe, signInAgain, useMe, type Me } from "../me";
 import { match, useAddress, type PageProps, type Route } from "../router";
 import { Alert } from "./form";
+import { keepFocus } from "./focus";
 import { Waiting } from "./load";
 import { Notice, tell, turnPage } from "./notice";
 
@@ -52,7 +54,7 @@ export function Frame({ routes, home, admits, useOther = () => undefined }: Fram
         if (!current || !next) return;
         if (!first.current) {
           const another = next.is !== "page" || shown.is !== "page" || next.path !== shown.path;
-          if (another) window.scrollTo(0, 0);
+          if (another || next.props.query.get("page") !== shown.props.query.get("page")) window.scrollTo(0, 0);
           // What had the focus may be gone with what was shown before.
           setTimeout(() => (another || document.activeElement === document.body) && heading.current?.focus({ preventScroll: true }));
         }
@@ -65,6 +67,13 @@ export function Frame({ routes, home, admits, useOther = () => undefined }: Fram
       current = false;
     };
   }, [at.href]);
+
+  useEffect(() => {
+    hearTabs();
+    keepFocus();
+    // A page that the browser has kept as it was left may wait for what was answered long ago.
+    window.addEventListener("pageshow", (e) => e.persisted && location.reload());
+  }, []);
 
   const title = shown.is === "page" ? shown.route.title() : shown.is === "missing" ? t("missing.title") : t("loading");
   useEffect(() => {

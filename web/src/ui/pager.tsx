@@ -18,7 +18,7 @@ export function Pager({ page, perPage, total }: { page: number; perPage: number;
   return (
     <nav class="pager" aria-label={t("pager.label")}>
       {page > 1 ? <a class="button" rel="prev" href={withQuery({ page: page === 2 ? undefined : page - 1 })}>{t("pager.prev")}</a> : <span />}
-      <span>{t("pager.of", { page, last })}</span>
+      <span role="status">{t("pager.of", { page, last })}</span>
       {page < last ? <a class="button" rel="next" href={withQuery({ page: page + 1 })}>{t("pager.next")}</a> : <span />}
     </nav>
   );

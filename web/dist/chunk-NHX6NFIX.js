@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-RGN6DY7Q.js";import"./chunk-B6CSSVAT.js";import"./chunk-NLJMOIO7.js";import"./chunk-ABZBDFOQ.js";import"./chunk-LXR5CRFA.js";import"./chunk-EMQN7EVB.js";import"./chunk-YLXBGTV6.js";import"./chunk-ALEZSKPN.js";import"./chunk-IOYSCQO4.js";import"./chunk-NYJ2P4VN.js";import"./chunk-AXNOD5GP.js";import"./chunk-O3LLXUNT.js";export{b as Users,a as states};

@@ -1,1 +1,0 @@
-import{B as t}from"./chunk-O3LLXUNT.js";var s=new Set;async function l(){let i=await t("GET","/resource/abilities");s=new Set(i.calls)}var o=i=>s.has(i);export{l as a,o as b};
