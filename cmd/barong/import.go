@@ -27,7 +27,7 @@ type importCommand struct {
 	Source        string `arg:"" help:"A file of mysqldump, also compressed by gzip, zstd or bzip2; - for standard input; or mysql://user:password@host/database."`
 	Vault         string `help:"An export of the original's Vault (a JSON file), or the address of that Vault." placeholder:"FILE|URL"`
 	VaultURL      string `name:"vault-url" help:"The address of the original's Vault. The token comes from BARONG_VAULT_TOKEN." placeholder:"URL"`
-	VaultApp      string `name:"vault-app" help:"The name under which 2.6 keeps secrets in Vault." default:"barong" placeholder:"NAME"`
+	VaultApp      string `name:"vault-app" help:"The name under which 2.6 keeps secrets in Vault. Without it, the original's variable BARONG_VAULT_APP_NAME, or barong." placeholder:"NAME"`
 	TOTP          string `name:"totp" help:"A file of second factors, lines \"uid,otpauth URL\"." placeholder:"FILE"`
 	SecretKeyBase string `name:"secret-key-base" help:"The original's SECRET_KEY_BASE, which seals columns of 2.6. Without it, the variable SECRET_KEY_BASE." placeholder:"KEY"`
 	MySQLTimeZone string `name:"mysql-time-zone" help:"The time zone of the original's MySQL server, where that was not UTC: Europe/Kyiv, +03:00." placeholder:"TZ"`
@@ -67,7 +67,8 @@ func (i importCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := importer.NewSecrets(export, i.TOTP, address, token, i.VaultApp)
+	app, _ := c.Lookup("BARONG_VAULT_APP_NAME")
+	secrets, err := importer.NewSecrets(export, i.TOTP, address, token, cmp.Or(i.VaultApp, strings.TrimSpace(app), "barong"))
 	if err != nil {
 		return err
 	}

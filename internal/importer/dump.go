@@ -150,7 +150,7 @@ func openFile(ctx context.Context, path string, stdin io.Reader, progress func(d
 		switch {
 		case err != nil:
 		case info.IsDir():
-			err = fmt.Errorf("%s is a folder: name the file of mysqldump in it; what --tab, or another program, writes into a file for each table is not read", path)
+			err = fmt.Errorf("a folder: name the file of mysqldump in it. What mydumper writes there is read by cat %s/*.sql | barong import -; what mysqldump --tab writes is not: make the dump without --tab", path)
 		case info.Mode().IsRegular():
 			d.file, d.size = plainFile{f}, info.Size()
 		default: // a pipe
@@ -282,11 +282,13 @@ type scan struct {
 	zone      string
 	locks     int
 	began     bool // there is a header that says that a line at the end follows
+	opening   bool // settings stand at the beginning, as mysqldump writes them unless it is asked for a compact dump
 	completed bool
 	saved     bool            // a setting was saved that the end of the dump restores
 	modes     map[string]mode // kept in variables
 	sqlMode   string          // that was set last
 	told      string          // by the program, on standard error, before the dump
+	product   string          // whose dump it says that it is, if that is not MySQL
 	last      *dumpTable
 	segments  int
 	statement int
@@ -352,9 +354,11 @@ func (s *scan) remark(text []byte) {
 	t := string(text)
 	switch {
 	case strings.HasPrefix(t, "-- MySQL dump "), strings.HasPrefix(t, "-- MariaDB dump "), strings.HasPrefix(t, "-- Dump created by MySQL pump"):
-		s.began, s.completed = true, false
+		s.began, s.opening, s.completed = true, true, false
 	case strings.HasPrefix(t, "-- Dump completed"), strings.HasPrefix(t, "-- Dump end time"):
 		s.completed = true
+	case strings.HasPrefix(t, "-- PostgreSQL database dump"):
+		s.product = "PostgreSQL"
 	}
 }
 
@@ -423,6 +427,9 @@ func (s *scan) next() (bool, error) {
 		}
 		return false, l.failf("%w: it holds what the program has told of an error: %s%s", errCut, name, clip(text, 300))
 	}
+	if s.product != "" {
+		return false, l.failf("a dump of %s, and not of the original's MySQL", s.product)
+	}
 	return false, l.failf("no statement that mysqldump writes: it begins with %s", l.describe())
 }
 
@@ -458,11 +465,12 @@ func (s *scan) set() error {
 		}
 		switch name := strings.TrimPrefix(w, "@@"); {
 		case w == "NAMES" && i+1 < len(words):
+			s.opening = true
 			return s.setCharset(words[i+1])
 		case name == "TIME_ZONE" && s.zone == "" && s.segments == 0 && value != "" && !strings.HasPrefix(value, "@"):
 			s.zone = value
 		case w == "SQL_NOTES" && value == "0":
-			s.saved = true
+			s.saved, s.opening = true, true
 		case w == "SQL_NOTES" && value != "":
 			s.saved = false
 		case name == "SQL_MODE" && strings.HasPrefix(value, "@"):
@@ -690,7 +698,7 @@ func (s *scan) into() (t *dumpTable, database, table string, columns []string, e
 	if err = l.next(); err != nil {
 		return nil, "", "", nil, err
 	}
-	for _, word := range []string{"IGNORE", "DELAYED", "LOW_PRIORITY", "INTO"} {
+	for _, word := range []string{"LOW_PRIORITY", "DELAYED", "IGNORE", "INTO"} {
 		if l.is(word) {
 			if err = l.next(); err != nil {
 				return nil, "", "", nil, err
@@ -749,7 +757,7 @@ func readRows(l *lexer, cell func(i int, kind tokenKind, text []byte, null bool)
 			return l.cut("an INSERT")
 		}
 		if !l.isMark('(') {
-			return l.failf("%s in an INSERT where a row belongs", l.describe())
+			return l.failf("%s in an INSERT where a row belongs", l.sort())
 		}
 		n := 0
 		for {
@@ -767,7 +775,7 @@ func readRows(l *lexer, cell func(i int, kind tokenKind, text []byte, null bool)
 				if l.kind == tokenEnd {
 					return l.cut("a row")
 				}
-				return l.failf("%s in a row where a comma belongs", l.describe())
+				return l.failf("%s in a row where a comma belongs", l.sort())
 			}
 		}
 		if err := done(n); err != nil {
@@ -784,7 +792,7 @@ func readRows(l *lexer, cell func(i int, kind tokenKind, text []byte, null bool)
 		case l.is("ON"), l.is("AS"): // ON DUPLICATE KEY UPDATE …
 			return l.skip()
 		case !l.isMark(','):
-			return l.failf("%s between the rows of an INSERT", l.describe())
+			return l.failf("%s between the rows of an INSERT", l.sort())
 		}
 	}
 }
@@ -801,7 +809,7 @@ func readValue(l *lexer, i int, cell func(int, tokenKind, []byte, bool) error) e
 			return err
 		}
 		if l.kind != tokenString && l.kind != tokenBytes {
-			return l.failf("%s behind the name of a character set", l.describe())
+			return l.failf("%s behind the name of a character set", l.sort())
 		}
 		if charset != "binary" && !ascii(l.text) {
 			if !slices.Contains(charsets, charset) {
@@ -822,7 +830,7 @@ func readValue(l *lexer, i int, cell func(int, tokenKind, []byte, bool) error) e
 			return err
 		}
 		if kind = l.kind; kind != tokenWord {
-			return l.failf("%s behind a sign", l.describe())
+			return l.failf("%s behind a sign", l.sort())
 		}
 	}
 	switch kind {
@@ -839,7 +847,7 @@ func readValue(l *lexer, i int, cell func(int, tokenKind, []byte, bool) error) e
 		case l.is("FALSE"):
 			return cell(i, kind, []byte("0"), false)
 		case l.text[0] < '0' || l.text[0] > '9':
-			return l.failf("%s in a row where a value belongs", l.describe())
+			return l.failf("%s in a row where a value belongs", l.sort())
 		}
 		text := l.text
 		if negative {
@@ -847,7 +855,7 @@ func readValue(l *lexer, i int, cell func(int, tokenKind, []byte, bool) error) e
 		}
 		return cell(i, kind, text, false)
 	}
-	return l.failf("%s in a row where a value belongs", l.describe())
+	return l.failf("%s in a row where a value belongs", l.sort())
 }
 
 // finish judges the whole dump: that it is whole, and which of its databases is the original's.
@@ -893,7 +901,9 @@ func (s *scan) finish() error {
 	d := s.d
 	d.tables = tables
 	d.s = schema{
-		version: v.number, environment: s.meta[found[0]], zoned: s.zone != "", columns: map[string][]string{}, counts: map[string]int64{},
+		version: v.number, environment: s.meta[found[0]], columns: map[string][]string{}, counts: map[string]int64{},
+		// A compact dump is told in UTC, too, and does not say so.
+		zoned: s.zone != "" || !s.opening,
 	}
 	for name, t := range tables {
 		if !t.known {

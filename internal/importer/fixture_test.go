@@ -80,6 +80,7 @@ func invented() []table {
 			{3, 2, "UA", "380670000002", nil, nil, day1, day1},
 			{4, 2, "UA", "380670000002", nil, day2, day2, day2},
 			{5, 3, "XX", "none", nil, nil, day1, day1},
+			{6, 4, "UA", "380670000003", nil, "0000-00-00 00:00:00", day1, day1},
 		}},
 		{"profiles", "id user_id first_name last_name dob address postcode city country state metadata created_at updated_at", [][]any{
 			{1, 1, "Zoë", "O'Secret-Name", "1990-02-28", odd, "01001", "Kyiv", "UA", 3, "{broken", day1, day1},
@@ -99,7 +100,7 @@ func invented() []table {
 			{1, "IDA", "  Root@Example.com ", digest, "superadmin", odd, 2, 1, "active", nil, day1, day2},
 			{2, "idb-of-an-older-prefix", "bob@localhost", digest, "member", "null", 1, 1, "active", 4, day1, day1},
 			{3, "IDC", "carol@example.com", digest, "vip", "", 1, nil, "banned", 3, day1, day1},
-			{4, "IDD", "dave@example.com", "x", "member", nil, 5, 0, "banned", 999, day1, day1},
+			{4, "IDD", "dave@example.com", "x", "member", nil, 5, 0, "banned", 1<<63 - 1, day1, day1},
 		}},
 	}
 }
@@ -118,7 +119,7 @@ type style struct {
 	lines, single, complete, bare, compact bool // rows on lines of their own; a row a statement, naming columns; without CREATE TABLE; without comments
 	binary, hex, introduced                bool // texts as _binary '…', as 0x…, as _utf8mb4'…'
 	bits, micro                            bool // otp as a BIT; times with a fraction of the second
-	ansi, unquoted                         bool // names in double quotes; without quotes
+	ansi, unquoted, double                 bool // names in double quotes; without quotes; texts in double quotes
 	databases                              bool
 	charset                                string // of SET NAMES; utf8mb4
 }
@@ -243,6 +244,12 @@ func dumpForms(tables []table) map[string]string {
 		}
 		return before + what + where + after
 	}
+	var parts strings.Builder // files of mydumper, one after the other
+	for _, t := range tables {
+		const head = "/*!40101 SET NAMES binary*/;\n/*!40014 SET FOREIGN_KEY_CHECKS=0*/;\n\n/*!40103 SET TIME_ZONE='+00:00' */;\n"
+		create, rows, _ := strings.Cut(sql([]table{t}, style{compact: true, double: true}), "INSERT")
+		parts.WriteString(head + create + head + "INSERT" + rows)
+	}
 	const names, end, first = "/*!40103 SET @OLD_TIME_ZONE", "/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */;", "DROP TABLE IF EXISTS"
 	return map[string]string{
 		"rows on lines of their own":        sql(tables, style{lines: true}),
@@ -317,6 +324,7 @@ func dumpForms(tables []table) map[string]string {
 				")\n/*!50100 PARTITION BY RANGE (`id`)\n(PARTITION p0 VALUES LESS THAN (10) ENGINE = InnoDB,\n PARTITION p1 VALUES LESS THAN MAXVALUE ENGINE = InnoDB) */ ENGINE=InnoDB AUTO_INCREMENT=9"),
 		"of phpMyAdmin": "-- phpMyAdmin SQL Dump\n-- version 5.2.1\n\nSET SQL_MODE = \"NO_AUTO_VALUE_ON_ZERO\";\nSTART TRANSACTION;\nSET time_zone = \"+00:00\";\n\n" +
 			"/*!40101 SET NAMES utf8mb4 */;\n\n" + sql(tables, style{compact: true, complete: true, lines: true}) + "ALTER TABLE `users`\n  ADD PRIMARY KEY (`id`);\nCOMMIT;\n",
+		"of mydumper": parts.String(),
 		"of mysqlpump": "-- Dump created by MySQL pump utility, version: 5.7.24, linux-glibc2.12 (x86_64)\n-- Dump start time: Thu Dec 17 14:21:02 2026\nSET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS;\n" +
 			"SET UNIQUE_CHECKS=0;\nSET @@SESSION.SQL_LOG_BIN= 0;\nSET @OLD_TIME_ZONE=@@TIME_ZONE;\nSET TIME_ZONE='+00:00';\nSET NAMES utf8mb4;\nCREATE DATABASE /*!32312 IF NOT EXISTS*/ `b` /*!40100 DEFAULT CHARACTER SET utf8 */;\n" +
 			strings.NewReplacer("INSERT INTO `", "INSERT INTO `b`.`", "CREATE TABLE `", "CREATE TABLE `b`.`", "DROP TABLE IF EXISTS `", "DROP TABLE IF EXISTS `b`.`").Replace(sql(tables, style{compact: true})) +
@@ -372,6 +380,8 @@ func cell(v any, s style, column string) string {
 	switch {
 	case s.binary:
 		return "_binary " + out
+	case s.double:
+		return `"` + out[1:len(out)-1] + `"`
 	case s.introduced:
 		return "_utf8mb4" + out
 	}

@@ -300,7 +300,7 @@ func TestImport(t *testing.T) {
 			"level_differs_from_labels": 1, "orphan": 4, "otp_without_secret": 1, "permission_twice": 1, "phone_invalid": 1, "phone_twice": 1,
 			"phone_verified_by_two": 1, "profile_state_null": 1, "profile_state_unknown": 1, "profile_two_open": 1, "referrer_gone": 1,
 			"refers_to_itself": 1, "restriction_invalid": 1, "restriction_twice": 1, "role_without_permissions": 1,
-			"state_differs_from_labels": 2, "time_invalid": 1,
+			"state_differs_from_labels": 2, "time_invalid": 2,
 		}
 		check(t, "counts", report.Counts, counts)
 		// New rows are numbered above all of the source.
@@ -495,7 +495,7 @@ func TestBadDumps(t *testing.T) {
 		"cut within a statement":     {cut(compact, ",(3,'IDC'"), "cut short"},
 		"cut within a create":        {cut(whole, "KEY `index_x` (`id`,`updated_at`(10))"), "cut short"},
 		"compressed and cut":         {compressed(whole)[:len(compressed(whole))/2], "cut short"},
-		"of pg_dump":                 {"--\n-- PostgreSQL database dump\n--\nSET statement_timeout = 0;\nSELECT pg_catalog.set_config('search_path', '', false);\n", `begins with "SELECT"`},
+		"of pg_dump":                 {"--\n-- PostgreSQL database dump\n--\nSET statement_timeout = 0;\nSELECT pg_catalog.set_config('search_path', '', false);\n", "a dump of PostgreSQL"},
 		"of sqlite3":                 {"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", `begins with "PRAGMA"`},
 		"JSON":                       {`{"users": []}`, `begins with "{"`},
 		"NUL bytes":                  {strings.Repeat("\x00", 4096), "control byte"},
@@ -518,6 +518,7 @@ func TestBadDumps(t *testing.T) {
 		"two of the original":        {compact + "USE `b`;\n" + compact, "several databases"},
 		"a row too short":            {strings.Replace(sql(invented(), style{bare: true}), "(1,'IDA',", "(1,", 1), "--complete-insert"},
 		"garbage in a row":           {strings.Replace(compact, "(1,'IDA',", "(1,NOW(),", 1), "where a value belongs"},
+		"a quote in a name":          {strings.Replace(compact, "O\\'Secret-Name", "O'Secret-Name", 1), "a word in a row where a comma belongs"},
 		"garbage between rows":       {strings.Replace(compact, "),(3,'IDC'", ") x (3,'IDC'", 1), "between the rows"},
 		"two of one address":         {sql(with(invented(), "users", func(t *table) { t.set(3, "email", "ROOT@example.com") }), style{}), "IDA (id 1) and IDC (id 3)"},
 		"two of one uid":             {sql(with(invented(), "users", func(t *table) { t.set(3, "uid", "IDA") }), style{}), "uid IDA"},

@@ -477,6 +477,14 @@ func (l *lexer) describe() string {
 	return "a text"
 }
 
+// sort names the kind of the token for an error about a row, of which nothing may be shown.
+func (l *lexer) sort() string {
+	if l.kind == tokenWord || l.kind == tokenName {
+		return "a word"
+	}
+	return l.describe()
+}
+
 // skip passes over the rest of a statement, to its delimiter.
 func (l *lexer) skip() error {
 	discard := l.discard

@@ -188,7 +188,8 @@ func (m *mapper) user(r *row, id int64) error {
 	if steps != u.Level {
 		m.report.add("level_differs_from_labels", item{"user": u.UID, "level": u.Level, "labels_say": steps})
 	}
-	if referrer, ok := r.number("referral_id"); ok {
+	if r.raw("referral_id") != nil {
+		referrer, _ := r.number("referral_id")
 		switch _, there := m.people.find(referrer); {
 		case !there:
 			m.report.add("referrer_gone", item{"user": u.UID, "referral_id": referrer})
@@ -291,8 +292,11 @@ func (m *mapper) phone(r *row, id int64) error {
 		return nil
 	}
 	p := &db.Phone{ID: id, UserID: user, Country: r.text("country"), Number: number}
-	if at, ok := parseTime(r.raw("validated_at")); ok && !m.lost[id] {
+	switch at, ok := parseTime(r.raw("validated_at")); {
+	case ok && !m.lost[id]:
 		p.ValidatedAt = &at
+	case !ok && r.raw("validated_at") != nil:
+		m.report.add("time_invalid", item{"table": phones, "id": id})
 	}
 	p.CreatedAt, p.UpdatedAt = m.times(phones, r, id)
 	return m.emit(p)

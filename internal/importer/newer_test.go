@@ -448,15 +448,17 @@ func TestTimeZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := sql(with(invented(), "activities", func(t *table) {
+	tables := with(invented(), "activities", func(t *table) {
 		t.set(1, "created_at", "2020-07-01 09:00:00")
 		t.set(2, "created_at", "2020-01-01 09:00:00")
-	}), style{})
+	})
+	text, compact := sql(tables, style{}), sql(tables, style{compact: true})
 	for name, c := range map[string]struct {
 		text         string
 		summer, note string
 	}{
 		"told in UTC": {text, "2020-07-01 12:00:00", ""},
+		"compact":     {compact, "2020-07-01 12:00:00", ""}, // mysqldump tells times in UTC and does not say so
 		"as written":  {strings.ReplaceAll(text, "SET TIME_ZONE", "SET @x"), "2020-07-01 09:00:00", "was not used"},
 	} {
 		d := empty(t, "sqlite")

@@ -210,7 +210,7 @@ var meanings = map[string]string{
 	"role_without_permissions":  "Users of a role that no permission names.",
 	"sealed_unreadable":         "Values that the secret key base does not open were left out.",
 	"state_differs_from_labels": "The state of users is another than their private labels give. It counts as set by an admin, and stays.",
-	"time_invalid":              "Times that are none were replaced by the row's other time.",
+	"time_invalid":              "Times and dates that are none, such as 0000-00-00: of a row's two times the other stands for it, else there is none.",
 	"totp_unusable":             "Second factors of another kind than six digits of SHA-1 each 30 seconds were left out.",
 }
 

@@ -27,13 +27,15 @@ type Secrets struct {
 	transit map[string]string // plain texts of sealed secrets
 	totp    map[string]string // by uid, or by app and uid: base32, or an otpauth URL
 	app     string            // the name under which releases since 2.6 keep second factors
+	files   map[string]bool   // names before those in the files, one of which may be meant
 	vault   *vault
 }
 
 // NewSecrets reads secrets from an export of Vault (a JSON file), from a file of lines "uid,otpauth URL", and from a running
-// Vault, each unless it is empty. app is the name under which releases since 2.6 keep theirs.
+// Vault, each unless it is empty. app is the name under which releases since 2.6 keep theirs; files in which all second factors
+// stand under one other name are read under that.
 func NewSecrets(exportFile, totpFile, vaultURL, token, app string) (*Secrets, error) {
-	s := &Secrets{keys: map[string]string{}, transit: map[string]string{}, totp: map[string]string{}, app: app}
+	s := &Secrets{keys: map[string]string{}, transit: map[string]string{}, totp: map[string]string{}, app: app, files: map[string]bool{}}
 	if exportFile != "" {
 		if err := s.readExport(exportFile); err != nil {
 			return nil, fmt.Errorf("%s: %w", exportFile, err)
@@ -131,7 +133,7 @@ func (s *Secrets) readExport(path string) error {
 	var export struct {
 		KV      map[string]json.RawMessage `json:"kv"`
 		TOTP    map[string]json.RawMessage `json:"totp"`
-		Transit map[string]string          `json:"transit"`
+		Transit map[string]json.RawMessage `json:"transit"`
 	}
 	if err := json.Unmarshal(text, &export); err != nil {
 		return errors.New(`not a JSON object {"kv": {"secret/barong/api_key/<key id>": {"value": "…"}}, "totp": {"<uid>": "otpauth://…"}}`)
@@ -144,13 +146,37 @@ func (s *Secrets) readExport(path string) error {
 	}
 	for uid, raw := range export.TOTP {
 		if v := secretIn(raw); v != "" {
-			s.totp[uid[strings.LastIndexByte(uid, '/')+1:]] = v
+			s.factor(uid[strings.LastIndexByte(uid, '/')+1:], v)
 		}
 	}
-	for sealed, plain := range export.Transit {
-		s.transit[sealed] = plain
+	for sealed, raw := range export.Transit {
+		if v := secretIn(raw); v != "" {
+			s.transit[sealed] = v
+		}
 	}
 	return nil
+}
+
+// factor notes a second factor of a file.
+func (s *Secrets) factor(name, secret string) {
+	s.totp[name] = secret
+	app, _, _ := cutLast(name, "_")
+	if app == name {
+		app = ""
+	}
+	if len(s.files) < 100 {
+		s.files[app] = true
+	}
+}
+
+// fileApp is the name under which the files keep all second factors; empty when there is none, or several.
+func (s *Secrets) fileApp() string {
+	if len(s.files) == 1 {
+		for app := range s.files {
+			return app
+		}
+	}
+	return ""
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {
@@ -201,7 +227,7 @@ func (s *Secrets) readTOTP(path string) error {
 		if uid == "" || strings.EqualFold(uid, "uid") {
 			continue
 		}
-		s.totp[uid] = address
+		s.factor(uid, address)
 	}
 }
 
@@ -238,6 +264,9 @@ func (s *Secrets) secondFactor(ctx context.Context, uid string) (string, error) 
 	v, asked := s.totp[uid]
 	if !asked {
 		v, asked = s.totp[s.app+"_"+uid]
+	}
+	if app := s.fileApp(); !asked && app != "" {
+		v, asked = s.totp[app+"_"+uid]
 	}
 	if !asked && s.vault != nil {
 		var err error

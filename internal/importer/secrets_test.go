@@ -27,4 +27,15 @@ func TestExportedFactors(t *testing.T) {
 			t.Errorf("%s: %q, %v", uid, got, err)
 		}
 	}
+	// Files in which one name stands before all are of that name, whatever is said of it.
+	one := write("one.json", `{"totp": {"theirs_ID1": "`+secret+`"}, "transit": {"vault:v1:aa": {"value": "plain"}}}`)
+	if s, err = NewSecrets(one, "", "", "", "barong"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.secondFactor(t.Context(), "ID1"); got != secret || err != nil {
+		t.Errorf("the only name: %q, %v", got, err)
+	}
+	if got, err := s.apiKey(t.Context(), "k", "vault:v1:aa"); got != "plain" || err != nil {
+		t.Errorf("a sealed key: %q, %v", got, err)
+	}
 }

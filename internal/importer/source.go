@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -251,28 +252,13 @@ func (r *row) text(column string) string {
 }
 
 // number is a column's number.
-func (r *row) number(column string) (n int64, ok bool) {
+func (r *row) number(column string) (int64, bool) {
 	v := r.raw(column)
-	if len(v) == 0 || len(v) > 19 {
+	if len(v) == 0 || len(v) > 20 || v[0] == '+' {
 		return 0, false
 	}
-	negative := v[0] == '-'
-	if negative {
-		v = v[1:]
-	}
-	for _, c := range v {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		if n > (1<<63-1-9)/10 {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	if negative {
-		n = -n
-	}
-	return n, len(v) > 0
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	return n, err == nil
 }
 
 // flag is whether a column of yes and no says yes: a number that is not zero, or a bit, which dumps and servers tell as a byte.
