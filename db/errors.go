@@ -54,6 +54,19 @@ func Translate(err error) error {
 	return err
 }
 
+// Full reports an error of a disk without room, or of one that fails.
+func Full(err error) bool {
+	var pg *pgconn.PgError
+	var lite *sqlite.Error
+	switch {
+	case errors.As(err, &pg):
+		return pg.Code == "53100"
+	case errors.As(err, &lite):
+		return lite.Code()&0xff == sqlite3.SQLITE_FULL || lite.Code()&0xff == sqlite3.SQLITE_IOERR
+	}
+	return false
+}
+
 // out reports an error that says something about the database, and nothing about the statement: the same statement may
 // succeed later, or on another server.
 func out(err error, pg *pgconn.PgError, lite *sqlite.Error) bool {

@@ -43,9 +43,14 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 		}
 		defer restore()
 	}
+	var theirs error // of the source, as often as of this database
 	_, err = d.within(ctx, conn, func(ctx context.Context, tx *Tx) error {
-		return f(ctx, &Import{Tx: tx, conn: conn})
+		theirs = f(ctx, &Import{Tx: tx, conn: conn})
+		return theirs
 	})
+	if theirs != nil {
+		return theirs
+	}
 	return Translate(err)
 }
 

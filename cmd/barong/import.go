@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -17,6 +18,7 @@ import (
 	"barong/internal/blob"
 	"barong/internal/bus"
 	"barong/internal/config"
+	"barong/internal/fault"
 	"barong/internal/importer"
 
 	"github.com/mattn/go-isatty"
@@ -55,7 +57,7 @@ func (i importCommand) Run(p *program) error {
 	if err != nil {
 		return &usageError{fmt.Errorf("--mysql-time-zone: %w", err)}
 	}
-	c, err := p.config()
+	c, err := p.config("BARONG_VAULT_TOKEN", "BARONG_VAULT_APP_NAME", "SECRET_KEY_BASE")
 	if err != nil {
 		return err
 	}
@@ -90,6 +92,15 @@ func (i importCommand) Run(p *program) error {
 	if i.Verify {
 		return i.verify(p, c, o)
 	}
+	if i.Report != "" { // before hours of work
+		created, err := touch(i.Report)
+		if err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+		if created {
+			defer removeEmpty(i.Report)
+		}
+	}
 	files, closeFiles, err := i.files(p, c)
 	if err != nil {
 		return err
@@ -101,7 +112,7 @@ func (i importCommand) Run(p *program) error {
 		fmt.Fprint(p.stderr, "\r\x1b[K")
 	}
 	if err != nil {
-		return err
+		return i.explained(p, err)
 	}
 	// The one is told also where the other cannot be written: what was imported is imported.
 	if err := errors.Join(report.WriteText(p.stdout), i.write(report)); err != nil {
@@ -111,6 +122,41 @@ func (i importCommand) Run(p *program) error {
 		return errReports
 	}
 	return nil
+}
+
+// explained says of an error what it has left behind, which is nothing, and what to do where the error does not.
+func (i importCommand) explained(p *program, err error) error {
+	next := ""
+	switch {
+	case p.ctx.Err() != nil:
+		err, next = errors.New("interrupted"), "the same command begins anew"
+	case db.Full(err):
+		next = "make room for twice the database's size, and import again"
+	case errors.Is(err, fault.New(fault.Unavailable)):
+		next = "see that the database is there and may be written to, and import again"
+	}
+	if next != "" {
+		next = ": " + next
+	}
+	return fmt.Errorf("%w: nothing was written%s", err, next)
+}
+
+// touch reports an error unless a file can be written. Created says that there was none.
+func touch(path string) (created bool, err error) {
+	_, err = os.Stat(path)
+	created = errors.Is(err, fs.ErrNotExist)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return false, err
+	}
+	return created, f.Close()
+}
+
+// removeEmpty removes a file in which there is nothing.
+func removeEmpty(path string) {
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		_ = os.Remove(path) // an empty file more does no harm
+	}
 }
 
 // lookupSecret reads a variable, or the file that the variable of the same name and _FILE names.
@@ -171,18 +217,42 @@ func (p *program) importTarget(c *config.Config) (*db.DB, error) {
 	return d, nil
 }
 
+// imported opens the database, unless nothing can have been imported into it.
+func (p *program) imported(c *config.Config) (*db.DB, error) {
+	if path, err := db.SQLitePath(c.DatabaseURL.Reveal()); err == nil && path != "" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // opening it would make it
+			return nil, importer.ErrNothing
+		}
+	}
+	d, _, err := p.openDB(c)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := d.Fresh(p.ctx)
+	switch {
+	case err == nil && fresh:
+		err = importer.ErrNothing
+	case err == nil:
+		err = p.current(d)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
 // verify compares.
 func (i importCommand) verify(p *program, c *config.Config, o importer.Options) error {
+	d, err := p.imported(c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
 	source, err := importer.Open(p.ctx, o)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	d, _, err := p.openCurrent(c)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
 	comparison, err := source.Verify(p.ctx, d)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"barong/internal/config"
+	"barong/internal/fault"
 
 	"github.com/alecthomas/kong"
 	"github.com/redis/go-redis/v9"
@@ -103,14 +104,16 @@ type program struct {
 func (p *program) load() (*config.Config, error) { return config.Load(p.flags, p.environ, judges...) }
 
 // config loads the configuration, and says on standard error what it warns of. Beside an error, it returns what
-// could be read.
-func (p *program) config() (*config.Config, error) {
+// could be read. read are variables of the original's that this command uses, and others do not.
+func (p *program) config(read ...string) (*config.Config, error) {
 	c, err := p.load()
 	if err != nil {
 		return c, err
 	}
 	for _, w := range c.Warnings() {
-		fmt.Fprintln(p.stderr, "warning:", w)
+		if !slices.ContainsFunc(read, func(name string) bool { return strings.HasPrefix(w, name+" has no effect") }) {
+			fmt.Fprintln(p.stderr, "warning:", w)
+		}
 	}
 	return c, nil
 }
@@ -131,7 +134,8 @@ func (p *program) report(err error) int {
 	case errors.Is(err, errReports):
 		return statusReports
 	}
-	fmt.Fprintln(p.stderr, "barong:", oneLine(err))
+	// The code is one of answers to clients; what is behind it is told.
+	fmt.Fprintln(p.stderr, "barong:", strings.ReplaceAll(oneLine(err), string(fault.Unavailable)+": ", ""))
 	if _, usage := errors.AsType[*usageError](err); usage {
 		return statusInvalid
 	}

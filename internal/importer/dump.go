@@ -100,7 +100,7 @@ func newSpool(r io.Reader) (*spool, int64, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, 0, fmt.Errorf("keep standard input: %w", err)
+		return nil, 0, fmt.Errorf("keep standard input: %w: name the file rather than \"-\", or a folder with room in TMPDIR", err)
 	}
 	return s, n, nil
 }
@@ -963,7 +963,7 @@ func (d *dump) rows(ctx context.Context, table string, f func(*row) error) error
 			return err
 		}
 		if err := d.segment(ctx, l, t, g, f); err != nil {
-			return fmt.Errorf("table %s: %w", table, err)
+			return ofTable(table, err)
 		}
 	}
 	return nil

@@ -56,6 +56,9 @@ type Source struct {
 
 // Open reads a source and finds out what must be known of all of it. The error says what is wrong with it.
 func Open(ctx context.Context, o Options) (*Source, error) {
+	if err := o.Secrets.check(ctx); err != nil {
+		return nil, err
+	}
 	src, err := openSource(ctx, &o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", sourceName(o.Source), err)

@@ -57,10 +57,15 @@ func (m *mapper) table(table string) error {
 	if err == nil && table == activities {
 		err = m.flush(time.Unix(0, 0).UTC())
 	}
-	if err != nil {
-		return fmt.Errorf("table %s: %w", table, err)
+	return ofTable(table, err)
+}
+
+// ofTable says of which table an error is, unless it does.
+func ofTable(table string, err error) error {
+	if err == nil || strings.HasPrefix(err.Error(), "table "+table+": ") {
+		return err
 	}
-	return nil
+	return fmt.Errorf("table %s: %w", table, err)
 }
 
 // parseTime reads "2006-01-02 15:04:05", with a fraction of the second or without, as UTC. A date of zeros is none.

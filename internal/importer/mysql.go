@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/url"
@@ -44,9 +46,33 @@ func openMySQL(ctx context.Context, raw, password string) (*server, error) {
 	d := &server{pool: sql.OpenDB(connector)}
 	d.pool.SetMaxOpenConns(1)
 	if err := d.begin(ctx, config.DBName); err != nil {
-		return nil, errors.Join(errors.New(withoutSecret(err.Error(), config.Passwd)), d.close())
+		return nil, errors.Join(errors.New(withoutSecret(err.Error(), config.Passwd)+advice(err)), d.close())
 	}
 	return d, nil
+}
+
+// advice is what to do about an error of MySQL, behind a colon; empty for others.
+func advice(err error) string {
+	var refused *mysql.MySQLError
+	var network net.Error
+	switch {
+	case errors.As(err, &refused):
+		switch refused.Number {
+		case 1045: // ER_ACCESS_DENIED_ERROR
+			return ": give the user in the address, and the password there or in BARONG_MYSQL_PASSWORD"
+		case 1044, 1142, 1143: // ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR
+			return ": the user needs the right SELECT on the whole database"
+		case 1049: // ER_BAD_DB_ERROR
+			return ": the address ends with the name of the original's database"
+		}
+	case errors.Is(err, mysql.ErrNoTLS), errors.Is(err, mysql.ErrOldPassword), errors.Is(err, mysql.ErrCleartextPassword):
+		return ": try ?tls=false, or make a dump on the server"
+	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, driver.ErrBadConn), errors.Is(err, io.ErrUnexpectedEOF):
+		return ": the connection was cut: import again when the server is there, or from a dump"
+	case errors.As(err, &network):
+		return ": see that the server runs, and that this machine may reach it"
+	}
+	return ""
 }
 
 func withoutSecret(text, secret string) string {
@@ -234,7 +260,7 @@ func (d *server) rows(ctx context.Context, table string, f func(*row) error) err
 		// A page is read to its end before its rows are used: what is done with them takes time.
 		page, err := d.page(ctx, statement, len(wanted))
 		if err != nil {
-			return fmt.Errorf("table %s: %w", table, err)
+			return fmt.Errorf("table %s: %w%s", table, err, advice(err))
 		}
 		for _, cells := range page {
 			n++

@@ -107,6 +107,18 @@ func (b *Bridge) Right(ctx context.Context, uid, code string) (bool, error) {
 	return false, nil
 }
 
+// check looks whether a Vault that is to be asked is there and open, before hours of work.
+func (s *Secrets) check(ctx context.Context) error {
+	if s.vault == nil {
+		return nil
+	}
+	_, status, err := s.vault.call(ctx, http.MethodGet, "sys/health", nil) // needs no token
+	if err == nil && status == http.StatusServiceUnavailable {
+		err = refused(status, "sys/health")
+	}
+	return err
+}
+
 // maxExport bounds a file of secrets.
 const maxExport = 256 << 20
 
@@ -331,7 +343,7 @@ func (v *vault) call(ctx context.Context, method, path string, body any) (json.R
 	req.Header.Set("X-Vault-Token", v.token)
 	res, err := v.client.Do(req)
 	if err != nil {
-		return nil, 0, fmt.Errorf("vault: %w", err)
+		return nil, 0, fmt.Errorf("vault does not answer, see that its address is right and that it runs: %w", err)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
@@ -354,9 +366,9 @@ func refused(status int, path string) error {
 	dir, _, _ := cutLast(path, "/")
 	switch status {
 	case http.StatusForbidden, http.StatusUnauthorized:
-		return fmt.Errorf("vault: the token in BARONG_VAULT_TOKEN may not read %s/*", dir)
+		return fmt.Errorf("vault: the token in BARONG_VAULT_TOKEN may not read %s/*: give the one of the original's environment, or root's", dir)
 	case http.StatusServiceUnavailable:
-		return errors.New("vault: it is sealed, or not ready")
+		return errors.New("vault: it is sealed, or not ready: unseal it, and try again")
 	}
 	return fmt.Errorf("vault: status %d for %s/*", status, dir)
 }

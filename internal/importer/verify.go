@@ -150,6 +150,9 @@ type comparer struct {
 	rows map[string]map[int64][16]byte // of the source, by table
 }
 
+// ErrNothing says that a database was never imported into.
+var ErrNothing = errors.New("nothing was imported into this database yet: import first, or see that BARONG_DATABASE_URL names the right one")
+
 // Verify compares a database with the source: what an import would write with what is there.
 func (s *Source) Verify(ctx context.Context, d *db.DB) (*Comparison, error) {
 	c := &comparer{d: d, key: make([]byte, 32), result: &Comparison{SchemaVersion: s.report.SchemaVersion, Tables: map[string]*TableComparison{}, Same: true}}
@@ -158,7 +161,9 @@ func (s *Source) Verify(ctx context.Context, d *db.DB) (*Comparison, error) {
 	switch {
 	case err == nil:
 		c.through = last.ActivitiesThrough
-	case !errors.Is(err, db.ErrNotFound):
+	case errors.Is(err, db.ErrNotFound):
+		return nil, ErrNothing
+	default:
 		return nil, err
 	}
 	for _, table := range tables {
