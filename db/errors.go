@@ -67,6 +67,12 @@ func Full(err error) bool {
 	return false
 }
 
+// Denied reports that the user of the database lacks a right.
+func Denied(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42501"
+}
+
 // out reports an error that says something about the database, and nothing about the statement: the same statement may
 // succeed later, or on another server.
 func out(err error, pg *pgconn.PgError, lite *sqlite.Error) bool {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 )
@@ -27,6 +28,9 @@ type Import struct {
 	dropped []string // statements that make the indexes again that were dropped
 	written IDRange  // ids of activities; zero for none
 }
+
+// ErrImporting says that another import writes into the database.
+var ErrImporting = errors.New("another import into this database is under way")
 
 // Import runs f in one write transaction and commits it unless f returns an error. Caches are told nothing: see
 // Tx.Notify.
@@ -45,6 +49,14 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 	}
 	var theirs error // of the source, as often as of this database
 	_, err = d.within(ctx, conn, func(ctx context.Context, tx *Tx) error {
+		if !d.sqlite {
+			_, err := tx.ExecContext(ctx, "LOCK TABLE imports IN SHARE ROW EXCLUSIVE MODE NOWAIT")
+			if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "55P03" {
+				return ErrImporting
+			} else if err != nil {
+				return fmt.Errorf("import: %w", err)
+			}
+		}
 		theirs = f(ctx, &Import{Tx: tx, conn: conn})
 		return theirs
 	})
@@ -417,6 +429,24 @@ func (q queries) EditedHere(ctx context.Context, table string) ([]int64, error) 
 	var ids []int64
 	err := q.idb.NewRaw("SELECT "+t.key+" FROM "+t.name+" WHERE "+t.changed+" <> source_updated_at").Scan(ctx, &ids)
 	return ids, Translate(err)
+}
+
+// EachImportedUser calls f with the id and the uid of each user whom an import wrote.
+func (q queries) EachImportedUser(ctx context.Context, f func(id int64, uid string)) error {
+	rows, err := q.idb.QueryContext(ctx, "SELECT id, uid FROM users WHERE source_updated_at IS NOT NULL")
+	if err != nil {
+		return fmt.Errorf("read users: %w", Translate(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var uid string
+		if err := rows.Scan(&id, &uid); err != nil {
+			return fmt.Errorf("read users: %w", Translate(err))
+		}
+		f(id, uid)
+	}
+	return Translate(rows.Err())
 }
 
 // MadeHere counts the rows of a table that no import wrote, and names the keys of a few of them.

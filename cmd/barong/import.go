@@ -127,12 +127,17 @@ func (i importCommand) Run(p *program) error {
 // explained says of an error what it has left behind, which is nothing, and what to do where the error does not.
 func (i importCommand) explained(p *program, err error) error {
 	next := ""
+	var taken *db.ErrTaken
 	switch {
 	case p.ctx.Err() != nil:
 		err, next = errors.New("interrupted"), "the same command begins anew"
 	case db.Full(err):
 		next = "make room for twice the database's size, and import again"
-	case errors.Is(err, fault.New(fault.Unavailable)):
+	case errors.As(err, &taken):
+		next = "rows of the source contradict each other, or what an import of another source has left here: import into a new database"
+	case db.Denied(err):
+		next = "the user of BARONG_DATABASE_URL must be the owner of the database, or may create tables in it"
+	case errors.Is(db.Translate(err), fault.New(fault.Unavailable)):
 		next = "see that the database is there and may be written to, and import again"
 	}
 	if next != "" {

@@ -3,6 +3,7 @@ package importer_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -662,6 +663,35 @@ func TestRefusesForeignUsers(t *testing.T) {
 		if got := content(t, d); len(got["labels"]) != 0 {
 			t.Errorf("%s: something was written", name)
 		}
+	}
+}
+
+// A source that is not the one of the imports before is refused, and so is a second import at the same time.
+func TestRefusesAnotherSource(t *testing.T) {
+	t.Parallel()
+	other := file(t, strings.ReplaceAll(sql(invented(), style{}), "ID", "XY"))
+	d := empty(t, "postgres")
+	bring(t, d, options(t, file(t, sql(invented(), style{}))))
+	before := content(t, d)
+	brings := func() error {
+		s, err := importer.Open(t.Context(), options(t, other))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		_, err = s.Import(t.Context(), d)
+		return err
+	}
+	if err := brings(); err == nil || !strings.Contains(err.Error(), "of 4 users, 1 are in this source") {
+		t.Errorf("another source: %v", err)
+	}
+	var second error
+	err := d.Import(t.Context(), func(context.Context, *db.Import) error { second = brings(); return nil })
+	if err != nil || !errors.Is(second, db.ErrImporting) {
+		t.Errorf("a second import: %v, %v", err, second)
+	}
+	if after := content(t, d); !maps.EqualFunc(after, before, slices.Equal) {
+		t.Error("something was written")
 	}
 }
 

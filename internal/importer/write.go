@@ -32,6 +32,9 @@ func (s *Source) Import(ctx context.Context, d *db.DB) (*Report, error) {
 		switch {
 		case err == nil:
 			w.through = last.ActivitiesThrough
+			if err := s.continues(ctx, im); err != nil {
+				return err
+			}
 		case !errors.Is(err, db.ErrNotFound):
 			return err
 		}
@@ -56,6 +59,26 @@ func (s *Source) Import(ctx context.Context, d *db.DB) (*Report, error) {
 		return nil, err
 	}
 	return s.finish(), nil
+}
+
+// continues refuses a source that is not the one that was imported before: its users would replace those. A user keeps id and
+// uid for good, and a few ids may have been given anew after a restart of MySQL.
+func (s *Source) continues(ctx context.Context, im *db.Import) error {
+	var before, there, same int
+	err := im.EachImportedUser(ctx, func(id int64, uid string) {
+		before++
+		if i, ok := s.people.find(id); ok {
+			there++
+			if string(s.people.uid(i)) == uid {
+				same++
+			}
+		}
+	})
+	if err == nil && before > 0 && same*2 <= there {
+		err = fmt.Errorf("this is another database than the one that was imported before: of %d users, %d are in this source: name the right one, or import into a new database",
+			before, same)
+	}
+	return err
 }
 
 // A target is a database, or a transaction of it.
