@@ -132,7 +132,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	d.queries = queries{idb: b, db: d}
 	if err := d.sql.PingContext(ctx); err != nil {
 		d.sql.Close()
-		return nil, fmt.Errorf("open database: %w", withoutPassword(err, o.URL))
+		return nil, fmt.Errorf("open database: %w", advised(withoutPassword(err, o.URL)))
 	}
 	return d, nil
 }

@@ -146,8 +146,8 @@ func (p *program) report(err error) int {
 func oneLine(err error) string {
 	var lines []string
 	for line := range strings.Lines(err.Error()) {
-		if line = strings.TrimSpace(line); line != "" {
-			lines = append(lines, strings.TrimSuffix(line, ":"))
+		if line = strings.TrimSuffix(strings.TrimSpace(line), ":"); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line) // a driver that tries twice says the same twice
 		}
 	}
 	return strings.Join(lines, ": ")

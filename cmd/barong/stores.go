@@ -172,6 +172,9 @@ func (v *server) openShared() error {
 		v.reloads(v.databaseLogin(pulse.LogInAs))
 		v.background(pulse.Run)
 		o.SourceAnswers = pulse.Beats
+		if err := redisstore.Await(joining, client); err != nil {
+			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)
+		}
 		shared, err := redisbus.Open(joining, client, o)
 		if err != nil {
 			return fmt.Errorf("BARONG_REDIS_URL=%s: %w", c.RedisURL, err)

@@ -103,10 +103,11 @@ type Shared struct {
 
 	mu     sync.Mutex
 	up     bool
-	began  time.Time // the present Listen
-	echo   time.Time // of the last Up or own message that came back: when it was sent
-	heard  time.Time // last own message that came back
-	fault  error     // why the connection broke last, or a message could not be sent
+	began  time.Time         // the present Listen
+	echo   time.Time         // of the last Up or own message that came back: when it was sent
+	heard  time.Time         // last own message that came back
+	fault  error             // why the connection broke last, or a message could not be sent
+	told   map[string]string // what the log was told since something was heard: of each kind of fault the last
 	peers  map[string]*peer
 	cut    context.CancelCauseFunc // ends the present Listen
 	queue  []*parcel
@@ -140,6 +141,7 @@ func Join(ctx context.Context, t Transport, o Options) (*Shared, error) {
 	rand.Read(word[:])
 	s := &Shared{
 		transport: t, origin: hex.EncodeToString(word[:]), beat: o.Heartbeat, source: o.SourceAnswers, log: o.Log, peers: map[string]*peer{},
+		told:  map[string]string{},
 		start: time.Now(),
 		wake:  make(chan struct{}, 1), first: make(chan struct{}), stop: make(chan struct{}),
 	}
@@ -373,8 +375,9 @@ func (s *Shared) listen(ctx context.Context) {
 // note keeps a fault for Healthy and logs it when it is news.
 func (s *Shared) note(what string, err error) {
 	s.mu.Lock()
-	news := s.fault == nil || err == nil || s.fault.Error() != err.Error()
-	s.fault = err
+	text := fmt.Sprint(err)
+	news := s.told[what] != text
+	s.fault, s.told[what] = err, text
 	s.mu.Unlock()
 	if news {
 		s.log.Warn("bus: "+what, "error", err)
@@ -509,6 +512,7 @@ func (e ear) Alive(before time.Time) {
 		s.echo = before
 	}
 	s.heard, s.fault = time.Now(), nil
+	clear(s.told)
 	s.prove()
 }
 
