@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 
@@ -15,7 +16,7 @@ import (
 // comes of that is the reason.
 const noTLS = "server refused TLS connection"
 
-// advised says what to do about a Postgres that cannot be connected to, where that can be told.
+// advised says what to do about a database that cannot be opened, where that can be told.
 func advised(err error) error {
 	if before, after, two := strings.Cut(err.Error(), noTLS+"\n"); two {
 		start := strings.LastIndexByte(before, '\n') + 1
@@ -60,6 +61,9 @@ func advice(err error) string {
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "is the server up, and does it listen at this address?"
+	}
+	if strings.Contains(err.Error(), "unable to open database file") { // SQLite does not say why
+		return fmt.Sprintf("may user %d read and write it, and its folder?", os.Geteuid())
 	}
 	if strings.Contains(err.Error(), noTLS) {
 		return "the server speaks no TLS: switch it on there, or take sslmode=disable on a network that is private"

@@ -28,6 +28,7 @@ func TestAdvice(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "db"}}, "known on this machine", ""},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "is the server up", ""},
 		{errors.New("127.0.0.1:5432 (h): tls error: server refused TLS connection"), "sslmode=disable", ""},
+		{errors.New("unable to open database file (14)"), "read and write it", ""},
 		{tried, "FATAL: x", "TLS"},
 		{errors.New("something else"), "something else", ";"},
 	} {

@@ -141,7 +141,7 @@ func openBox(c *config.Config) (box *secret.Box, created bool, err error) {
 			return nil, false, config.Bad("BARONG_SECRET_KEY", "", "needed with BARONG_ENV=production; openssl rand -base64 32 makes one")
 		}
 		if list, created, err = secret.LoadOrCreate(config.SecretKeyFile); err != nil {
-			return nil, false, err
+			return nil, false, inData(err)
 		}
 	}
 	box, err = secret.New(list)
@@ -193,7 +193,7 @@ func openKeys(c *config.Config) (ring *keys.Ring, created bool, err error) {
 		}
 		_, err := keys.Generate(keyPath(c), c.JWTAlgorithm)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, false, err
+			return nil, false, inData(err)
 		}
 		created = err == nil
 	}
@@ -204,6 +204,14 @@ func openKeys(c *config.Config) (ring *keys.Ring, created bool, err error) {
 		err = config.Bad("BARONG_JWT_PRIVATE_KEY_PATH", keyPath(c), "a PEM file with a private key, or a folder of them: "+oneLine(err))
 	}
 	return ring, created, err
+}
+
+// inData says what to do where the system does not let this user write what the program makes for itself.
+func inData(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w; what is made at a first start is in data/, below the folder of the start: let it be one that user %d may write", err, os.Geteuid())
 }
 
 // sqliteFile is the path of the embedded database, or empty for another.

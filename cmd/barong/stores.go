@@ -92,6 +92,9 @@ func (v *server) openDatabase(migrate bool) error {
 			}
 		}
 	}
+	if err := v.db.TryWrite(v.ctx); err != nil {
+		v.log.Error("nobody can sign in, and nothing be changed, before this is mended; checks are answered meanwhile", "error", err)
+	}
 	v.ops.Store("database", v.db.Ping, v.db.TryWrite)
 	if err := v.verifySeals(); err != nil {
 		return err
