@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"barong/internal/test/browsertest"
 	"barong/internal/test/testkit"
 )
 
@@ -24,6 +25,10 @@ type reader struct {
 	dir  string
 	env  []string
 	edit func(text string) string // what cannot be typed here as it stands, such as ports; may be nil
+
+	// What is done beside the shell when it has typed the block that holds a text, while what was started there runs.
+	aside string
+	do    func()
 }
 
 // follow does what the blocks say. One with a name is a file, one of sh is typed, and a text below shows what that prints,
@@ -35,6 +40,7 @@ func (r *reader) follow(blocks []testkit.Block) {
 		edit = func(text string) string { return text }
 	}
 	const mark = "\x1e" // parts what the blocks print
+	waits := filepath.Join(r.t.TempDir(), "waits")
 	var script strings.Builder
 	type typed struct{ code, want string }
 	var steps []typed
@@ -48,6 +54,9 @@ func (r *reader) follow(blocks []testkit.Block) {
 		case b.Language == "sh":
 			steps = append(steps, typed{code: b.Code})
 			fmt.Fprintf(&script, "%sprintf '%s%%s%s' $?\n", edit(b.Code), mark, mark)
+			if r.do != nil && strings.Contains(b.Code, r.aside) {
+				fmt.Fprintf(&script, ": > '%s'; while [ -e '%s' ]; do sleep 0.05; done\n", waits, waits)
+			}
 		case b.Language == "text" && i > 0 && blocks[i-1].Language == "sh":
 			steps[len(steps)-1].want = edit(b.Code)
 		default:
@@ -64,6 +73,16 @@ func (r *reader) follow(blocks []testkit.Block) {
 		shell.Wait()
 		close(ended)
 	}()
+	if r.do != nil {
+		testkit.Eventually(r.t, 2*patience, func() bool {
+			_, err := os.Stat(waits)
+			return err == nil || !shell.Running()
+		})
+		r.do()
+		if err := os.Remove(waits); err != nil {
+			r.t.Errorf("the page never said %q: %v", r.aside, err)
+		}
+	}
 	select {
 	case <-ended:
 	case <-time.After(2 * patience):
@@ -149,6 +168,7 @@ func TestQuickstart(t *testing.T) {
 				script(`exec "$(command -v -p make)" -C "`+root+`" -n "$@" > /dev/null`+"\n", "make")
 				link(testkit.Barong(t), "bin", "barong")
 				link(tools, ".tools")
+				r.aside, r.do = "barong seed --file app.yml", func() { browseQuickstart(t, "http://127.0.0.1:"+ports["8000"], dir) }
 				if err := errors.Join(os.Mkdir(filepath.Join(dir, "envoy"), 0o755), os.WriteFile(filepath.Join(dir, "envoy", "envoy.yaml"), config, 0o600)); err != nil {
 					t.Fatal(err)
 				}
@@ -185,6 +205,46 @@ for program in envoy python3; do printf '#!/bin/sh\nexec "`+tools+`/bin/%s" "$@"
 			}
 		})
 	}
+}
+
+// browseQuickstart does in browsers what the page says of them: signs up on the way to the page, and looks at the rules.
+func browseQuickstart(t *testing.T, gateway, dir string) {
+	t.Helper()
+	p := browsertest.Open(t, browsertest.Options{})
+	p.Allow(gateway)
+	p.Expect("favicon.ico") // which the page does not have
+	p.Go(gateway + "/app")
+	p.AwaitPath("/accounts/signin")
+	p.Press("Create an account")
+	p.AwaitText("Create the account")
+	p.Fill("email", "browser@example.com")
+	p.Fill("password", "Ten-Minutes+7pages")
+	p.Press("Create the account")
+	p.AwaitText("Look into your mail")
+	p.Go(gateway + "/app")
+	p.AwaitText("Hello browser@example.com")
+
+	passwords, err := filepath.Glob(filepath.Join(dir, "data", "passwords-*.txt"))
+	if err != nil || len(passwords) != 1 {
+		t.Fatalf("files of passwords: %q, %v", passwords, err)
+	}
+	text, err := os.ReadFile(passwords[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	email, password, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	if email != "admin@barong.io" {
+		t.Errorf("the file of passwords is about %q", email)
+	}
+	staff := browsertest.Open(t, browsertest.Options{})
+	staff.Allow(gateway)
+	staff.Go(gateway + "/console/permissions")
+	staff.AwaitPath("/accounts/signin")
+	staff.Fill("email", email)
+	staff.Fill("password", password)
+	staff.Press("Sign in")
+	staff.AwaitPath("/console/permissions")
+	staff.Await(`[...document.querySelectorAll("tr")].some(r => /member/.test(r.innerText) && /\bapp\b/.test(r.innerText))`)
 }
 
 // pack writes an archive of a release.
