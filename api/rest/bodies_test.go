@@ -55,7 +55,7 @@ func TestHeadersAreJudgedFirst(t *testing.T) {
 		"POST /api/v2/identity/echo":        `413 {"errors":["request.too_large"]}`,
 		"POST /api/v2/barong/identity/echo": `413 {"errors":["request.too_large"]}`,
 	} {
-		c := send(t, s, call+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 254000\r\n\r\n{")
+		c := send(t, s, call+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 254000\r\n\r\n")
 		if status, body := answer(c); fmt.Sprintf("%d %s", status, body) != want {
 			t.Errorf("%s: %d %s, want %s", call, status, body, want)
 		}

@@ -101,6 +101,7 @@ func New(handler fasthttp.RequestHandler, o Options) *Server {
 					leaveBody(ctx)
 				}
 			}()
+			restoreLength(ctx)
 			handler(ctx)
 			if s.leaving.Load() {
 				ctx.SetConnectionClose()
@@ -114,13 +115,15 @@ func New(handler fasthttp.RequestHandler, o Options) *Server {
 			case n > shortBody || n == chunkedBody:
 				c.ReadTimeout = max(o.ReadTimeout, DefaultUploadTimeout)
 			}
+			if h.ContentLength() > 0 {
+				hideLength(h)
+			}
 			return c
 		},
 		ReadBufferSize:        o.MaxHeader, // what fasthttp bounds headers by
 		Concurrency:           o.Concurrency + spare,
 		TCPKeepalive:          true,
 		StreamRequestBody:     true,
-		MaxRequestBodySize:    1, // read before the handler has seen the headers, which is the least; the rest waits
 		CloseOnShutdown:       true,
 		LazyRequestTime:       true,
 		NoDefaultServerHeader: true,
