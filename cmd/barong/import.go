@@ -137,7 +137,7 @@ func (i importCommand) explained(p *program, err error) error {
 		next = "rows of the source contradict each other, or what an import of another source has left here: import into a new database"
 	case db.Denied(err):
 		next = "the user of BARONG_DATABASE_URL must be the owner of the database, or may create tables in it"
-	case errors.Is(db.Translate(err), fault.New(fault.Unavailable)):
+	case errors.Is(err, fault.New(fault.Unavailable)):
 		next = "see that the database is there and may be written to, and import again"
 	}
 	if next != "" {
@@ -217,7 +217,7 @@ func (p *program) importTarget(c *config.Config) (*db.DB, error) {
 		err = p.current(d)
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(db.Translate(err), d.Close())
 	}
 	return d, nil
 }

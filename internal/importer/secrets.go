@@ -361,6 +361,29 @@ func (v *vault) call(ctx context.Context, method, path string, body any) (json.R
 	return answer.Data, res.StatusCode, nil
 }
 
+// pauses are between attempts to ask for one of many secrets: what ends hours of work must last longer than a restart.
+var pauses = []time.Duration{200 * time.Millisecond, 2 * time.Second, 10 * time.Second}
+
+// ask is call, tried again where another answer may come.
+func (v *vault) ask(ctx context.Context, method, path string, body any) (data json.RawMessage, status int, err error) {
+	for i := 0; ; i++ {
+		data, status, err = v.call(ctx, method, path, body)
+		if err == nil && !failing(status) || i == len(pauses) {
+			return data, status, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		case <-time.After(pauses[i]):
+		}
+	}
+}
+
+// failing reports a status that says something about Vault, and nothing about the secret.
+func failing(status int) bool {
+	return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+}
+
 // refused is what a status says that no single secret can be the reason of.
 func refused(status int, path string) error {
 	dir, _, _ := cutLast(path, "/")
@@ -370,11 +393,11 @@ func refused(status int, path string) error {
 	case http.StatusServiceUnavailable:
 		return errors.New("vault: it is sealed, or not ready: unseal it, and try again")
 	}
-	return fmt.Errorf("vault: status %d for %s/*", status, dir)
+	return fmt.Errorf("vault: status %d for %s/*, which its log explains", status, dir)
 }
 
 func (v *vault) value(ctx context.Context, path string) (string, error) {
-	data, status, err := v.call(ctx, http.MethodGet, path, nil)
+	data, status, err := v.ask(ctx, http.MethodGet, path, nil)
 	switch {
 	case err != nil:
 		return "", err
@@ -389,7 +412,7 @@ func (v *vault) value(ctx context.Context, path string) (string, error) {
 // decrypt opens what the transit engine sealed.
 func (v *vault) decrypt(ctx context.Context, sealed string) (string, error) {
 	path := "transit/decrypt/" + v.app + "_apikeys_secret"
-	data, status, err := v.call(ctx, http.MethodPost, path, map[string]string{"ciphertext": sealed})
+	data, status, err := v.ask(ctx, http.MethodPost, path, map[string]string{"ciphertext": sealed})
 	switch {
 	case err != nil:
 		return "", err
@@ -425,13 +448,13 @@ func (v *vault) exported(ctx context.Context, name string) (string, error) {
 	if v.noExport {
 		return "", nil
 	}
-	data, status, err := v.call(ctx, http.MethodGet, "totp/export/"+name, nil)
+	data, status, err := v.ask(ctx, http.MethodGet, "totp/export/"+name, nil)
 	switch {
 	case err != nil:
 		return "", err
 	case status == http.StatusOK:
 		return secretIn(data), nil
-	case status == http.StatusForbidden, status == http.StatusServiceUnavailable:
+	case status == http.StatusForbidden, failing(status):
 		return "", refused(status, "totp/export/"+name)
 	case status == http.StatusMethodNotAllowed:
 		v.noExport = true
@@ -442,7 +465,7 @@ func (v *vault) exported(ctx context.Context, name string) (string, error) {
 func (v *vault) rawKey(ctx context.Context, name string) (string, error) {
 	if v.mount == "" {
 		v.mount = "-"
-		data, status, err := v.call(ctx, http.MethodGet, "sys/mounts", nil)
+		data, status, err := v.ask(ctx, http.MethodGet, "sys/mounts", nil)
 		if err != nil {
 			return "", err
 		}
@@ -456,9 +479,15 @@ func (v *vault) rawKey(ctx context.Context, name string) (string, error) {
 	if v.mount == "-" {
 		return "", nil
 	}
-	data, status, err := v.call(ctx, http.MethodGet, "sys/raw/logical/"+v.mount+"/key/"+name, nil)
-	if err != nil || status != http.StatusOK {
+	path := "sys/raw/logical/" + v.mount + "/key/" + name
+	data, status, err := v.ask(ctx, http.MethodGet, path, nil)
+	switch {
+	case err != nil:
 		return "", err
+	case failing(status):
+		return "", refused(status, path)
+	case status != http.StatusOK:
+		return "", nil
 	}
 	var answer struct {
 		Value string `json:"value"`
@@ -495,30 +524,15 @@ func rawFactor(stored string) string {
 // An opener opens the columns that 2.6 seals: "<year and week>.<ciphertext>--<iv>--<tag>", each part in base64, AES-256-GCM
 // under a key that PBKDF2-HMAC-SHA1 makes of the secret key base and the week.
 type opener struct {
-	base   string
-	keys   map[string]cipher.AEAD // by week
-	opened bool                   // one has opened: the base is right
+	base string
+	keys map[string]cipher.AEAD // by week
 }
 
 // errBase says that the secret key base is missing, or another's.
 var errBase = errors.New("the columns of names, numbers and addresses are sealed, as since 2.6: give the original's SECRET_KEY_BASE by --secret-key-base")
 
-// open reports false for a value that does not open although others did. What it opens may be nil.
-func (o *opener) open(sealed string) (plain *string, ok bool, err error) {
-	if o.base == "" {
-		return nil, false, errBase
-	}
-	if plain, ok = o.try(sealed); ok {
-		o.opened = true
-		return plain, true, nil
-	}
-	if !o.opened {
-		return nil, false, fmt.Errorf("the secret key base that was given does not open the first sealed value: %w", errBase)
-	}
-	return nil, false, nil
-}
-
-func (o *opener) try(sealed string) (*string, bool) {
+// open opens a value, which may be nil within. It reports false for one that does not open.
+func (o *opener) open(sealed string) (plain *string, ok bool) {
 	week, message, ok := strings.Cut(sealed, ".")
 	parts := strings.Split(message, "--")
 	if !ok || len(week) != 6 || strings.Trim(week, "0123456789") != "" || len(parts) != 3 {
@@ -554,11 +568,11 @@ func (o *opener) try(sealed string) (*string, bool) {
 	if len(raw[1]) != aead.NonceSize() || len(raw[2]) != aead.Overhead() {
 		return nil, false
 	}
-	plain, err := aead.Open(nil, raw[1], append(raw[0], raw[2]...), nil)
+	text, err := aead.Open(nil, raw[1], append(raw[0], raw[2]...), nil)
 	if err != nil {
 		return nil, false
 	}
-	return unmarshal(plain)
+	return unmarshal(text)
 }
 
 // unmarshal reads a text, a date or nil in Ruby's format 4.8.

@@ -1,8 +1,11 @@
 package importer
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,5 +40,32 @@ func TestExportedFactors(t *testing.T) {
 	}
 	if got, err := s.apiKey(t.Context(), "k", "vault:v1:aa"); got != "plain" || err != nil {
 		t.Errorf("a sealed key: %q, %v", got, err)
+	}
+}
+
+// A Vault that fails for a moment is asked again; one that is sealed is told of before the work.
+func TestVaultThatFails(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v1/sys/health":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case asked == 0:
+			asked++
+			w.WriteHeader(http.StatusTooManyRequests)
+		default:
+			_, _ = w.Write([]byte(`{"data": {"value": "plain"}}`)) // to a test
+		}
+	}))
+	defer server.Close()
+	s, err := NewSecrets("", "", server.URL, "root", "barong")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.apiKey(t.Context(), "k", ""); v != "plain" || err != nil || asked != 1 {
+		t.Errorf("asked again: %q, %v", v, err)
+	}
+	if _, err := Open(t.Context(), Options{Source: "none", Secrets: s}); err == nil || !strings.Contains(err.Error(), "unseal it") {
+		t.Errorf("sealed: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package importer
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -86,7 +87,7 @@ const maxRules = 200_000
 
 func (s *survey) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.rules, s.users, s.labels, s.profiles, s.phones, s.apiKeys, s.storages,
+		s.sealing, s.rules, s.users, s.labels, s.profiles, s.phones, s.apiKeys, s.storages,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -596,7 +597,67 @@ func (s *survey) unsealed(r *row, column string) (v *string, ok bool, err error)
 	if sealed == "" {
 		return nil, true, nil
 	}
-	return s.opener.open(sealed)
+	v, ok = s.opener.open(sealed)
+	return v, ok, nil
+}
+
+// enough values that do not open say that the secret key base is another's, and not that they are damaged.
+const enough = 1000
+
+// sealing tries the secret key base of 2.6 on sealed values, until one opens.
+func (s *survey) sealing(ctx context.Context) error {
+	if !s.sealed() {
+		return nil
+	}
+	errStop := errors.New("stop")
+	tried := 0
+	for _, table := range []string{profiles, phones, documents} {
+		err := s.src.rows(ctx, table, func(r *row) error {
+			for column := range r.index {
+				sealed := ""
+				if strings.HasSuffix(column, "_encrypted") {
+					sealed = r.text(column)
+				}
+				if sealed == "" {
+					continue
+				}
+				if s.opener.base == "" {
+					return errBase
+				}
+				if _, ok := s.opener.open(sealed); ok {
+					tried = 0
+					return errStop
+				}
+				if tried++; tried == enough {
+					return errStop
+				}
+			}
+			return nil
+		})
+		switch {
+		case errors.Is(err, errStop):
+			if tried == 0 {
+				return nil
+			}
+			return fmt.Errorf("the secret key base that was given opens no sealed value: %w", errBase)
+		case err != nil:
+			return err
+		}
+	}
+	if tried > 0 {
+		return fmt.Errorf("the secret key base that was given opens no sealed value: %w", errBase)
+	}
+	return nil
+}
+
+// sealed reports whether the source is of a release that seals columns.
+func (s *survey) sealed() bool {
+	for _, table := range []string{profiles, phones, documents} {
+		if slices.ContainsFunc(s.src.schema().columns[table], func(c string) bool { return strings.HasSuffix(c, "_encrypted") }) {
+			return true
+		}
+	}
+	return false
 }
 
 // phones finds numbers that a user has twice, and numbers that several users have verified.
