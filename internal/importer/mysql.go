@@ -101,6 +101,7 @@ func mysqlConfig(raw, password string) (*mysql.Config, error) {
 	if c.Passwd, _ = u.User.Password(); c.Passwd == "" {
 		c.Passwd = password
 	}
+	c.Logger = &mysql.NopLogger{} // it would write beside the error that is told
 	c.ParseTime, c.Timeout, c.ReadTimeout, c.WriteTimeout = false, 10*time.Second, 10*time.Minute, time.Minute
 	c.Params = map[string]string{"time_zone": "'+00:00'"}
 	if err := c.Apply(mysql.Charset("utf8mb4", "")); err != nil {

@@ -136,7 +136,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // readExport reads {"kv": {"secret/barong/api_key/<kid>": {"value": "…"}}, "totp": {"<uid>": "otpauth://…"}}. A field
-// "transit" maps sealed secrets, vault:v1:…, to their plain texts.
+// "transit" maps sealed secrets, vault:v1:…, to their plain texts, or to what transit/decrypt answers.
 func (s *Secrets) readExport(path string) error {
 	text, err := readFile(path)
 	if err != nil {
@@ -162,7 +162,12 @@ func (s *Secrets) readExport(path string) error {
 		}
 	}
 	for sealed, raw := range export.Transit {
-		if v := secretIn(raw); v != "" {
+		v := secretIn(raw)
+		var answer struct{ Plaintext []byte }
+		if v == "" && json.Unmarshal(raw, &answer) == nil {
+			v = string(answer.Plaintext)
+		}
+		if v != "" {
 			s.transit[sealed] = v
 		}
 	}

@@ -31,15 +31,17 @@ func TestExportedFactors(t *testing.T) {
 		}
 	}
 	// Files in which one name stands before all are of that name, whatever is said of it.
-	one := write("one.json", `{"totp": {"theirs_ID1": "`+secret+`"}, "transit": {"vault:v1:aa": {"value": "plain"}}}`)
+	one := write("one.json", `{"totp": {"theirs_ID1": "`+secret+`"}, "transit": {"vault:v1:aa": "plain", "vault:v1:bb": {"plaintext": "cGxhaW4="}}}`)
 	if s, err = NewSecrets(one, "", "", "", "barong"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.secondFactor(t.Context(), "ID1"); got != secret || err != nil {
 		t.Errorf("the only name: %q, %v", got, err)
 	}
-	if got, err := s.apiKey(t.Context(), "k", "vault:v1:aa"); got != "plain" || err != nil {
-		t.Errorf("a sealed key: %q, %v", got, err)
+	for _, sealed := range []string{"vault:v1:aa", "vault:v1:bb"} {
+		if got, err := s.apiKey(t.Context(), "k", sealed); got != "plain" || err != nil {
+			t.Errorf("a sealed key: %q, %v", got, err)
+		}
 	}
 }
 
