@@ -531,9 +531,6 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, read, err)
 		}
 		for _, f := range read.Found {
-			if f.Signed && name == "ingress-nginx" && strings.Contains(string(text), "X-Original-Framing as well") {
-				continue // it says so
-			}
 			t.Errorf("%s: %s", name, f)
 		}
 	}

@@ -313,6 +313,23 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// So are those of the chart's examples.
+func TestExamples(t *testing.T) {
+	for example, want := range map[string][]string{
+		"envoy-gateway.yaml": {"SecurityPolicy", "ClientTrafficPolicy", "HTTPRoute"},
+		"ingress-nginx.yaml": {"Ingress", "ConfigMap"},
+	} {
+		text, err := os.ReadFile(filepath.Join(testkit.Root(t), "deploy", "helm", "examples", example))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds, problems := all(t).check(example, string(text))
+		if err := errors.Join(problems...); err != nil || !slices.Equal(kinds, want) {
+			t.Errorf("%s: %v, %v", example, kinds, err)
+		}
+	}
+}
+
 // The rules in the schemas find what the fields by themselves do not show.
 func TestRules(t *testing.T) {
 	s := all(t)
