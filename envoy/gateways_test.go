@@ -575,6 +575,12 @@ func TestGatewaysServeWhatWasJudged(t *testing.T) {
 			if served == 0 {
 				t.Error("the gateway served nothing, so nothing was tested")
 			}
+			// Load balancers look for health so. Envoy takes no HTTP/1.0.
+			if old, _ := raw(t, addr, "GET /old HTTP/1.0\r\n\r\n"); old.Status != 200 && old.Status != 426 {
+				t.Errorf("HTTP/1.0 without a host: got %+v", old)
+			}
+			checker.take()
+			service.take()
 			t.Logf("served %d of %d", served, len(oddTargets))
 		})
 	}
