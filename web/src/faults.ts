@@ -88,6 +88,8 @@ export const onward: Record<string, { href: string; words: Key }> = {
   "identity.provider.no_account": { href: "/accounts/signup", words: "signup.link" },
   "resource.api_key.2fa_disabled": { href: "/accounts/security", words: "security.title" },
   "authz.disabled_2fa": { href: "/accounts/security", words: "security.title" },
+  "resource.password.prev_pass_not_correct": { href: "/accounts/forgot", words: "signin.forgot" },
+  "resource.user.invalid_password": { href: "/accounts/forgot", words: "signin.forgot" },
   "resource.provider.last_way_in": { href: "/accounts/forgot", words: "signin.forgot" },
 };
 

@@ -370,6 +370,10 @@ func (p *Page) Wide() []string {
 				out.push(e.tagName + "." + e.className + ", by " + (e.scrollWidth - e.clientWidth) + " pixels");
 			}
 		}
+		for (const e of document.querySelectorAll("table")) {
+			const over = Math.round(e.getBoundingClientRect().right - e.parentElement.getBoundingClientRect().right);
+			if (over > 1) out.push("a table over what is around it, by " + over + " pixels");
+		}
 		return out;
 	})()`)
 }

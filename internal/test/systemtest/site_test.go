@@ -146,8 +146,14 @@ var browsing atomic.Int64
 // holder makes an account whose address is confirmed, by calls of the API.
 func (s *site) holder(t *testing.T) *holder {
 	t.Helper()
+	return s.holderAt(t, "person%d@example.com")
+}
+
+// holderAt is holder with an address of one's own, which has the verb %d in it.
+func (s *site) holderAt(t *testing.T, address string) *holder {
+	t.Helper()
 	n := browsing.Add(1)
-	p := &holder{email: fmt.Sprintf("person%d@example.com", n), password: s.vault.keep("password", fmt.Sprintf("Wd6-hJk2+%dqTz", n))}
+	p := &holder{email: fmt.Sprintf(address, n), password: s.vault.keep("password", fmt.Sprintf("Wd6-hJk2+%dqTz", n))}
 	s.client().call("POST", "/identity/users", params{
 		"email": p.email, "password": p.password, "lang": s.language, "data": browsertest.JSON(params{"language": s.language}),
 	}).wants(t, "sign-up", 201)

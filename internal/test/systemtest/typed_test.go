@@ -40,13 +40,18 @@ func (s *site) uid(t *testing.T, p *holder) string {
 	return me.UID
 }
 
-// grace makes an account of which every page has something to show.
+// grace makes an account of which every page has something to show. Her address and her name are as long as they may be,
+// but on the pictures of the documentation.
 func (s *site) grace(t *testing.T) *holder {
 	t.Helper()
-	p := s.holder(t)
+	address, name := strings.Repeat("grace", 11)+"%d@"+strings.Repeat("navy", 15)+".example.com", strings.Repeat("Hopper", 40)
+	if *update {
+		address, name = "grace%d@example.com", "Hopper"
+	}
+	p := s.holderAt(t, address)
 	api := s.client()
 	api.signIn(p.email, p.password).wants(t, "sign-in", 201)
-	api.call("POST", "/resource/profiles", params{"first_name": "Grace", "last_name": "Hopper"}).wants(t, "a profile", 201)
+	api.call("POST", "/resource/profiles", params{"first_name": "Grace", "last_name": name}).wants(t, "a profile", 201)
 	picture, err := os.ReadFile(aPicture(t))
 	if err != nil {
 		t.Fatal(err)

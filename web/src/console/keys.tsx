@@ -36,8 +36,8 @@ export function Keys({ query }: PageProps) {
           k.algorithm,
           k.scope.join(", "),
           <span class={"badge " + (k.state === "active" ? "good" : "")}>{w(k.state === "active" ? "c.key.active" : "c.key.inactive")}</span>,
-          time(k.created_at),
-          time(k.updated_at),
+          <span>{time(k.created_at)}</span>,
+          <span>{time(k.updated_at)}</span>,
         ]} />
     </>
   );

@@ -20,7 +20,7 @@ function Picture({ of: d }: { of: Document }) {
   const [broken, setBroken] = useState(false);
   const href = addressOf(d);
   if (!href) return <p class="muted">{w("c.paper.gone")}</p>;
-  const name = d.doc_type ? named("doc_type", d.doc_type) : w("c.papers");
+  const name = d.doc_type ? named("document", d.doc_type) : w("c.papers");
   const own = new URL(href, location.href).origin === location.origin && !/\.pdf(\?|$)/i.test(href);
   return (
     <figure class="paper">
@@ -37,7 +37,7 @@ export function Papers({ of: documents }: { of: Document[] }) {
         <li key={i}>
           <Picture of={d} />
           <dl class="facts">
-            <div><dt>{w("c.paper.type")}</dt><dd>{d.doc_type ? named("doc_type", d.doc_type) : "–"}</dd></div>
+            <div><dt>{w("c.paper.type")}</dt><dd>{d.doc_type ? named("document", d.doc_type) : "–"}</dd></div>
             <div><dt>{w("c.paper.number")}</dt><dd><code>{d.doc_number ?? "–"}</code></dd></div>
             <div><dt>{w("c.paper.expire")}</dt><dd>{d.doc_expire ? day(d.doc_expire) : "–"}</dd></div>
             <div><dt>{w("c.paper.sent")}</dt><dd>{time(d.created_at)}</dd></div>

@@ -253,7 +253,7 @@ function Draft({ rules }: { rules: Rule[] }) {
                   <><Verdict allowed={x.before} /> <span class="muted long">{x.rule_before}</span></>,
                   <><Verdict allowed={x.after} /> <span class="muted long">{x.rule_after}</span></>,
                   x.count,
-                  time(x.seen),
+                  <time dateTime={x.seen}>{time(x.seen)}</time>,
                 ],
               }))} />
           )}

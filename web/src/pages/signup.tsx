@@ -108,6 +108,7 @@ export function Confirmation({ query }: PageProps) {
       )}
       <p>{t("confirmation.again")}</p>
       <Resend />
+      {!confirmed && <p class="foot"><a href="/accounts/signin">{t("signin.link")}</a></p>}
     </>
   );
 }

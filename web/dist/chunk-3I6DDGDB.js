@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-7G355PEH.js";import"./chunk-TQRP5SBP.js";import"./chunk-VJ77ZFCI.js";import"./chunk-YQSTDHPC.js";import"./chunk-LDKAMMRP.js";import"./chunk-DUB43IYI.js";import"./chunk-5A2YEPLW.js";import"./chunk-E2767I5T.js";import"./chunk-XSGGYUZ5.js";import"./chunk-WYXTX5Q6.js";import"./chunk-G6OACH3B.js";import"./chunk-CGH45VS7.js";export{b as Users,a as states};
