@@ -148,6 +148,7 @@ func documents(t *testing.T) map[string]document {
 // TestDocumentLinks: every link within the pages leads to a file that is there, and to a heading of it. Those to other sites
 // are whole addresses over TLS, or on this machine.
 func TestDocumentLinks(t *testing.T) {
+	t.Parallel()
 	root, all := testkit.Root(t), documents(t)
 	within := 0
 	for name, d := range all {
@@ -207,6 +208,7 @@ func (d document) whole() []docBlock {
 // TestDocumentBlocks: what the pages show as a language is of that language. What is run besides is the business of the
 // tests of each page.
 func TestDocumentBlocks(t *testing.T) {
+	t.Parallel()
 	seen := map[string]int{}
 	for name, d := range documents(t) {
 		for _, b := range d.whole() {
@@ -244,6 +246,7 @@ func TestDocumentBlocks(t *testing.T) {
 
 // The reader of pages finds what is there.
 func TestDocumentReader(t *testing.T) {
+	t.Parallel()
 	d := readDocument("# One `two` & three\n\n[a](b.md#c) `[no](x)` ![i](i.png \"t\")\n\n  ```sh name\n  echo\n  ```\n# One `two` & three\n" +
 		"<a id=\"here\" href=\"y.md\">\n[r]: z.md\n````text\n```\n[no](x)\n````\n## What's *new*, and `a_b`\n")
 	if got, want := fmt.Sprint(d.links), "[{3 b.md#c} {3 i.png} {9 y.md} {10 z.md}]"; got != want {

@@ -111,6 +111,7 @@ func sourcesOf(t *testing.T, patterns ...string) string {
 
 // TestDocuments holds what the pages name to what there is: links, commands with their flags, settings, metrics, calls.
 func TestDocuments(t *testing.T) {
+	t.Parallel()
 	pages := documents(t)
 	history := func(d document) bool { return d.name == "CHANGELOG.md" } // it tells of what was, too
 

@@ -20,6 +20,7 @@ import (
 
 // TestEvents: what happens while the message broker is away is told, in order, once it is there.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		compat  string
 		expires bool
@@ -94,6 +95,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestDoctorLooksAtTheBroker(t *testing.T) {
+	t.Parallel()
 	var b amqptest.Broker
 	b.Start(t, "")
 	play(t, t.TempDir(),
@@ -120,6 +122,7 @@ func TestDoctorLooksAtTheBroker(t *testing.T) {
 // TestMailer: what other services tell is mailed by a server that has a mailer.yml, and no mail is written twice beside
 // another mailer.
 func TestMailer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var b amqptest.Broker
 	b.Start(t, "")

@@ -21,6 +21,7 @@ import (
 // TestReloadOfStores: a running server takes up new passwords of Postgres, Redis and the broker once these let it in, further
 // secret keys, and the files of webhooks and providers; and says what it does not take up.
 func TestReloadOfStores(t *testing.T) {
+	t.Parallel()
 	postgres, valkey := testkit.PostgresServer(t), testkit.ValkeyServer(t)
 	broker := amqptest.Broker{User: "app", Password: "two"}
 	broker.Start(t, "")

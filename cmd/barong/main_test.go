@@ -25,6 +25,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// These tests wait for the programs that they start.
+func TestMain(m *testing.M) { testkit.Main(m, 3) }
+
 // A step is one call of the real program and what it must do. out and errs are regular expressions; an empty one means
 // that nothing may be written there, "." that anything may.
 type step struct {
@@ -75,6 +78,7 @@ func call(t *testing.T, dir string, env []string, args ...string) (stdout, stder
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	play(t, t.TempDir(),
 		step{call: "--help", out: "serve.*migrate.*seed.*keys.*policy.*audit.*counts.*secrets.*config.*healthcheck.*doctor.*version", not: "--http-addr"},
 		step{call: "keys --help", out: "generate.*list.*rotate", not: "--http-addr"},
@@ -90,6 +94,7 @@ func TestUsage(t *testing.T) {
 
 // TestServeHelpListsEverySetting: the flags come from the same declaration as the variables.
 func TestServeHelpListsEverySetting(t *testing.T) {
+	t.Parallel()
 	out, _, status := call(t, t.TempDir(), nil, "serve", "--help")
 	if status != 0 {
 		t.Fatalf("status %d", status)
@@ -108,6 +113,7 @@ func TestServeHelpListsEverySetting(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "b.yml"), []byte("domain: file.test\nodd_key: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -152,6 +158,7 @@ func everyEngine(t *testing.T, f func(t *testing.T, env []string)) {
 }
 
 func TestCounts(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		play(t, dir,
@@ -173,6 +180,7 @@ func TestCounts(t *testing.T) {
 }
 
 func TestMigrate(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		play(t, dir,
@@ -197,6 +205,7 @@ func TestMigrate(t *testing.T) {
 }
 
 func TestSeedAndAudit(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "seeds.yml")
@@ -262,6 +271,7 @@ func TestSeedAndAudit(t *testing.T) {
 
 // TestPasswordsThatWereMadeUp: without a terminal they are in a file that only its owner may read, and nowhere else.
 func TestPasswordsThatWereMadeUp(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -315,6 +325,7 @@ func TestPasswordsThatWereMadeUp(t *testing.T) {
 
 // TestStartsThatAreRefused: with everything that is wrong in one go, a line each, status 2, and no password in it.
 func TestStartsThatAreRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, text string, mode os.FileMode) {
 		t.Helper()
@@ -410,6 +421,7 @@ func TestStartsThatAreRefused(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "lists.yml"), []byte("rules:\n  pass: [api/v2/open]\n  block: [api/v2/shut]\n"), 0o600); err != nil {
@@ -513,6 +525,7 @@ func record(t *testing.T, dir string, env []string) {
 }
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	kid := `[A-Za-z0-9_-]{43}`
 	for _, named := range [][]string{nil, {"JWT_PRIVATE_KEY_PATH=signing.pem"}, {"BARONG_JWT_PRIVATE_KEY_PATH=keys/"}} {
 		dir := t.TempDir()
@@ -550,6 +563,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestHealthcheck(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var status atomic.Int64
 	status.Store(http.StatusOK)
@@ -591,6 +605,7 @@ func TestHealthcheck(t *testing.T) {
 }
 
 func TestSecretsRotate(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		old, fresh := secret.NewKey(), secret.NewKey()
@@ -618,6 +633,7 @@ func TestSecretsRotate(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	play(t, dir, step{call: "doctor", out: `configuration +ok.*folder data +ok.*secret key +ok +the first start.*signing keys +ok +the first start.*database +ok +the first start`, not: "FAILED"})
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
@@ -692,6 +708,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestDoctorLooksAtOtherFiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	const included = "worker_processes 1;\nerror_log stderr;\npid %s/nginx.pid;\nevents {}\nhttp {\naccess_log off;\nserver {\nlisten 127.0.0.1:1;\n" +
 		"include %s/checks.conf;\nlocation / {\nproxy_pass http://127.0.0.1:2;\n}\n}\n}\n"

@@ -19,6 +19,7 @@ import (
 // TestNATS: a server tells NATS what happens while the message broker beside it is away; what the stream does not take is
 // shown by a command and comes again by another.
 func TestNATS(t *testing.T) {
+	t.Parallel()
 	s := testkit.NATS(t, "")
 	conn, err := nats.Connect(s.URL)
 	if err != nil {

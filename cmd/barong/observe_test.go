@@ -27,6 +27,7 @@ import (
 // TestOneNameForARequest: what a refused call is named by its gateway stands in its answer, the log, the audit trail and
 // its trace, which goes on into the stores.
 func TestOneNameForARequest(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	spans := map[string][]string{} // names by trace
 	named := map[string]string{}   // request ids by trace

@@ -15,6 +15,7 @@ import (
 // TestPages: the pages for people are there unless they are switched off, and where they are off, browsers are answered as
 // programs are.
 func TestPages(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	css, rules := filepath.Join(dir, "brand.css"), filepath.Join(dir, "rules.yml")
 	for path, text := range map[string]string{css: "h1 { letter-spacing: 0.1em; }", rules: "rules: {pass: [public]}\n"} {

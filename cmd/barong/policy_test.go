@@ -10,6 +10,7 @@ import (
 
 // TestPolicyOfUser holds that a check can be asked for by a user, whose state counts.
 func TestPolicyOfUser(t *testing.T) {
+	t.Parallel()
 	everyEngine(t, func(t *testing.T, env []string) {
 		dir := t.TempDir()
 		play(t, dir, step{call: "migrate up", env: env, out: "."})

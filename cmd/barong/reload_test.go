@@ -18,6 +18,7 @@ import (
 
 // TestReload: what may change while a server runs changes with its file, all of it or nothing; what may not says so.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var secrets []string // with which the captcha's provider was asked
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

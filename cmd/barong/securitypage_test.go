@@ -39,6 +39,7 @@ func testsOf(t *testing.T, root string) (there map[string]bool) {
 
 // TestSecurityPage holds that docs/security.md names tests that are there, and at least one in each row.
 func TestSecurityPage(t *testing.T) {
+	t.Parallel()
 	root := testkit.Root(t)
 	there := testsOf(t, root)
 	page, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
@@ -70,6 +71,7 @@ func TestSecurityPage(t *testing.T) {
 // TestReliabilityPage holds that docs/reliability.md names tests that are there, and for each promise a test, or the drills,
 // which have a test of their own (TestDrillsAreDocumented).
 func TestReliabilityPage(t *testing.T) {
+	t.Parallel()
 	root := testkit.Root(t)
 	there := testsOf(t, root)
 	page, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))

@@ -20,6 +20,7 @@ import (
 
 // TestSockets: every listener may be a unix socket. Who reaches one is on this machine, so it is as trusted as loopback.
 func TestSockets(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	socket := func(name string) string { return filepath.Join(dir, name+".sock") }
 	send := func(name, path string, headers ...string) (status int, body string, err error) {
@@ -106,6 +107,7 @@ func TestSockets(t *testing.T) {
 // TestPublishedElsewhere: with another BARONG_API_PREFIX, what is built in names the API where it is published: people can
 // sign in, and an admin has the rights of an admin, no more and no less.
 func TestPublishedElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, prefix := range []string{"api/v2/accounts", "accounts"} {
 		t.Run(prefix, func(t *testing.T) {
 			dir := t.TempDir()

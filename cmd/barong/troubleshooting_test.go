@@ -18,6 +18,7 @@ import (
 // TestTroubleshooting holds docs/troubleshooting.md to the code: every refusal of the check and every line of a start that
 // is refused has its row, with a reason and a remedy.
 func TestTroubleshooting(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/troubleshooting.md")
 	if err != nil {
 		t.Fatal(err)

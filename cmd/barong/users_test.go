@@ -14,6 +14,7 @@ import (
 
 // TestUsers: an operator helps who is locked out beside a running server, which feels it, and the trail tells of it.
 func TestUsers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	api, ops := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
 	env := []string{

@@ -17,6 +17,7 @@ import (
 // TestWebhooks: a server tells a receiver what happens, without a broker; what the receiver wants no more is shown by a
 // command and comes again by another.
 func TestWebhooks(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	status := http.StatusGone
 	got := map[string]bool{} // ids of what was taken
@@ -82,6 +83,7 @@ webhooks:
 
 // TestDoctorThrough: the doctor looks at a gateway from outside, and takes no address that is none.
 func TestDoctorThrough(t *testing.T) {
+	t.Parallel()
 	open := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "everything") }))
 	defer open.Close()
 	dir := t.TempDir()
