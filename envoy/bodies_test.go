@@ -114,6 +114,7 @@ func (h headersOnly) Check(ctx context.Context, r *authz.Request, d *authz.Decis
 // Envoy may be told to send the client's body along (with_request_body). Whatever its size, the check is answered, and the
 // service gets all of it.
 func TestEnvoySendsBodies(t *testing.T) {
+	t.Parallel()
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
 		*d = allow
 		if r.Target != "/allowed" {
@@ -131,7 +132,9 @@ func TestEnvoySendsBodies(t *testing.T) {
 					t.Fatal("the configuration has changed")
 				}
 				text = strings.Replace(text, at, at+"              with_request_body: { max_request_bytes: 94371840, allow_partial_message: false, pack_as_bytes: true }\n", 1)
-				return strings.ReplaceAll(text, "timeout: 1s", "timeout: 10s") // 90 MB take their time
+				// 90 MB take their time, on the way to barong and to the service.
+				text = strings.ReplaceAll(text, "timeout: 1s", "timeout: 30s")
+				return strings.Replace(text, "route: { cluster: upstream }", "route: { cluster: upstream, timeout: 60s }", 1)
 			}
 			addr := g.start(t, p)
 			for _, size := range []int{0, 2, 100 << 10, 3_000_000, 90 << 20} {
@@ -169,6 +172,7 @@ func TestEnvoySendsBodies(t *testing.T) {
 
 // Over gRPC a body is part of the check. Gateways may send it, and strangers may not fill the memory.
 func TestGRPCMessageSizes(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		trusted bool
