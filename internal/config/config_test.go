@@ -203,7 +203,7 @@ func TestValues(t *testing.T) {
 		"BARONG_REDIS_URL":                  {[]string{"", "redis://h:1/2", "rediss://h", "redis+cluster://a:1,b:2", "redis+sentinel://a:1,b:2/m"}, []string{"h:6379", "memcache://h", "redis://"}},
 		"BARONG_SECRET_KEY":                 {[]string{"", key, key + "," + secret.NewKey().Reveal()}, []string{"short", base64.StdEncoding.EncodeToString(make([]byte, 32)), key + "," + key}},
 		"BARONG_TRUSTED_PROXIES":            {[]string{"", "loopback", "private, cloudflare", "10.0.0.0/8,::1", "192.0.2.7"}, []string{"10.0.0.0/33", "everyone", "10.0.0", "fe80::1%eth0"}},
-		"BARONG_API_CORS_ORIGINS":           {[]string{"", "*", "https://a.test, http://b.test:8080", "https://a.test/"}, []string{"a.test", "https://", "https://a.test/path", "https://*.test", "null"}},
+		"BARONG_API_CORS_ORIGINS":           {[]string{"", "*", "https://a.test, http://b.test:8080", "https://a.test/", "https://[::1]:3000", "http://my_app.test"}, []string{"a.test", "https://", "https://a.test/path", "https://*.test", "null", "https://[::1", "https://[x]"}},
 		"BARONG_UPLOAD_EXTENSION_WHITELIST": {[]string{"jpg", "JPG, .png"}, []string{"../x", "a b"}},
 		"BARONG_SESSION_BIND":               {[]string{"", "ip", "user_agent", "ip,user_agent", "ip:log", "user_agent:log, ip"}, []string{"mac", "ip;user_agent", "ip:warn", "log"}},
 		"BARONG_SESSION_NAME":               {[]string{"_barong_session", "__Host-s"}, []string{"", "a b", "a;b", "a=b"}},

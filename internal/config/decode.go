@@ -82,7 +82,7 @@ var (
 	segments   = matches(`^[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*$`)
 	digits     = matches(`^[0-9]+$`)
 	fraction   = matches(`^([0-9]+(\.[0-9]+)?|\.[0-9]+)$`)
-	origin     = matches(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
+	origin     = matches(`^https?://([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 	androidApp = matches(`^android:apk-key-hash:[A-Za-z0-9_-]{43}$`)
 	extension  = matches(`^[a-z0-9]{1,10}$`)
 	hostPort   = matches(`^([a-z0-9_]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)

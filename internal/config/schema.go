@@ -85,8 +85,8 @@ var schemaPatterns = map[string]string{
 
 // itemPatterns are the kinds of the items of a list.
 var itemPatterns = map[string]string{
-	"origins":    `\*|https?://[A-Za-z0-9.:-]+/?`,
-	"pages":      `https?://[A-Za-z0-9.:-]+/?|android:apk-key-hash:[A-Za-z0-9_-]{43}`,
+	"origins":    `\*|https?://[A-Za-z0-9_.:\[\]-]+/?`,
+	"pages":      `https?://[A-Za-z0-9_.:\[\]-]+/?|android:apk-key-hash:[A-Za-z0-9_-]{43}`,
 	"hosts":      `[A-Za-z0-9_.:\[\]-]+`,
 	"extensions": `\.?[A-Za-z0-9]{1,10}`,
 }
