@@ -39,7 +39,7 @@ type PolicyAge struct {
 	Warnings []string `json:"warnings"`
 }
 
-// A SignKey is a key by which tokens are verified. The first signs.
+// A SignKey is a key by which tokens are verified. The one that is active signs.
 type SignKey struct {
 	KID       string `json:"kid"`
 	Algorithm string `json:"algorithm"`
