@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/mail"
+	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
@@ -33,6 +34,8 @@ func matches(pattern string) func(string) (string, bool) {
 	return func(s string) (string, bool) { return s, re.MatchString(s) }
 }
 
+func matched(pattern string) func(string) bool { return regexp.MustCompile(pattern).MatchString }
+
 func when(ok func(string) bool) func(string) (string, bool) {
 	return func(s string) (string, bool) { return s, ok(s) }
 }
@@ -46,8 +49,8 @@ var kinds = map[string]kind{
 	"path":     {"a path such as api/v2/barong", readPrefix},
 	"listen":   {"host:port, or unix:/path", when(isListen)},
 	"port":     {"a port number, 0 to 65535", when(isPort)},
-	"hostname": {"a host name or an address", matches(`^[A-Za-z0-9._:\[\]-]+$`)},
-	"dbhost":   {"a host name, an address, or the folder of a socket", matches(`^(/[^\s@:]*|[A-Za-z0-9._:\[\]-]+)$`)},
+	"hostname": {"a host name or an address, without a port", when(isHost)},
+	"dbhost":   {"a host name or an address, without a port, or the folder of a socket", when(func(s string) bool { return isHost(s) || isSocket(s) })},
 	"name":     {"a name, and no URL", when(func(s string) bool { return s != "" && secret.Redact(s) == s })},
 	"email":    {"an e-mail address", when(isEmail)},
 	"url":      {"a URL that begins with http:// or https://", when(isURL)},
@@ -99,6 +102,21 @@ func isListen(s string) bool {
 	}
 	host, port, err := net.SplitHostPort(s)
 	return err == nil && isPort(port) && !strings.ContainsAny(host, " /@")
+}
+
+var (
+	isName   = matched(`^[A-Za-z0-9._-]+$`)
+	isSocket = matched(`^/[^\s@:]*$`)
+)
+
+// isHost takes no port: what has a colon is an IPv6 address.
+func isHost(s string) bool {
+	if isName(s) {
+		return true
+	}
+	bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
+	a, err := netip.ParseAddr(bare)
+	return err == nil && a.Is6() && a.Zone() == "" && (bare == s || s == "["+bare+"]")
 }
 
 func isPort(s string) bool {
