@@ -1,4 +1,5 @@
 /** /accounts/signin: by password and second factor, by passkey, or by way of another provider. */
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { address, call, opened, Refusal, session } from "../api";
 import { faults, told, type Fault } from "../faults";
@@ -135,33 +136,38 @@ export function SignIn({ query }: PageProps) {
         <Field name="password" type="password" label={t("field.password")} required autocomplete="current-password" />
         <Captcha of={captcha} />
       </Form>
-      <Others rd={rd} byPasskey={usable ? byPasskey : undefined} />
-      <p class="foot">
-        {t("signin.new")} <a href={"/accounts/signup" + (rd ? "?rd=" + encodeURIComponent(rd) : "")}>{t("signup.link")}</a>
-      </p>
+      <Others rd={rd} byPasskey={usable ? byPasskey : undefined}>
+        <p class="foot">
+          {t("signin.new")} <a href={"/accounts/signup" + (rd ? "?rd=" + encodeURIComponent(rd) : "")}>{t("signup.link")}</a>
+        </p>
+      </Others>
     </>
   );
 }
 
-/** The ways in beside the password. */
-function Others({ rd, byPasskey }: { rd: string | null; byPasskey: (() => Promise<void>) | undefined }) {
-  const [providers, setProviders] = useState<Provider[]>([]);
+/** The ways in beside the password, and what comes below them: when it is there nothing moves any more under somebody's finger. */
+function Others({ rd, byPasskey, children }: { rd: string | null; byPasskey: (() => Promise<void>) | undefined; children: ComponentChildren }) {
+  const [providers, setProviders] = useState<Provider[]>();
   useEffect(() => {
-    known().then(setProviders, () => {}); // the password is still there
+    known().then(setProviders, () => setProviders([])); // the password is still there
   }, []);
   const passkeys = byPasskey && config.passkeys && hasPasskeys();
-  if (!passkeys && providers.length === 0) return null;
   return (
-    <div class="others">
-      <p class="or">
-        <span>{t("signin.or")}</span>
-      </p>
-      {passkeys && <Action label={t("signin.passkey")} run={byPasskey} />}
-      {providers.map((p) => (
-        <a key={p.id} class="button" href={address(`/identity/providers/${encodeURIComponent(p.id)}/start`, { rd })}>
-          {t("signin.provider", { name: p.name })}
-        </a>
-      ))}
-    </div>
+    <>
+      {(passkeys || !!providers?.length) && (
+        <div class="others">
+          <p class="or">
+            <span>{t("signin.or")}</span>
+          </p>
+          {passkeys && <Action label={t("signin.passkey")} run={byPasskey} />}
+          {providers?.map((p) => (
+            <a key={p.id} class="button" href={address(`/identity/providers/${encodeURIComponent(p.id)}/start`, { rd })}>
+              {t("signin.provider", { name: p.name })}
+            </a>
+          ))}
+        </div>
+      )}
+      {providers && children}
+    </>
   );
 }
