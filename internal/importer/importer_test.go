@@ -632,6 +632,18 @@ func TestDelta(t *testing.T) {
 				t.Errorf("the second factor has not come after: %v", err)
 			}
 		}
+		off := with(later, "users", func(t *table) {
+			t.set(1, "otp", 0)
+			t.set(1, "updated_at", day4)
+		})
+		s, err := importer.Open(ctx, options(t, file(t, sql(off, style{}))))
+		if err == nil {
+			_, err = s.Import(ctx, d)
+			s.Close()
+		}
+		if _, none := d.TOTPKey(ctx, 1); err != nil || !errors.Is(none, db.ErrNotFound) {
+			t.Errorf("a second factor that is off at the source: %v, %v", none, err)
+		}
 	})
 }
 

@@ -262,7 +262,10 @@ func (w *loader) put(ctx context.Context, r db.Importable) error {
 			if err := w.wait(); err != nil {
 				return err
 			}
-			return w.im.Rewrite(ctx, []db.Importable{r})
+			if err := w.im.Rewrite(ctx, []db.Importable{r}); err != nil {
+				return err
+			}
+			return w.switchedOff(ctx, u)
 		}
 	}
 	return w.add(ctx, r)
@@ -307,6 +310,16 @@ func (w *loader) putFactor(ctx context.Context, k *db.TOTPKey) error {
 		return nil
 	}
 	return w.writeFactors(ctx)
+}
+
+// switchedOff removes the second factor that an earlier import brought of a user who has none at the source any more.
+func (w *loader) switchedOff(ctx context.Context, u *db.User) error {
+	h := find(w.factors, u.ID)
+	if u.OTP || h == nil || h.Edited {
+		return nil
+	}
+	w.report.table(totpKeys).Removed++
+	return w.im.Remove(ctx, totpKeys, []int64{u.ID})
 }
 
 // writeFactors writes second factors, behind the users whose they are.
