@@ -454,15 +454,7 @@ func (d *deployment) measure() (map[string]float64, error) {
 		return nil, err
 	}
 	defer d.stop(bare)
-	var both []loaded
-	for _, one := range []*server{bare, s} {
-		callers, err := b.callers(one.addr, 200, checks)
-		if err != nil {
-			return nil, err
-		}
-		both = append(both, loaded{[]*server{one}, callers})
-	}
-	medians, beside, err := b.inTurns(both...)
+	medians, beside, err := b.inTurns(b.loaded(bare, checks), b.loaded(s, checks))
 	if err != nil {
 		return nil, err
 	}
@@ -554,17 +546,7 @@ func (b *bench) scaleReplicas(counts []int) (*dimension, error) {
 		if err := d.feel(replicas, values); err != nil {
 			return nil, fmt.Errorf("%d replicas: %w", n, err)
 		}
-		l := loaded{servers: slices.Clone(replicas)}
-		for _, s := range replicas {
-			own, err := b.callers(s.addr, 200, checks)
-			if err != nil {
-				return nil, err
-			}
-			mine := max(1, len(own)/n)
-			l.callers = append(l.callers, own[:mine]...)
-			closeAll(own[mine:])
-		}
-		all = append(all, l)
+		all = append(all, b.share(slices.Clone(replicas), checks))
 		g.steps = append(g.steps, scaleStep{n, values})
 	}
 	b.say("replicas: all in turns")
@@ -585,6 +567,23 @@ func (b *bench) scaleReplicas(counts []int) (*dimension, error) {
 		b.say("%d replicas: %v", g.steps[i].N, values)
 	}
 	return g, nil
+}
+
+// share is servers that share the connections of the load.
+func (b *bench) share(servers []*server, checks [][]byte) loaded {
+	return loaded{servers: servers, open: func() (list []caller, err error) {
+		for _, s := range servers {
+			own, err := b.callers(s.addr, 200, checks)
+			if err != nil {
+				closeAll(list)
+				return nil, err
+			}
+			mine := max(1, len(own)/len(servers))
+			list = append(list, own[:mine]...)
+			closeAll(own[mine:])
+		}
+		return list, nil
+	}}
 }
 
 // feel edits a rule again and again, and has everybody asked from the moment of the answer on, each over a connection of its

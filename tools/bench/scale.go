@@ -92,10 +92,17 @@ func (b *bench) scale(out io.Writer, folder string, most int) error {
 	return nil
 }
 
-// A loaded is servers that are asked at the same time, with who asks them.
+// A loaded is servers that are asked at the same time, with who asks them: open makes that when the turns begin, since a
+// server does not wait for long for what a connection is for.
 type loaded struct {
 	servers []*server
+	open    func() ([]caller, error)
 	callers []caller
+}
+
+// loaded is one server that is asked for 200.
+func (b *bench) loaded(s *server, checks [][]byte) loaded {
+	return loaded{servers: []*server{s}, open: func() ([]caller, error) { return b.callers(s.addr, 200, checks) }}
 }
 
 // measure is one turn of all of them together.
@@ -135,6 +142,11 @@ func (b *bench) inTurns(all ...loaded) (medians []sample, beside []float64, err 
 			closeAll(l.callers)
 		}
 	}()
+	for k := range all {
+		if all[k].callers, err = all[k].open(); err != nil {
+			return nil, nil, err
+		}
+	}
 	rounds := make([][]sample, len(all))
 	for i := range b.rounds + 1 {
 		turn := b.turn
@@ -203,11 +215,7 @@ func (b *bench) scaleSessions(sizes []int) (*dimension, error) {
 			return nil, err
 		}
 		const asked = 1_000
-		callers, err := b.callers(s.addr, 200, requests(asked, func(i int) []byte { return cookieCheck(i * (n / asked)) }))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, loaded{[]*server{s}, callers})
+		all = append(all, b.loaded(s, requests(asked, func(i int) []byte { return cookieCheck(i * (n / asked)) })))
 		d.steps = append(d.steps, scaleStep{n, map[string]float64{residentValue: note.ResidentPerSession, liveValue: note.BytesPerSession}})
 	}
 	return d, b.checksOf(d, all)
@@ -236,11 +244,7 @@ func (b *bench) scaleRules(sizes []int) (*dimension, error) {
 		if err != nil {
 			return nil, err
 		}
-		callers, err := b.callers(s.addr, 200, requests(1_000, cookieCheck))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, loaded{[]*server{s}, callers})
+		all = append(all, b.loaded(s, requests(1_000, cookieCheck)))
 		d.steps = append(d.steps, scaleStep{n, map[string]float64{}})
 	}
 	return d, b.checksOf(d, all)
