@@ -204,16 +204,18 @@ captcha_protected_endpoints: [user_create, session_create]
 				} else {
 					c.AwaitElement(".captcha iframe:not([data-solved])")
 					c.settled()
-					for !browsertest.Eval[bool](c.Page, `!!document.querySelector(".captcha iframe[data-solved]")`) { // what is in it may come late
+					testkit.Eventually(t, patience, func() bool { // what is in it may come late
 						c.Poke(".captcha iframe")
-					}
+						return browsertest.Eval[bool](c.Page, `!!document.querySelector(".captcha iframe[data-solved]")`)
+					})
 				}
 				c.AwaitElement(".captcha [data-solved]")
 			}
 
 			c.opens(account)
 			c.AwaitPath("/accounts/signin")
-			c.settled()
+			c.AwaitElement(map[bool]string{true: ".captcha button", false: ".captcha iframe"}[kind == "geetest"])
+			c.settled() // what is being loaded fades in, and is of no colour until then
 			c.Accessible("a sign-in with a puzzle")
 			c.Fill("email", p.email)
 			c.Fill("password", p.password)
