@@ -112,7 +112,7 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, n, err)
 		}
 	}
-	for text, want := range map[string]string{"a: 1\n---\na: 1\n": "more than one", "a: [": "line 1", "a: 1\n b: 2": "line 2", "  - a: 1\nb:\n": "line 2"} {
+	for text, want := range map[string]string{"a: 1\n---\na: 1\n": "more than one", "a: [": "line 1", "a: 1\n b: 2": "line 2", "  - a: 1\nb:\n": "<document start>"} {
 		if _, err := yamlfile.Parse([]byte(text), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
