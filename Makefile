@@ -49,9 +49,9 @@ run: build tools ## Start the gateway with a real Envoy in front, and print what
 	$(GO) build -o bin/demo ./envoy/demo
 	bin/demo
 
-# Two packages at a time: most of them wait for servers.
+# Three packages at a time: most of them wait for servers, and two left a third of two processors idle.
 test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
-	$(GO) test $(RACE) $(TEST) -p 2 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))")
+	$(GO) test $(RACE) $(TEST) -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))")
 	$(GO) test $(RACE) $(TEST) -p 1 -timeout 20m $(ALONE)
 	$(GO) -C tools test $(RACE) $(TEST) -p 1 -timeout 20m $$($(GO) -C tools list ./... | grep -vxF barong/tools/chart)
 	$(GO) -C tools test $(TEST) -timeout 20m ./chart
