@@ -77,22 +77,40 @@ func (c *client) call(t *testing.T, method, target string, body any, headers ...
 // send sends a body as it is. Redirects are followed.
 func (c *client) send(t *testing.T, method, target string, body io.Reader, headers ...string) reply {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, body)
-	if err != nil {
-		t.Fatal(err)
+	ask := func(body io.Reader) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0")
+		if c.session != "" {
+			req.Header.Set("Cookie", c.session)
+		}
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ": ")
+			req.Header.Add(name, value)
+		}
+		return c.http.Do(req)
 	}
-	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0")
-	if c.session != "" {
-		req.Header.Set("Cookie", c.session)
+	// A body that knows its length is sent with it, any other in chunks.
+	known, isKnown := body.(io.ReadSeeker)
+	var sent bytes.Buffer
+	if body != nil && !isKnown {
+		body = io.TeeReader(body, &sent)
 	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	res, err := c.http.Do(req)
-	if body == nil && errors.Is(err, syscall.EPIPE) {
-		// The gateway has closed the connection that was kept, and has not read this: any client asks again.
-		res, err = c.http.Do(req)
+	res, err := ask(body)
+	// HAProxy closes the connection under a body that it has refused, and a connection that was kept may end at any time: the
+	// client of Go then tells of that, and not of the answer.
+	for again := 0; errors.Is(err, syscall.EPIPE) && again < 5; again++ {
+		switch {
+		case isKnown:
+			if _, err := known.Seek(0, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+		case body != nil:
+			body = io.MultiReader(bytes.NewReader(sent.Bytes()))
+		}
+		res, err = ask(body)
 	}
 	if err != nil {
 		t.Fatal(err)
