@@ -159,6 +159,18 @@ func (q queries) ActivitiesByID(ctx context.Context, ids []int64) ([]Activity, e
 	return out, nil
 }
 
+// AuditBlockWithRows is a block, or ErrNotFound, and those activities of the given ids that there are, at one moment.
+func (d *DB) AuditBlockWithRows(ctx context.Context, seq int64, ids []int64) (b *AuditBlock, rows []Activity, err error) {
+	err = d.snapshot(ctx, func(q queries) error {
+		if b, err = q.AuditBlock(ctx, seq); err != nil {
+			return err
+		}
+		rows, err = q.ActivitiesByID(ctx, ids)
+		return err
+	})
+	return b, rows, Translate(err)
+}
+
 // ActivitiesIn are at most limit activities whose ids lie in ranges, in their order.
 func (q queries) ActivitiesIn(ctx context.Context, ranges []IDRange, limit int64) ([]Activity, error) {
 	var out []Activity

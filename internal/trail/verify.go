@@ -348,14 +348,10 @@ func (v *verifier) rows(b *db.AuditBlock) error {
 		return err
 	}
 	if slices.Contains(states, deleted) {
-		// Rows are read ahead: what was committed since, and sealed, is not among them.
-		if err := v.byID(entries, states, judge); err != nil {
-			return err
-		}
-	}
-	if slices.Contains(states, deleted) {
-		// A purge may have come between the reading of the block and that of its rows.
-		again, err := v.d.AuditBlock(v.ctx, b.Seq)
+		// Rows are read ahead of what was committed and sealed since, and a purge may have come between the reading of the block
+		// and that of its rows. So both are read again, as they stand at one moment.
+		at, missing := lacking(entries, states)
+		again, rows, err := v.d.AuditBlockWithRows(v.ctx, b.Seq, missing)
 		if errors.Is(err, db.ErrNotFound) {
 			return v.gone(b)
 		}
@@ -363,9 +359,15 @@ func (v *verifier) rows(b *db.AuditBlock) error {
 			return err
 		}
 		record, err := purgeOf(v.d, again)
-		if err == nil && record != nil && headOf(again) == headOf(b) {
+		if err != nil {
+			return v.found(Finding{Kind: Altered, Block: b.Seq, Note: "the record of its purge cannot be read: " + err.Error()})
+		}
+		if record != nil && headOf(again) == headOf(b) {
 			v.sum.Purged += record.Rows - record.Missing
 			return nil
+		}
+		for i := range rows {
+			judge(at[rows[i].ID], &rows[i])
 		}
 	}
 	v.times(b.FromAt, b.UntilAt)
@@ -382,14 +384,7 @@ func (v *verifier) rows(b *db.AuditBlock) error {
 
 // byID reads the rows that were not found so far, by their ids.
 func (v *verifier) byID(entries []entry, states []state, judge func(int, *db.Activity)) error {
-	at := map[int64]int{}
-	var missing []int64
-	for i := range entries {
-		if states[i] == deleted {
-			at[entries[i].id] = i
-			missing = append(missing, entries[i].id)
-		}
-	}
+	at, missing := lacking(entries, states)
 	for part := range slices.Chunk(missing, verifyRows) {
 		rows, err := v.d.ActivitiesByID(v.ctx, part)
 		if err != nil {
@@ -400,6 +395,18 @@ func (v *verifier) byID(entries []entry, states []state, judge func(int, *db.Act
 		}
 	}
 	return nil
+}
+
+// lacking are the ids of the entries whose rows were not found so far, and which entry each is.
+func lacking(entries []entry, states []state) (at map[int64]int, ids []int64) {
+	at = map[int64]int{}
+	for i := range entries {
+		if states[i] == deleted {
+			at[entries[i].id] = i
+			ids = append(ids, entries[i].id)
+		}
+	}
+	return at, ids
 }
 
 // gone settles a block that was there a moment ago: a purge has drawn it together with others, or somebody has taken it away.
