@@ -75,6 +75,7 @@ func TestReadArgs(t *testing.T) {
 		{"JSON null", "a=1", jsonType, `null`, args{"a": str("1")}},
 		{"JSON null without a type", "", "", " null\n", args{}},
 		{"JSON empty list", "a=1", jsonType, ` [ ] `, args{"a": str("1")}},
+		{"JSON list of something", "a=1", jsonType, `[1, null, {"b": 2}]`, args{"a": str("1")}},
 		{"JSON number", "", jsonType, `5`, args{}},
 		{"JSON text", "", jsonType, `"a"`, args{}},
 		{"JSON boolean", "", jsonType, `false`, args{}},

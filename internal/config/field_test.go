@@ -148,6 +148,9 @@ func TestWhatIsNotUsedIsNotJudged(t *testing.T) {
 			}
 		}
 	}
+	if c := mustLoad(t, `DATABASE_PORT="tcp://10.96.0.7:5432"`, "DATABASE_HOST=db"); c.DatabaseURL.Reveal() != "postgres://postgres@db:5432/barong_production" {
+		t.Errorf("in quotes: %s", c.DatabaseURL)
+	}
 	if c := mustLoad(t, "DATABASE_PORT=tcp://10.96.0.7:5432", "DATABASE_HOST=db"); c.DatabaseURL.Reveal() != "postgres://postgres@db:5432/barong_production" {
 		t.Errorf("beside a host: %s", c.DatabaseURL.Reveal())
 	}
