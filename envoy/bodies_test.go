@@ -114,7 +114,6 @@ func (h headersOnly) Check(ctx context.Context, r *authz.Request, d *authz.Decis
 // Envoy may be told to send the client's body along (with_request_body). Whatever its size, the check is answered, and the
 // service gets all of it.
 func TestEnvoySendsBodies(t *testing.T) {
-	t.Parallel()
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
 		*d = allow
 		if r.Target != "/allowed" {
@@ -172,7 +171,6 @@ func TestEnvoySendsBodies(t *testing.T) {
 
 // Over gRPC a body is part of the check. Gateways may send it, and strangers may not fill the memory.
 func TestGRPCMessageSizes(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		trusted bool

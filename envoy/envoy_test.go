@@ -18,7 +18,6 @@ import (
 	"barong/authz"
 	"barong/envoy"
 	"barong/internal/listener"
-	"barong/internal/test/testkit"
 )
 
 // script is a Checker that does what a test says, and remembers what it was asked.
@@ -176,6 +175,3 @@ func request(method, target, body string, headers ...string) string {
 	b.WriteString("\r\n" + body)
 	return b.String()
 }
-
-// Those about gateways wait for the programs that they start.
-func TestMain(m *testing.M) { testkit.Main(m, 3) }

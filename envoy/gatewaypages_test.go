@@ -72,7 +72,6 @@ func TestGatewayPages(t *testing.T) {
 // What a page says to type works: barong and the gateway start, and doctor finds nothing wrong with the file, nor with what
 // it is told through the gateway.
 func TestGatewayPagesAsTyped(t *testing.T) {
-	t.Parallel()
 	u := newUpstream(t)
 	p := ports{api: testkit.FreePort(t), checks: testkit.FreePort(t), grpc: testkit.FreePort(t), upstream: u.port}
 	home := t.TempDir()
@@ -137,7 +136,6 @@ func TestGatewayPagesAsTyped(t *testing.T) {
 // HAProxy goes on to the next rule when a script fails. What the script did not let pass is refused all the same, whatever
 // failed; without the rule that does so it would be served.
 func TestHAProxyFailsClosed(t *testing.T) {
-	t.Parallel()
 	u := newUpstream(t)
 	p := listen(t, says(allow))
 	p.api, p.upstream = u.port, u.port
@@ -193,7 +191,6 @@ func TestHAProxyFailsClosed(t *testing.T) {
 
 // The pages say how to ask over a unix socket, where a gateway can: it works.
 func TestGatewaysAskOverSockets(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	socket, grpc := filepath.Join(dir, "checks.sock"), filepath.Join(dir, "grpc.sock")
 	u := newUpstream(t)

@@ -232,7 +232,6 @@ func port(t *testing.T, addr string) int {
 
 // Every decision, and what belongs to it, reaches the client or the upstream through every gateway.
 func TestGatewaysCarryDecisions(t *testing.T) {
-	t.Parallel()
 	var mu sync.Mutex
 	say := authz.Decision{Status: 401, Code: "authz.invalid_session"}
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
@@ -527,7 +526,6 @@ var oddTargets = []string{
 // Whatever a gateway makes of an odd target: what it serves is what was judged. Here all is passed that has one
 // canonical form, so that nothing but the paths counts.
 func TestGatewaysServeWhatWasJudged(t *testing.T) {
-	t.Parallel()
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
 		*d = authz.Decision{Effect: authz.Pass}
 		if _, ok := authz.Canonical(r.Target); !ok {
@@ -591,7 +589,6 @@ func TestGatewaysServeWhatWasJudged(t *testing.T) {
 // What two parsers may read differently gets nothing past a gateway that was not judged: the service sees no request but
 // those that were allowed, whatever stands in the body of another or behind it on the connection.
 func TestGatewaysServeNothingUnjudged(t *testing.T) {
-	t.Parallel()
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
 		*d = authz.Decision{Status: 401, Code: "authz.invalid_session"}
 		if strings.HasPrefix(r.Target, "/api/v2/orders/") {
@@ -660,7 +657,6 @@ func TestGatewaysServeNothingUnjudged(t *testing.T) {
 // Traefik may strip a prefix before or behind the check. Whatever stands encoded in the path, what it serves is what was
 // judged, with the prefix that it stripped behind the check.
 func TestTraefikStripsWhatWasJudged(t *testing.T) {
-	t.Parallel()
 	checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
 		*d = authz.Decision{Effect: authz.Pass}
 		if _, ok := authz.Canonical(r.Target); !ok {

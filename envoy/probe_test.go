@@ -26,7 +26,6 @@ func kindOf(g gateway) string { return strings.Fields(g.name)[0] }
 // A gateway with its reference configuration is found to be in order, and one whose configuration was spoilt is found out,
 // with the line that mends it.
 func TestProbe(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	spoilt := map[string][]struct{ line, instead, finds, mend string }{
 		"envoy over HTTP": {
