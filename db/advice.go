@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // noTLS is what the driver says of a server without TLS. With sslmode=prefer, its default, it then tries without, and what
@@ -37,8 +35,8 @@ func (r *reworded) Error() string { return r.text }
 func (r *reworded) Unwrap() error { return r.error }
 
 func advice(err error) string {
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch refusal.Code {
+	if code := sqlState(err); code != "" {
+		switch code {
 		case "3D000":
 			return "make the database (createdb), or name another"
 		case "28P01":

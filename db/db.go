@@ -23,7 +23,6 @@ import (
 	"barong/internal/crypto/secret"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
@@ -222,7 +221,7 @@ func (d *DB) tryRoom(ctx context.Context) error {
 		return Translate(err)
 	}
 	_, err = tx.ExecContext(ctx, "SELECT count(*) FROM generate_series(1, 10000)")
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "53400" {
+	if sqlState(err) == "53400" {
 		return nil // whoever runs it allows no such files at all
 	}
 	return Translate(err)

@@ -16,10 +16,18 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
+// sqlState is the code (appendix A of its manual) of an error that a Postgres has answered; empty for others.
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
 // retryable reports a lost race that a second run can win.
 func retryable(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+	code := sqlState(err)
+	return code == "40001" || code == "40P01"
 }
 
 // locked reports that another process has an SQLite file.
@@ -56,22 +64,14 @@ func Translate(err error) error {
 
 // Full reports an error of a disk without room, or of one that fails.
 func Full(err error) bool {
-	var pg *pgconn.PgError
-	var lite *sqlite.Error
-	switch {
-	case errors.As(err, &pg):
-		return pg.Code == "53100"
-	case errors.As(err, &lite):
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return lite.Code()&0xff == sqlite3.SQLITE_FULL || lite.Code()&0xff == sqlite3.SQLITE_IOERR
 	}
-	return false
+	return sqlState(err) == "53100"
 }
 
 // Denied reports that the user of the database lacks a right.
-func Denied(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "42501"
-}
+func Denied(err error) bool { return sqlState(err) == "42501" }
 
 // out reports an error that says something about the database, and nothing about the statement: the same statement may
 // succeed later, or on another server.

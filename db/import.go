@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 )
@@ -51,7 +50,7 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 	_, err = d.within(ctx, conn, func(ctx context.Context, tx *Tx) error {
 		if !d.sqlite {
 			_, err := tx.ExecContext(ctx, "LOCK TABLE imports IN SHARE ROW EXCLUSIVE MODE NOWAIT")
-			if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "55P03" {
+			if sqlState(err) == "55P03" {
 				return ErrImporting
 			} else if err != nil {
 				return fmt.Errorf("import: %w", err)
