@@ -62,6 +62,21 @@ func serve(t *testing.T) (origin string) {
 	return strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
 }
 
+// A page that gives the focus to another field at any moment does not get there what is typed here.
+func TestFillBesideAnotherFocus(t *testing.T) {
+	p := browsertest.Open(t, browsertest.Options{})
+	p.Go(serve(t) + "/")
+	browsertest.Eval[any](p, `document.body.insertAdjacentHTML("beforeend", "<input name=second>"),
+		setInterval(() => document.querySelector("[name=name]").focus(), 1)`)
+	p.Fill("name", "first")
+	for i := range 50 {
+		p.Fill("second", fmt.Sprint("second ", i))
+	}
+	if got := browsertest.Eval[[]string](p, `["name", "second"].map(n => document.querySelector("[name=" + n + "]").value)`); !slices.Equal(got, []string{"first", "second 49"}) {
+		t.Errorf("the fields hold %q", got)
+	}
+}
+
 // A person types, chooses, sends, looks and is looked at.
 func TestPage(t *testing.T) {
 	origin := serve(t)
