@@ -1,7 +1,7 @@
 /** Forms. Every field has a label and the name of the API's parameter; what is refused is said in words, beside its code. */
 import type { ComponentChildren } from "preact";
 import { createContext } from "preact";
-import { useContext, useEffect, useId, useRef, useState } from "preact/hooks";
+import { useContext, useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { isSignedOut } from "../api";
 import { faults, onward, type Fault } from "../faults";
 import { t } from "../i18n";
@@ -159,7 +159,8 @@ export function Field({ name, label, type = "text", hint, value, options, rows, 
   const told = around.faults.flatMap((f, i) => (f.field === name || (also !== undefined && f.field === also) ? [`${around.id}-${i}`] : []));
   const [shown, setShown] = useState(false);
   const field = useRef<HTMLElement>(null);
-  useEffect(() => {
+  // Before it is seen: whoever sees it may type at once, in another field too.
+  useLayoutEffect(() => {
     if (autofocus) field.current?.focus();
   }, []);
   const { autocomplete, ...attributes } = rest;

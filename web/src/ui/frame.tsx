@@ -55,8 +55,12 @@ export function Frame({ routes, home, admits, useOther = () => undefined }: Fram
         if (!first.current) {
           const another = next.is !== "page" || shown.is !== "page" || next.path !== shown.path;
           if (another || next.props.query.get("page") !== shown.props.query.get("page")) window.scrollTo(0, 0);
-          // What had the focus may be gone with what was shown before.
-          setTimeout(() => (another || document.activeElement === document.body) && heading.current?.focus({ preventScroll: true }));
+          // What had the focus may be gone with what was shown before; what is shown now may have taken it itself.
+          const before = document.activeElement;
+          setTimeout(() => {
+            const now = document.activeElement;
+            if (now === document.body || (another && now === before)) heading.current?.focus({ preventScroll: true });
+          });
         }
         first.current = false;
         show(next);

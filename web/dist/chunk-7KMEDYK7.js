@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-45U4K4YJ.js";import"./chunk-U5LIWVML.js";import"./chunk-OQPPF74E.js";import"./chunk-YZRQVHVW.js";import"./chunk-MI7LT4XG.js";import"./chunk-7YLZLKIA.js";import"./chunk-76DH75RE.js";import"./chunk-2STNWN7Q.js";import"./chunk-VBVG632E.js";import"./chunk-4VF4JVK4.js";import"./chunk-AGJB2V7U.js";import"./chunk-TZIMTRQY.js";export{b as Users,a as states};
