@@ -289,7 +289,8 @@ func (p *Page) standIn(e *fetch.EventRequestPaused) {
 			Body: []byte(body),
 		})
 	}
-	if err != nil && p.ctx.Err() == nil {
+	// A page that leads on gives up what it has asked for.
+	if err != nil && p.ctx.Err() == nil && !strings.Contains(err.Error(), "Invalid InterceptionId") {
 		p.complain("no answer in the place of %s: %v", e.Request.URL, err)
 	}
 }

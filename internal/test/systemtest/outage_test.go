@@ -109,10 +109,13 @@ func (o outage) run(t *testing.T) {
 	warm := func() bool {
 		return known.check(account).status == 200 && bot.check(account, k.sign()...).status == 200
 	}
+	read := time.Now() // both are read now, or later
 	testkit.Eventually(t, patience, warm)
 
-	o.fail(t, pg, vk)
+	o.fail(t, pg, vk) // which may take seconds on a busy machine: nothing can be read from its beginning on
 	failed := time.Now()
+	early := func() bool { return time.Since(read) < cacheTTL/4 }
+	inTime := early()
 	mended := false
 	defer func() {
 		if !mended {
@@ -145,7 +148,7 @@ func (o outage) run(t *testing.T) {
 				t.Fatalf("%s, %s after the store went away: got %s", caller.what, begun, r)
 			case r.status == 503:
 				refuse(caller.what, r)
-				if !caller.unsure || begun < cacheTTL/4 { // it was read just before
+				if !caller.unsure || early() {
 					t.Fatalf("%s was refused %s after the store went away", caller.what, begun)
 				}
 			case caller.unsure && begun > cacheTTL:
@@ -156,7 +159,7 @@ func (o outage) run(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if passed == 0 {
+	if passed == 0 && inTime {
 		t.Error("no known caller passed during the outage")
 	}
 	for range 5 {
