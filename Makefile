@@ -20,9 +20,11 @@ UNWATCHED := modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/blowfis
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race $(UNWATCHED:%=-gcflags=%=-race=false))
 # lint has run go vet, and nobody looks at test binaries with a debugger.
 TEST := -vet=off -ldflags=-w
-# tools/chart has no goroutines, and imports half of Kubernetes: with the race detector that would be built a second time.
 # Packages that start the whole program, several times over: beside others they would starve on a small machine.
 ALONE := ./cmd/... ./envoy/... ./internal/test/...
+# Tools with goroutines. The others import half of Kubernetes and of Prometheus, which lint has built, and which the race
+# detector would have built a second time.
+RACING := ./bench ./bigdata
 # Packages with tests that count allocations, which the race detector would falsify. The names of those tests say Allocat…
 ALLOC = $(shell grep -rl --include='*_test.go' '^//go:build !race' authz envoy session policy api internal db 2>/dev/null \
           | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
@@ -53,8 +55,8 @@ run: build tools ## Start the gateway with a real Envoy in front, and print what
 test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
 	$(GO) test $(RACE) $(TEST) -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))")
 	$(GO) test $(RACE) $(TEST) -p 1 -timeout 20m $(ALONE)
-	$(GO) -C tools test $(RACE) $(TEST) -p 1 -timeout 20m $$($(GO) -C tools list ./... | grep -vxF barong/tools/chart)
-	$(GO) -C tools test $(TEST) -timeout 20m ./chart
+	$(GO) -C tools test $(RACE) $(TEST) -p 1 -timeout 20m $(RACING)
+	$(GO) -C tools test $(TEST) -timeout 20m $$($(GO) -C tools list ./... | grep -vxF "$$($(GO) -C tools list $(RACING))")
 ifneq ($(RACE),)
 	$(if $(ALLOC),$(GO) test $(TEST) -run Allocat -timeout 10m $(ALLOC))
 endif
