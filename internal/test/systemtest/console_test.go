@@ -169,6 +169,8 @@ func raisedLevel(t *testing.T, s *site) {
 	staff.Press(say("c.undo") + " " + what)
 	staff.changed(what, say("c.documents.rejected"), say("c.documents.pending"))
 	staff.Await(`document.activeElement?.className === "review"`)
+	// A key that is held down judges nobody.
+	browsertest.Eval[bool](staff.Page, `document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key: "r", repeat: true, bubbles: true, cancelable: true}))`)
 	staff.Key("v")
 	staff.changed(what, say("c.documents.pending"), say("c.documents.verified"))
 	staff.AwaitText(say("c.documents.none"))

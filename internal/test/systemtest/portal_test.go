@@ -56,6 +56,7 @@ func TestJourneys(t *testing.T) {
 				{"API key", keyOfAPerson},
 				{"profile", profileOfAPerson},
 				{"sessions", sessionsOfAPerson},
+				{"pressed twice", pressedTwice},
 				{"refusal", refusedInWords},
 				{"languages", twoLanguages},
 				{"end of an account", endOfAnAccount},
@@ -283,6 +284,40 @@ func forgottenPassword(t *testing.T, s *site) {
 	c.sends("confirm_password")
 	c.AwaitElement("[role=alert][data-code]")
 	c.goes(say("reset.another"), "/accounts/forgot", say("forgot.title"))
+}
+
+// pressedTwice presses buttons as impatient people do: what they do is done once.
+func pressedTwice(t *testing.T, s *site) {
+	c := s.enters(t, s.holder(t), "/accounts/security")
+	// sent counts what a script in the page makes it send, before it ends.
+	sent := func(script string) int {
+		t.Helper()
+		return browsertest.Eval[int](c.Page, `(async () => {
+			const real = window.fetch;
+			let n = 0;
+			window.fetch = (...call) => (n++, real(...call));
+			const again = b => b.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true, detail: 2}));
+			`+script+`
+			window.fetch = real;
+			return n;
+		})()`)
+	}
+	c.AwaitElement("[aria-labelledby=otp] button")
+	if n := sent(`const b = document.querySelector("[aria-labelledby=otp] button"); b.click(); b.click();`); n != 1 {
+		t.Errorf("a button that was pressed twice at once sent %d", n)
+	}
+	c.AwaitElement("img.qr")
+	c.opens("/accounts/confirmation")
+	c.Fill("email", "nobody@example.com")
+	// The second press of a double click comes when the first has been answered.
+	if n := sent(`
+		const b = document.querySelector("main form button[type=submit]");
+		b.click();
+		while (!document.querySelector("main [role=status].notice")) await new Promise(done => setTimeout(done, 10));
+		again(b);
+		await new Promise(done => setTimeout(done, 10));`); n != 1 {
+		t.Errorf("a form that was sent by a double click was sent %d times", n)
+	}
 }
 
 // switchOnFactor switches the second factor on as with a phone: by the picture on the screen. It returns the recovery codes.

@@ -1,7 +1,7 @@
 /** /console/documents: those who wait, the longest waiting first; one key press decides. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, page } from "../api";
-import { Action } from "../ui/form";
+import { Action, echoes } from "../ui/form";
 import { Show, useLoad } from "../ui/load";
 import { can } from "./abilities";
 import { changed, Changes } from "./changes";
@@ -61,6 +61,7 @@ export function Documents() {
     const run = act[e.key.length === 1 ? e.key.toLowerCase() : e.key];
     if (!run || pressing.current) return;
     e.preventDefault();
+    if (echoes(e)) return; // a key that is held down would judge people whom nobody has looked at
     pressing.current = true;
     void Promise.resolve(run()).catch(() => queue.again()).finally(() => (pressing.current = false));
   };

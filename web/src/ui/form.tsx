@@ -12,6 +12,12 @@ import { keepTyped, putBack } from "./typed";
 /** What was refused of the form around a field, and by which ids the alert says so. */
 const Wrong = createContext<{ faults: Fault[]; id: string }>({ faults: [], id: "" });
 
+/**
+ * Whether a press only belongs to the one before it: the second of a double click, or a key that is held down. What the first one did may be
+ * done already, and another thing may stand in its place.
+ */
+export const echoes = (e: Event): boolean => (e instanceof MouseEvent && e.detail > 1) || (e instanceof KeyboardEvent && e.repeat);
+
 /** Tells what was refused, and why. */
 export function Alert({ faults, focus = false, id }: { faults: Fault[]; focus?: boolean; id?: string }) {
   const box = useRef<HTMLDivElement>(null);
@@ -30,6 +36,11 @@ export function Alert({ faults, focus = false, id }: { faults: Fault[]; focus?: 
     </div>
   );
 }
+
+/** Keeps a held Enter from doing it again and again, where it does not begin lines. */
+const heldEnter = (e: KeyboardEvent): void => {
+  if (e.key === "Enter" && echoes(e) && !(e.target instanceof HTMLTextAreaElement)) e.preventDefault();
+};
 
 export interface FormProps {
   /** What the button says. */
@@ -107,12 +118,12 @@ export function Form({ action, send, children, aside, label, danger, plain, clea
   }, []);
 
   return (
-    <form ref={form} onSubmit={submit} aria-label={label} aria-busy={busy} class={rest.class} method="post" noValidate>
+    <form ref={form} onSubmit={submit} onKeyDown={heldEnter} aria-label={label} aria-busy={busy} class={rest.class} method="post" noValidate>
       <Wrong.Provider value={{ faults: wrong, id }}>
         <Alert faults={wrong} id={id} />
         {children}
         <div class="actions">
-          <button type="submit" class={danger ? "danger" : plain ? "" : "primary"} aria-disabled={busy}>
+          <button type="submit" class={danger ? "danger" : plain ? "" : "primary"} aria-disabled={busy} onClick={(e) => echoes(e) && e.preventDefault()}>
             {busy && <Spinner />}
             {action}
           </button>
@@ -232,8 +243,10 @@ export const Spinner = () => <span class="spinner" aria-hidden="true" />;
 export function Action({ label, run, danger, quiet, hidden }: { label: string; run: () => Promise<unknown>; danger?: boolean; quiet?: boolean; hidden?: string }) {
   const [wrong, setWrong] = useState<Fault[]>([]);
   const [busy, setBusy] = useState(false);
-  const act = async () => {
-    if (busy) return;
+  const running = useRef(false);
+  const act = async (e: MouseEvent) => {
+    if (running.current || echoes(e)) return;
+    running.current = true;
     setWrong([]);
     setBusy(true);
     try {
@@ -242,12 +255,13 @@ export function Action({ label, run, danger, quiet, hidden }: { label: string; r
       if (isSignedOut(e)) return signInAgain(e);
       setWrong(faults(e));
     } finally {
+      running.current = false;
       setBusy(false);
     }
   };
   return (
     <>
-      <button type="button" class={danger ? "danger" : quiet ? "quiet" : ""} aria-disabled={busy} aria-busy={busy} onClick={act}>
+      <button type="button" class={danger ? "danger" : quiet ? "quiet" : ""} aria-disabled={busy} aria-busy={busy} onClick={act} onKeyDown={heldEnter}>
         {busy && <Spinner />}
         {label}
         {hidden && <span class="hidden"> {hidden}</span>}

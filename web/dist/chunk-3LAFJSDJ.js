@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-T42A2INY.js";import"./chunk-B6HH7MER.js";import"./chunk-DVA4LZY5.js";import"./chunk-ETZ62KCM.js";import"./chunk-REXNO6NA.js";import"./chunk-D5P3FDER.js";import"./chunk-U7GWBFS2.js";import"./chunk-M5JKBNCC.js";import"./chunk-VTRLEX7Z.js";import"./chunk-ICWXTBIR.js";import"./chunk-Y53AKHEI.js";import"./chunk-UM5XJHPG.js";export{b as Users,a as states};
