@@ -316,4 +316,16 @@ func savedActivities(t *testing.T, s *site) {
 	}
 	staff.opens("/console/activities?of=staff&target_uid=nobody")
 	staff.AwaitText(say("c.activities.none"))
+	// A page behind the last is no list of nothing.
+	for _, path := range []string{"/console/activities", "/accounts/activity"} {
+		staff.opens(path + "?topic=session&page=999")
+		staff.AwaitText(say("pager.beyond", "page", "999"))
+		staff.Press(say("pager.first"))
+		staff.AwaitElement("main table")
+		if got, want := staff.URL(), s.origin+path+"?topic=session"; got != want {
+			t.Errorf("the first page is %s, want %s", got, want)
+		}
+		staff.opens(path + "?topic=session&page=1.5")
+		staff.AwaitElement("main table")
+	}
 }

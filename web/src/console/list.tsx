@@ -5,7 +5,7 @@ import { page, type Page, type Values } from "../api";
 import { go } from "../router";
 import { Form } from "../ui/form";
 import { Show, useLoad, type Loaded } from "../ui/load";
-import { Pager, withQuery } from "../ui/pager";
+import { Empty, pageOf, Pager, withQuery } from "../ui/pager";
 import { Table, type TableRow } from "../ui/table";
 import { useChanges } from "./changes";
 import { w } from "./words";
@@ -29,7 +29,7 @@ export const asked = ({ from, to, ...rest }: Record<string, string>): Values => 
 
 /** Loads the page of a list that the address names. */
 export function useList<Row>(path: string, filters: Values, query: URLSearchParams, limit = size): Loaded<Page<Row>> {
-  const number = Math.max(1, Number(query.get("page")) || 1);
+  const number = pageOf(query);
   const list = useLoad(() => page<Row>(path, { ...filters, page: number, limit }), [path, JSON.stringify(filters), number]);
   useChanges(() => void list.again());
   return list;
@@ -62,7 +62,7 @@ export function Rows<Row>({ of, label, heads, none, row }: { of: Loaded<Page<Row
     <Show of={of}>
       {(p) =>
         p.rows.length === 0 ? (
-          <p class="muted" role="status">{none}</p>
+          <Empty page={p.page} none={none} />
         ) : (
           <>
             <p class="muted" role="status">{w("c.total", { n: p.total })}</p>

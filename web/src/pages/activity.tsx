@@ -3,7 +3,7 @@ import { page, Refusal } from "../api";
 import { hasWords, say, t, time } from "../i18n";
 import type { PageProps } from "../router";
 import { Show, useLoad } from "../ui/load";
-import { Pager, withQuery } from "../ui/pager";
+import { Empty, pageOf, Pager, withQuery } from "../ui/pager";
 import { Table } from "../ui/table";
 
 interface Activity {
@@ -21,7 +21,7 @@ const size = 25;
 
 export function Activities({ query }: PageProps) {
   const topic = topics.find((x) => x === query.get("topic")) ?? "all";
-  const number = Math.max(1, Number(query.get("page")) || 1);
+  const number = pageOf(query);
   const list = useLoad(
     () =>
       page<Activity>("/resource/users/activity/" + topic, { page: number, limit: size }).catch((e) => {
@@ -40,7 +40,7 @@ export function Activities({ query }: PageProps) {
       <Show of={list}>
         {(p) =>
           p.rows.length === 0 ? (
-            <p class="muted">{t("activity.none")}</p>
+            <Empty page={number} none={t("activity.none")} />
           ) : (
             <>
               <Table label={t("activity.title")} heads={[t("activity.when"), t("activity.what"), t("activity.result"), t("activity.from")]}

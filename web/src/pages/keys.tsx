@@ -10,7 +10,7 @@ import { Copy } from "../ui/copy";
 import { CodeField, Field, Form } from "../ui/form";
 import { Show, useLoad } from "../ui/load";
 import { tell } from "../ui/notice";
-import { Pager } from "../ui/pager";
+import { Empty, pageOf, Pager } from "../ui/pager";
 
 interface Key {
   kid: string;
@@ -25,7 +25,7 @@ const size = 25;
 
 export function Keys({ query }: PageProps) {
   const me = useMe();
-  const number = Math.max(1, Number(query.get("page")) || 1);
+  const number = pageOf(query);
   const list = useLoad(() => page<Key>("/resource/api_keys", { page: number, limit: size }), [number]);
   const [made, setMade] = useState<Key>();
   const [doing, setDoing] = useState<{ what: "switch" | "delete"; kid: string } | { what: "make" }>();
@@ -60,7 +60,7 @@ export function Keys({ query }: PageProps) {
       <Show of={list}>
         {(p) =>
           p.rows.length === 0 ? (
-            <p class="muted">{t("keys.none")}</p>
+            <Empty page={number} none={t("keys.none")} />
           ) : (
             <>
               <ul class="rows">

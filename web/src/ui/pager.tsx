@@ -12,6 +12,22 @@ export function withQuery(change: Record<string, string | number | undefined>): 
   return location.pathname + (text ? "?" + text : "");
 }
 
+/** The page of a list that the address names, from 1. */
+export const pageOf = (query: URLSearchParams): number => {
+  const number = Math.trunc(Number(query.get("page")));
+  return number >= 1 ? Math.min(number, 1_000_000) : 1;
+};
+
+/** In the place of an empty list: what there is none of or, on a page behind the last, that this one is empty, and the way back. */
+export function Empty({ page, none }: { page: number; none: string }) {
+  if (page <= 1) return <p class="muted" role="status">{none}</p>;
+  return (
+    <p>
+      <span class="muted" role="status">{t("pager.beyond", { page })}</span> <a href={withQuery({ page: undefined })}>{t("pager.first")}</a>
+    </p>
+  );
+}
+
 export function Pager({ page, perPage, total }: { page: number; perPage: number; total: number }) {
   const last = Math.max(1, Math.ceil(total / (perPage || 1)));
   if (last === 1 && page <= 1) return null;

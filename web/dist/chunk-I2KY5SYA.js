@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-SUT3T3TM.js";import"./chunk-LWWG2AKV.js";import"./chunk-DVA4LZY5.js";import"./chunk-ETZ62KCM.js";import"./chunk-NKOXJ6WI.js";import"./chunk-D5P3FDER.js";import"./chunk-U7GWBFS2.js";import"./chunk-GKS5EPQA.js";import"./chunk-FCQ6SMVV.js";import"./chunk-ICWXTBIR.js";import"./chunk-2GYGWMZG.js";import"./chunk-UM5XJHPG.js";export{b as Users,a as states};
