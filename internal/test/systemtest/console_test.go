@@ -1,6 +1,7 @@
 package systemtest
 
 import (
+	"encoding/json"
 	"net/url"
 	"os/exec"
 	"strings"
@@ -288,6 +289,32 @@ func feltMaintenance(t *testing.T, s *site) {
 	staff.Click(".confirm button.danger")
 	staff.changed(rule, say("c.off"), say("c.gone"))
 	staff.focused()
+
+	// A rule for everybody lets in who switches it on, as the switch does: their address is let in again where that was taken back.
+	var sessions []struct {
+		IP      string `json:"user_ip"`
+		Current bool
+	}
+	r := staff.call("GET", "/resource/sessions", nil)
+	r.wants(t, "sessions", 200)
+	if err := json.Unmarshal([]byte(r.body), &sessions); err != nil {
+		t.Fatal(err)
+	}
+	own := say("c.category.whitelist") + ": " + say("c.scope.ip") + " "
+	for _, one := range sessions {
+		if one.Current {
+			own += one.IP
+		}
+	}
+	staff.Press(say("c.switch.off") + " " + own)
+	staff.changed(own, say("c.on"), say("c.off"))
+	everybody := say("c.category.maintenance") + ": " + say("c.scope.all") + " all"
+	staff.Press(say("c.switch.on") + " " + everybody)
+	staff.changed(everybody, say("c.off"), say("c.on"))
+	c.Reload()
+	c.AwaitFault("authz.restrict.maintenance")
+	staff.Press(say("c.switch.off") + " " + everybody)
+	staff.changed(everybody, say("c.on"), say("c.off"))
 
 	staff.Press(say("c.whitelink.make"))
 	line := staff.Text(".keep pre code")

@@ -41,6 +41,28 @@ async function readAll(): Promise<Restriction[]> {
 }
 
 const find = async (r: { category: string; scope: string; value: string }) => (await readAll()).filter((x) => x.category === r.category && x.scope === r.scope && x.value === r.value).at(-1);
+
+interface Session { user_ip: string; current: boolean }
+
+const ownAddress = async (): Promise<string> => (await call<Session[]>("GET", "/resource/sessions")).find((s) => s.current)?.user_ip ?? "";
+
+/** Lets an address in, by the rule for it where there is one. */
+async function letIn(ip: string): Promise<void> {
+  const it = await find({ category: "whitelist", scope: "ip", value: ip });
+  if (!it) await create({ category: "whitelist", scope: "ip", value: ip });
+  else if (it.state !== "enabled") await put(it.id, "enabled");
+}
+
+/**
+ * Comes before a rule is switched on. One that keeps everybody out keeps out who switches it as well, who could not switch it off again: their
+ * own address is let in first.
+ */
+async function beforeOn(r: Pick<Restriction, "category" | "scope">): Promise<void> {
+  if (r.scope !== "all" || !["maintenance", "blacklist"].includes(r.category) || !can("POST /admin/restrictions")) return;
+  const own = await ownAddress();
+  if (own && !(await readAll()).some((x) => x.category === "whitelist" && x.scope === "all" && x.state === "enabled")) await letIn(own);
+}
+
 const names = ["category", "scope"] as const;
 
 export function Restrictions({ query }: PageProps) {
@@ -64,6 +86,7 @@ export function Restrictions({ query }: PageProps) {
                 <summary>{w("c.restriction.add")}</summary>
                 <Form action={w("c.restriction.add")} label={w("c.restriction.add")} class="grid" clears send={async ({ category = "", scope = "", value = "", code = "" }) => {
                   const r = { category, scope, value: scope === "all" && !value ? "all" : value, code };
+                  await beforeOn(r);
                   await create(r);
                   await changed({ what: text(r), before: w("c.gone"), after: w("c.on"), undo: async () => { const it = await find(r); if (it) await remove(it.id); } });
                 }}>
@@ -98,18 +121,22 @@ function Category({ name, rows }: { name: string; rows: Restriction[] }) {
           rows={rows.map((r) => {
             const on = r.state === "enabled";
             const next = on ? "disabled" : "enabled";
+            const turn = async (to: string) => {
+              if (to === "enabled") await beforeOn(r);
+              await put(r.id, to);
+            };
             const change = (
               <span class="actions">
                 {mayPut && (
                   <Action quiet label={w(on ? "c.switch.off" : "c.switch.on")} hidden={text(r)} run={async () => {
-                    await put(r.id, next);
-                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w(on ? "c.off" : "c.on"), undo: () => put(r.id, r.state) });
+                    await turn(next);
+                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w(on ? "c.off" : "c.on"), undo: () => turn(r.state) });
                   }} />
                 )}
                 {mayRemove && (
                   <Confirm label={t("remove")} hidden={text(r)} text={w("c.restriction.remove")} run={async () => {
                     await remove(r.id);
-                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w("c.gone"), ...(can("POST /admin/restrictions") ? { undo: () => create(r) } : {}) });
+                    await changed({ what: text(r), before: w(on ? "c.on" : "c.off"), after: w("c.gone"), ...(can("POST /admin/restrictions") ? { undo: async () => (on && (await beforeOn(r)), create(r)) } : {}) });
                   }} />
                 )}
               </span>
@@ -131,13 +158,11 @@ function Category({ name, rows }: { name: string; rows: Restriction[] }) {
   );
 }
 
-interface Session { user_ip: string; current: boolean }
-
 /** One switch for everybody. It keeps out who switches it as well, so their own address is let in first. */
 function Maintenance({ all }: { all: Restriction[] }) {
   const rule = all.find((r) => r.category === "maintenance" && r.scope === "all" && r.state === "enabled") ?? all.find((r) => r.category === "maintenance" && r.scope === "all");
   const on = rule?.state === "enabled";
-  const mine = useLoad(() => call<Session[]>("GET", "/resource/sessions").then((list) => list.find((s) => s.current)?.user_ip ?? ""));
+  const mine = useLoad(ownAddress);
   if (rule ? !can("PUT /admin/restrictions") : !can("POST /admin/restrictions")) return null;
   const whole = { category: "maintenance", scope: "all", value: "all" };
   const what = w("c.maintenance");
@@ -147,7 +172,7 @@ function Maintenance({ all }: { all: Restriction[] }) {
     else await create(whole);
   };
   const own = mine.value ?? "";
-  const letIn = all.some((r) => r.category === "whitelist" && r.state === "enabled" && (r.scope === "all" || r.value === own));
+  const isIn = all.some((r) => r.category === "whitelist" && r.state === "enabled" && (r.scope === "all" || r.value === own));
   return (
     <section class={on ? "callout" : ""} aria-labelledby="maintenance">
       <h2 id="maintenance">{what} <span class={"badge " + (on ? "bad" : "")}>{w(on ? "c.on" : "c.off")}</span></h2>
@@ -159,11 +184,11 @@ function Maintenance({ all }: { all: Restriction[] }) {
         }} />
       ) : (
         <Form action={w("c.maintenance.on")} label={what} danger send={async ({ letin }) => {
-          if (letin && own && !letIn) await create({ category: "whitelist", scope: "ip", value: own });
+          if (letin && own && !isIn) await letIn(own);
           await turn(true);
           await changed({ what, before: w("c.off"), after: w("c.on"), undo: () => turn(false) });
         }}>
-          {letIn ? <p class="muted">{w("c.maintenance.in", { ip: own })}</p> : can("POST /admin/restrictions") && own && <Check name="letin" label={w("c.maintenance.letin", { ip: own })} hint={w("c.maintenance.letin.hint")} checked />}
+          {isIn ? <p class="muted">{w("c.maintenance.in", { ip: own })}</p> : can("POST /admin/restrictions") && own && <Check name="letin" label={w("c.maintenance.letin", { ip: own })} hint={w("c.maintenance.letin.hint")} checked />}
         </Form>
       )}
     </section>
