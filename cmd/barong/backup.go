@@ -22,11 +22,22 @@ func (backupCommand) Help() string {
 
 // Run copies.
 func (b backupCommand) Run(p *program) error {
-	d, err := p.schema()
+	c, err := p.config()
+	if err != nil {
+		return err
+	}
+	d, err := p.openRows(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	if d.SQLite() {
+		if empty, err := d.Fresh(p.ctx); err != nil {
+			return err
+		} else if empty {
+			return fmt.Errorf("the database %s is empty: see that BARONG_DATABASE_URL names the server's", sqliteFile(c))
+		}
+	}
 	switch err := d.Backup(p.ctx, b.File); {
 	case errors.Is(err, db.ErrNotEmbedded):
 		return errors.New("the database is a Postgres: pg_dump copies it, see docs/backup.md")

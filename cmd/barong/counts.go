@@ -60,7 +60,11 @@ func (countsRepair) Run(p *program) error {
 
 // compareCounts opens the database, compares and prints what differs.
 func (p *program) compareCounts() (*db.DB, []counts.Difference, error) {
-	d, err := p.schema()
+	c, err := p.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := p.openRows(c)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -202,6 +204,29 @@ func TestMigrate(t *testing.T) {
 		call: "migrate up", env: []string{"BARONG_DATABASE_URL=postgres://u:hunter2@127.0.0.1:1/d"}, status: 1,
 		errs: `BARONG_DATABASE_URL=postgres://u:\*\*\*@127\.0\.0\.1:1/d: `, not: "hunter2",
 	})
+}
+
+// TestNoDatabase: a command that runs in another folder than the server's, from cron say, tells so. It makes no database there,
+// in which nothing would be wrong, and no copy of one.
+func TestNoDatabase(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, call := range []string{
+		"backup copy.db", "counts compare", "audit export", "audit verify", "outbox list", "secrets rotate", "seed",
+		"users ban m@example.com", "policy check --role member --method GET /x",
+	} {
+		play(t, dir, step{call: call, status: 1, errs: `\Abarong: BARONG_DATABASE_URL=sqlite://data/barong\.db: there is no database at data/barong\.db: `})
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("a command that found no database left %v, %v", left, err)
+	}
+	play(t, dir,
+		step{call: "migrate status", out: "pending"},
+		step{call: "backup copy.db", status: 1, errs: "is empty"},
+	)
+	if _, err := os.Stat(filepath.Join(dir, "copy.db")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty database was copied: %v", err)
+	}
 }
 
 func TestSeedAndAudit(t *testing.T) {

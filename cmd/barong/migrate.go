@@ -69,11 +69,11 @@ func (migrateStatus) Run(p *program) error {
 	return w.Flush()
 }
 
-// schema opens the database for work on its schema.
+// schema opens the database for work on its schema; an embedded one is made when it is not there.
 func (p *program) schema() (*db.DB, error) {
 	c, err := p.config()
 	if err != nil {
 		return nil, err
 	}
-	return p.openRows(c)
+	return openDatabase(p.ctx, c, nil)
 }

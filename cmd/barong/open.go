@@ -158,8 +158,11 @@ func (p *program) openDB(c *config.Config) (*db.DB, *secret.Box, error) {
 	return d, box, err
 }
 
-// openCurrent is openDB for a database whose schema is this program's.
+// openCurrent is openDB for a database that is there, and whose schema is this program's.
 func (p *program) openCurrent(c *config.Config) (*db.DB, *secret.Box, error) {
+	if err := madeBefore(c); err != nil {
+		return nil, nil, err
+	}
 	d, box, err := p.openDB(c)
 	if err != nil {
 		return nil, nil, err
@@ -170,8 +173,27 @@ func (p *program) openCurrent(c *config.Config) (*db.DB, *secret.Box, error) {
 	return d, box, nil
 }
 
-// openRows opens the database for work that touches no sealed column, and so needs no key.
-func (p *program) openRows(c *config.Config) (*db.DB, error) { return openDatabase(p.ctx, c, nil) }
+// openRows opens a database that is there for work that touches no sealed column, and so needs no key.
+func (p *program) openRows(c *config.Config) (*db.DB, error) {
+	if err := madeBefore(c); err != nil {
+		return nil, err
+	}
+	return openDatabase(p.ctx, c, nil)
+}
+
+// madeBefore refuses an embedded database that nobody has made: opening would make one, and a command that was run in another
+// folder than the server's would work on that, and find nothing wrong.
+func madeBefore(c *config.Config) error {
+	file := sqliteFile(c)
+	if file == "" {
+		return nil
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		return nil // what else is wrong with it, opening tells
+	}
+	return fmt.Errorf("BARONG_DATABASE_URL=%s: there is no database at %s: run this in the folder of the server, or see that the setting "+
+		"names its database; \"barong migrate up\" makes a new one", c.DatabaseURL, file)
+}
 
 func openDatabase(ctx context.Context, c *config.Config, sealer db.Sealer) (*db.DB, error) {
 	d, err := db.Open(ctx, db.Options{URL: c.DatabaseURL.Reveal(), Sealer: sealer})
