@@ -56,8 +56,15 @@ func (d *DB) Import(ctx context.Context, f func(ctx context.Context, im *Import)
 				return fmt.Errorf("import: %w", err)
 			}
 		}
-		theirs = f(ctx, &Import{Tx: tx, conn: conn})
-		return theirs
+		// What the import deletes itself is nothing that somebody took away here.
+		if _, err := tx.ExecContext(ctx, "INSERT INTO import_removals (name, id) VALUES ('', 0)"); err != nil {
+			return fmt.Errorf("import: %w", err)
+		}
+		if theirs = f(ctx, &Import{Tx: tx, conn: conn}); theirs != nil {
+			return theirs
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM import_removals WHERE name = ''")
+		return err
 	})
 	if theirs != nil {
 		return theirs
@@ -427,6 +434,14 @@ func (q queries) EditedHere(ctx context.Context, table string) ([]int64, error) 
 	t := importTables[table]
 	var ids []int64
 	err := q.idb.NewRaw("SELECT "+t.key+" FROM "+t.name+" WHERE "+t.changed+" <> source_updated_at").Scan(ctx, &ids)
+	return ids, Translate(err)
+}
+
+// RemovedHere are the keys of the rows of a table that an import wrote and that were deleted here since, ascending. Users are never
+// deleted here, and activities have no such keys.
+func (q queries) RemovedHere(ctx context.Context, table string) ([]int64, error) {
+	var ids []int64
+	err := q.idb.NewRaw("SELECT id FROM import_removals WHERE name = ? ORDER BY id", table).Scan(ctx, &ids)
 	return ids, Translate(err)
 }
 

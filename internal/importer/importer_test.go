@@ -647,6 +647,46 @@ func TestDelta(t *testing.T) {
 	})
 }
 
+// What an import brought and somebody deleted here stays away: an API key, a rule, a label, a second factor that its owner has
+// enrolled anew. What an import deletes itself, since it is gone at the source, comes when it is there again.
+func TestRemovedHere(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, d *db.DB) {
+		ctx := t.Context()
+		source := options(t, file(t, sql(invented(), style{})))
+		bring(t, d, source)
+		err := d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+			return errors.Join(
+				tx.DeleteAPIKey(ctx, &db.APIKey{ID: 3}), tx.DeletePermission(ctx, db.Who{}, &db.Permission{ID: 5}), tx.DeleteLabel(ctx, &db.Label{ID: 2}),
+				tx.DeleteTOTPKey(ctx, 1), tx.PutTOTPKey(ctx, 1, "enrolled here"),
+			)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Beside a source that lacks a user meanwhile, since somebody took an older dump.
+		older := with(invented(), "users", func(t *table) { t.remove(4) })
+		for _, o := range []importer.Options{options(t, file(t, sql(older, style{}))), source, source} {
+			report := bring(t, d, o)
+			if n := report.Counts["removed_here"]; n != 3 {
+				t.Errorf("%d rows were reported, want 3: %v", n, report.Counts)
+			}
+			all := content(t, d)
+			for table, gone := range map[string]string{"apikeys": `"ID":3,`, "permissions": `"id":5,`, "labels": `"ID":2,`} {
+				if rows := strings.Join(all[table], "\n"); strings.Contains(rows, gone) {
+					t.Errorf("%s: %s is back: %s", table, gone, rows)
+				}
+			}
+			if k, err := d.TOTPKey(ctx, 1); err != nil || k.Secret != "enrolled here" {
+				t.Errorf("the second factor that was enrolled here: %v, %v", k, err)
+			}
+		}
+		if labels := strings.Join(content(t, d)["labels"], "\n"); !strings.Contains(labels, `"ID":6,`) || !strings.Contains(labels, `"ID":7,`) {
+			t.Errorf("the labels of the user who came back: %s", labels)
+		}
+	})
+}
+
 // A database that is in use already is no target.
 func TestRefusesForeignUsers(t *testing.T) {
 	t.Parallel()

@@ -205,6 +205,7 @@ var meanings = map[string]string{
 	"profile_two_open":          "Several open profiles of one user: the newest stays open, the others became rejected.",
 	"referrer_gone":             "Users whose referrer does not exist have none now.",
 	"refers_to_itself":          "Users who refer to themselves. It was kept.",
+	"removed_here":              "Rows that an earlier import brought and that were deleted here were not brought back.",
 	"restriction_invalid":       "Restrictions that mean nothing, such as a network that is none, were left out.",
 	"restriction_twice":         "Restrictions of one category, scope and value: an enabled one was kept, else the newest.",
 	"role_without_permissions":  "Users of a role that no permission names.",

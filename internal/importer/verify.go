@@ -23,7 +23,7 @@ type Comparison struct {
 	Same          bool                        `json:"equal"`
 }
 
-// A TableComparison compares a table, without the rows that were made or changed here. The digests are keyed for one
+// A TableComparison compares a table, without the rows that were made, changed or deleted here. The digests are keyed for one
 // comparison: they say that both sides are equal, and nothing else.
 type TableComparison struct {
 	Source       int64   `json:"source"`
@@ -140,7 +140,7 @@ type comparer struct {
 	result  *Comparison
 
 	table string
-	aside map[string]map[int64]bool // ids that were changed here, by table
+	aside map[string]map[int64]bool // ids that were changed or deleted here, by table
 	here  sums
 	there map[string]sums // of the source, by table
 	blind map[int64]bool  // API keys whose secret the source does not tell
@@ -215,7 +215,11 @@ func (c *comparer) begin(ctx context.Context, table string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		for _, id := range edited {
+		removed, err := c.d.RemovedHere(ctx, name)
+		if err != nil {
+			return false, err
+		}
+		for _, id := range append(edited, removed...) {
 			c.aside[name][id] = true
 		}
 	}

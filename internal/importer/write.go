@@ -131,6 +131,7 @@ type loader struct {
 
 	name     string
 	held     []db.Held // by an earlier import, by id
+	removed  []int64   // ids of rows of an earlier import that were deleted here since
 	occupied map[string]bool
 	coming   []int64 // ids that the preview saw
 	replaced []int64
@@ -140,6 +141,7 @@ type loader struct {
 	bytes   int // of long texts in batch
 	totp    []db.Importable
 	factors []db.Held // second factors of an earlier import
+	off     []int64   // users whose second factor of an earlier import was deleted here
 
 	flight chan error // of the batch that is being written; nil for none
 
@@ -156,7 +158,7 @@ func find(held []db.Held, id int64) *db.Held {
 }
 
 func (w *loader) begin(ctx context.Context, table string) (bool, error) {
-	w.name, w.held, w.occupied, w.coming, w.replaced, w.present = table, nil, nil, nil, nil, nil
+	w.name, w.held, w.removed, w.occupied, w.coming, w.replaced, w.present = table, nil, nil, nil, nil, nil, nil
 	var err error
 	if table == activities {
 		if w.through == 0 {
@@ -168,11 +170,17 @@ func (w *loader) begin(ctx context.Context, table string) (bool, error) {
 	if w.held, err = w.im.Held(ctx, table); err != nil {
 		return false, err
 	}
+	if w.removed, err = w.im.RemovedHere(ctx, table); err != nil {
+		return false, err
+	}
 	if w.occupied, err = w.im.Occupied(ctx, table); err != nil {
 		return false, err
 	}
 	if table == users {
 		if w.factors, err = w.im.Held(ctx, totpKeys); err != nil {
+			return false, err
+		}
+		if w.off, err = w.im.RemovedHere(ctx, totpKeys); err != nil {
 			return false, err
 		}
 	}
@@ -233,6 +241,10 @@ func (w *loader) put(ctx context.Context, r db.Importable) error {
 	h := find(w.held, id)
 	switch {
 	case h == nil:
+		if _, ok := slices.BinarySearch(w.removed, id); ok {
+			w.report.skip(w.name, "removed_here", item{"table": w.name, "id": id})
+			return nil
+		}
 		for _, key := range w.keysOf(r) {
 			if w.occupied[key] {
 				w.report.skip(w.name, "made_here", item{"table": w.name, "id": id})
@@ -283,7 +295,10 @@ func (w *loader) putFactor(ctx context.Context, k *db.TOTPKey) error {
 	count := w.report.table(totpKeys)
 	count.Imported++
 	h := find(w.factors, k.UserID)
+	_, off := slices.BinarySearch(w.off, k.UserID)
 	switch {
+	case h == nil && off: // whatever they have here
+		return nil
 	case h != nil && (h.Edited || h.Mark > 0 && db.ImportTime(k) <= h.At): // enrolled anew, or in use here
 		return nil
 	case h != nil:
