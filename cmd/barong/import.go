@@ -57,7 +57,7 @@ func (i importCommand) Run(p *program) error {
 	if err != nil {
 		return &usageError{fmt.Errorf("--mysql-time-zone: %w", err)}
 	}
-	c, err := p.config("BARONG_VAULT_TOKEN", "BARONG_VAULT_APP_NAME", "SECRET_KEY_BASE")
+	c, err := p.config("BARONG_VAULT_TOKEN", "BARONG_VAULT_APP_NAME", "SECRET_KEY_BASE", "BARONG_MYSQL_PASSWORD")
 	if err != nil {
 		return err
 	}

@@ -72,3 +72,21 @@ func TestImport(t *testing.T) {
 		}
 	})
 }
+
+// No variable that the import reads is called an unknown one.
+func TestImportKnowsItsVariables(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"clean.sql": smallDump, "token": "t"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, env := range []string{
+		"BARONG_MYSQL_PASSWORD=p", "BARONG_MYSQL_PASSWORD_FILE=token", "BARONG_VAULT_TOKEN=t", "BARONG_VAULT_TOKEN_FILE=token",
+		"SECRET_KEY_BASE=k", "SECRET_KEY_BASE_FILE=token",
+	} {
+		play(t, dir, step{call: "import clean.sql --dry-run", env: []string{env, "BARONG_COMPAT=reference"}, out: "nothing was written"})
+	}
+	play(t, dir, step{call: "import clean.sql --dry-run", env: []string{"BARONG_MYSQL_PASSWORT=p"}, out: ".", errs: "BARONG_MYSQL_PASSWORT is not a known setting"})
+}

@@ -111,7 +111,11 @@ func (p *program) config(read ...string) (*config.Config, error) {
 		return c, err
 	}
 	for _, w := range c.Warnings() {
-		if !slices.ContainsFunc(read, func(name string) bool { return strings.HasPrefix(w, name+" has no effect") }) {
+		if !slices.ContainsFunc(read, func(name string) bool {
+			rest, is := strings.CutPrefix(w, name)
+			rest = strings.TrimPrefix(rest, "_FILE")
+			return is && (strings.HasPrefix(rest, " has no effect") || strings.HasPrefix(rest, " is not a known setting"))
+		}) {
 			fmt.Fprintln(p.stderr, "warning:", w)
 		}
 	}
