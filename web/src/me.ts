@@ -56,10 +56,13 @@ export async function keepLanguage(tag: string): Promise<void> {
   setMe(await call<Me>("PUT", "/resource/users/me", { data: JSON.stringify({ ...data, language: tag }) }));
 }
 
-/** Goes to the sign-in page, and from there back to the page that is shown. refused is why, where a session has ended. */
+/**
+ * Goes to the sign-in page, in the place of the page that is shown, and from there back to that one. refused is why, where a session has
+ * ended.
+ */
 export function signInAgain(refused?: Refusal): void {
   setMe(null);
   const query = new URLSearchParams({ rd: location.pathname + location.search });
   if (refused) query.set("error", refused.codes[0]!);
-  location.assign("/accounts/signin?" + query);
+  location.replace("/accounts/signin?" + query);
 }

@@ -3,14 +3,17 @@
 const store = "barong.wanted";
 const went = "barong.went";
 
-/** Goes to the page that was wanted, by way of the server, which follows it only where it may lead. */
+/**
+ * Goes to the page that was wanted, by way of the server, which follows it only where it may lead. It takes the place of the page that is shown:
+ * the browser's way back would lead from the one to the other again.
+ */
 export function goOn(rd: string | null): void {
   try {
     sessionStorage.setItem(went, JSON.stringify({ rd, at: Date.now() }));
   } catch {
     // Not kept: a page that sends its visitor straight back is then not noticed.
   }
-  location.assign("/accounts/continue" + (rd ? "?rd=" + encodeURIComponent(rd) : ""));
+  location.replace("/accounts/continue" + (rd ? "?rd=" + encodeURIComponent(rd) : ""));
 }
 
 /** Reports whether the page that was wanted has just sent its visitor back: going there again would go on for ever. */

@@ -187,6 +187,7 @@ func thereAndBack(t *testing.T, s *site) {
 	p := s.holder(t)
 	c := s.visit(t, browsertest.Options{})
 	const page = account + "?page=2&sort=%2Bdate"
+	c.opens("/accounts/forgot")
 	c.opens(page)
 	c.AwaitPath("/accounts/signin")
 	c.Fill("email", p.email)
@@ -198,6 +199,9 @@ func thereAndBack(t *testing.T, s *site) {
 	if got := c.URL(); got != s.origin+page {
 		t.Errorf("came back to %s, want %s", got, s.origin+page)
 	}
+	// The way back leads past the sign-in: it would lead here again.
+	browsertest.Eval[any](c.Page, `(history.back(), null)`)
+	c.AwaitPath("/accounts/forgot")
 	if r, err := (&http.Transport{}).RoundTrip(httptest.NewRequest("GET", "http://"+s.api+"/", nil)); err != nil || r.StatusCode != 302 || r.Header.Get("Location") != "/accounts/" {
 		t.Errorf("the root of the program: %v, %v", r, err)
 	}

@@ -1,1 +1,0 @@
-import{g as s,i as o}from"./chunk-AKPWSB2B.js";var i=(t,r)=>o(t,r),d=(t,r)=>s(`action.${t}.${r}`)?o(`action.${t}.${r}`):n("action",r),n=(t,r)=>s(`${t}.${r}`)?o(`${t}.${r}`):r;export{i as a,d as b,n as c};

@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-IAK2M6WN.js";import"./chunk-36V43MTK.js";import"./chunk-LHDUQ7RQ.js";import"./chunk-E66RLUX2.js";import"./chunk-QRTJI72D.js";import"./chunk-7UMDIPF4.js";import"./chunk-AKZ7UCNI.js";import"./chunk-QQJBWVYF.js";import"./chunk-HNZCXN2M.js";import"./chunk-T6UVM2YP.js";import"./chunk-2ZH4SDX7.js";import"./chunk-AKPWSB2B.js";export{b as Users,a as states};

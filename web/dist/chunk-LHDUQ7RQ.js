@@ -1,1 +1,0 @@
-import{F as t}from"./chunk-AKPWSB2B.js";var s=new Set;async function l(){let i=await t("GET","/resource/abilities");s=new Set(i.calls)}var o=i=>s.has(i);export{l as a,o as b};
