@@ -73,6 +73,12 @@ func TestJourneys(t *testing.T) {
 	}
 }
 
+// The pages read the answers of the last release, too.
+func TestPortalUnderCompat(t *testing.T) {
+	t.Parallel()
+	keyOfAPerson(t, newSite(t, newVault(), "envoy", "BARONG_COMPAT=2.4.17"))
+}
+
 // words are the texts of the portal and the console in a language, by their keys.
 func words(t *testing.T, language string) func(key string, values ...string) string {
 	t.Helper()

@@ -17,11 +17,14 @@ interface Key {
   algorithm: string;
   scope: string[];
   state: string;
-  secret?: string;
+  /** An object around it under BARONG_COMPAT=2.4.17. */
+  secret?: string | { data: { value: string } } | null;
   created_at: string;
 }
 
 const size = 25;
+
+const secretOf = (k: Key): string | undefined => (typeof k.secret === "object" ? k.secret?.data.value : k.secret);
 
 export function Keys({ query }: PageProps) {
   const me = useMe();
@@ -136,18 +139,19 @@ const byKeyPair = (kid: string): string =>
   `curl -H "Signature-Input: barong=$P" -H "Signature: barong=:$(openssl pkeyutl -sign -inkey key.pem -rawin -in base | base64 -w0):" ${location.origin}${path()}`;
 
 function Made({ of, close }: { of: Key; close: () => void }) {
+  const secret = secretOf(of);
   return (
     <section class="keep" aria-labelledby="made">
       <h2 id="made">{t("keys.made")}</h2>
       <Copy label={t("keys.kid")} text={of.kid} />
-      {of.secret && (
+      {secret && (
         <>
           <p><strong>{t("keys.once")}</strong></p>
-          <Copy label={t("keys.secret")} text={of.secret} />
+          <Copy label={t("keys.secret")} text={secret} />
         </>
       )}
-      <Copy block label={t("keys.curl")} text={of.secret ? byNonce(of.kid, of.secret) : byKeyPair(of.kid)} />
-      <p class="actions"><button type="button" class="primary" onClick={close}>{t(of.secret ? "keys.kept" : "close")}</button></p>
+      <Copy block label={t("keys.curl")} text={secret ? byNonce(of.kid, secret) : byKeyPair(of.kid)} />
+      <p class="actions"><button type="button" class="primary" onClick={close}>{t(secret ? "keys.kept" : "close")}</button></p>
     </section>
   );
 }
