@@ -221,6 +221,18 @@ func feltPermission(t *testing.T, s *site) {
 	staff.opens("/console/permissions?tab=who&" + url.Values{"role": {"member"}, "verb": {"GET"}, "path": {path}}.Encode())
 	staff.AwaitText(say("c.refused"))
 	staff.AwaitText(say("c.who.decides"))
+	// What is left empty is asked for before anything is done.
+	staff.opens("/console/permissions?tab=who")
+	staff.sends("by")
+	staff.AwaitFault("admin.permission.empty_path")
+	staff.opens("/console/permissions")
+	staff.Press(say("c.permissions.add"))
+	staff.sends("topic")
+	staff.AwaitFault("admin.permission.empty_role")
+	staff.opens("/console/users")
+	staff.Press(say("c.users.label"))
+	staff.sends("scope")
+	staff.AwaitFault("admin.user.missing_value")
 
 	// What was changed on this visit is gone with the page. The opposite takes it back, by the history and a draft.
 	staff.opens("/console/permissions?tab=history")

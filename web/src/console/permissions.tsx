@@ -1,6 +1,6 @@
 /** /console/permissions: the rules by role, who may do what, drafts that are rehearsed before they are saved, and their history. */
 import { useEffect, useState } from "preact/hooks";
-import { call, page } from "../api";
+import { call, page, Refusal } from "../api";
 import { t, time } from "../i18n";
 import type { PageProps } from "../router";
 import { go } from "../router";
@@ -173,6 +173,8 @@ function RuleForm({ rule, label, send, cancel, clears }: { rule: Omit<Rule, "id"
   return (
     <Form action={w("c.draft.add")} label={label} class="grid" {...(clears ? { clears } : {})} aside={cancel && <button type="button" class="quiet" onClick={cancel}>{t("cancel")}</button>}
       send={async ({ role = "", verb = "", path = "", action = "", topic = "" }) => {
+        const lacks = Object.entries({ role, path }).flatMap(([name, v]) => (v.trim() ? [] : ["admin.permission.empty_" + name]));
+        if (lacks.length > 0) throw new Refusal(422, lacks); // as the API would say when the draft is saved whole
         send({ role: role.trim(), verb, path: path.trim(), action, ...(topic.trim() ? { topic: topic.trim() } : {}) });
         tell(w("c.draft.added"));
       }}>
@@ -283,7 +285,10 @@ function WhoMay({ query }: { query: URLSearchParams }) {
   return (
     <>
       <p class="muted">{w("c.who.text")}</p>
-      <Form action={w("c.who.ask")} label={w("c.permissions.who")} class="grid" send={async (v) => go(withQuery({ role: by === "role" ? v.role : undefined, uid: by === "uid" ? v.uid : undefined, verb: v.verb, path: v.path }))}>
+      <Form action={w("c.who.ask")} label={w("c.permissions.who")} class="grid" send={async ({ role = "", uid = "", verb = "", path = "" }) => {
+        if (!path || !(role || uid)) await call("POST", "/admin/permissions/check", { [by]: role || uid, verb, path }); // refused, in the API's words
+        go(withQuery({ role, uid, verb, path }));
+      }}>
         <Field name="by" label={w("c.who.by")} value={by} onInput={(x) => setBy(x as "role" | "uid")} options={[{ value: "role", label: w("c.role") }, { value: "uid", label: w("c.uid") }]} />
         {by === "role" ? <Field key="role" name="role" label={w("c.role")} value={value("role")} required spellcheck={false} /> : <Field key="uid" name="uid" label={w("c.uid")} value={value("uid")} required spellcheck={false} />}
         <Field name="verb" label={w("c.rule.verb")} value={value("verb") || "GET"} options={verbs.filter((v) => v !== "ALL").map((v) => ({ value: v, label: v }))} />

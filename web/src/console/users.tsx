@@ -1,9 +1,10 @@
 /** /console/users: people, by every filter of the API. */
+import { call } from "../api";
 import { country } from "../i18n";
 import { State } from "../pages/overview";
 import type { PageProps } from "../router";
 import { go } from "../router";
-import { Field } from "../ui/form";
+import { Field, Form } from "../ui/form";
 import { withQuery } from "../ui/pager";
 import { can } from "./abilities";
 import { Changes } from "./changes";
@@ -58,14 +59,13 @@ export function Users({ query }: PageProps) {
       {can("GET /admin/users/labels") && !labelled && (
         <details class="filters">
           <summary>{w("c.users.label")}</summary>
-          <form class="grid" onSubmit={(e) => {
-            e.preventDefault();
-            const v = Object.fromEntries(new FormData(e.currentTarget as HTMLFormElement)) as Record<string, string>;
-            go(`/console/users?${new URLSearchParams(filtersOf(new URLSearchParams(v), byLabel))}`);
+          <Form action={w("c.search")} label={w("c.users.label")} plain class="grid" send={async (v) => {
+            const asked = filtersOf(new URLSearchParams(v), byLabel);
+            if (!asked.key || !asked.value) await call("GET", "/admin/users/labels", asked); // refused, in the API's words
+            go("/console/users?" + new URLSearchParams(asked));
           }}>
             <LabelFields value={value} />
-            <div class="actions"><button type="submit">{w("c.search")}</button></div>
-          </form>
+          </Form>
         </details>
       )}
       {labelled && <p><a href={withQuery({ key: undefined, value: undefined, scope: undefined, page: undefined })}>{w("c.users.all")}</a></p>}

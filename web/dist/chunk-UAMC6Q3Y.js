@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-H45AXGZD.js";import"./chunk-TNAYAW4B.js";import"./chunk-3VCZ2LDC.js";import"./chunk-D2MNI7AQ.js";import"./chunk-AZ7FYRTM.js";import"./chunk-HJRC2HPR.js";import"./chunk-EADXJ223.js";import"./chunk-BMVQN6FL.js";import"./chunk-EBLFGSK3.js";import"./chunk-BULXLCDQ.js";import"./chunk-SDUEBFKT.js";import"./chunk-OAVJCO6F.js";export{b as Users,a as states};
