@@ -299,13 +299,17 @@ func forgottenPassword(t *testing.T, s *site) {
 // pressedTwice presses buttons as impatient people do: what they do is done once.
 func pressedTwice(t *testing.T, s *site) {
 	c := s.enters(t, s.holder(t), "/accounts/security")
-	// sent counts what a script in the page makes it send, before it ends.
+	// sent counts the changes that a script in the page makes it ask for, before it ends. What a page reads does not count: it
+	// may still be at it.
 	sent := func(script string) int {
 		t.Helper()
 		return browsertest.Eval[int](c.Page, `(async () => {
 			const real = window.fetch;
 			let n = 0;
-			window.fetch = (...call) => (n++, real(...call));
+			window.fetch = (...call) => {
+				if (call[1]?.method !== "GET") n++;
+				return real(...call);
+			};
 			const again = b => b.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true, detail: 2}));
 			`+script+`
 			window.fetch = real;
