@@ -115,28 +115,26 @@ func TestConnectionsThatEndUnderARequest(t *testing.T) {
 				res.Body.Close()
 				return res.StatusCode
 			}
-			const calls = 5
-			refused := 0
-			for n := range calls {
+			for n := range 5 {
 				for _, path := range []string{"/api/v2/peatio/orders", "/api/v2/barong/resource/users/me", "/api/v2/barong/resource/users/me/again"} {
 					if status := ask("GET", fmt.Sprintf("%s/%d", path, n)); status != 200 {
 						t.Errorf("GET %s: %d", path, status)
 					}
 				}
-				switch status := ask("POST", fmt.Sprintf("/api/v2/barong/resource/labels/%d", n)); status {
-				case 200:
-				case 502, 503:
-					refused++
+				status := ask("POST", fmt.Sprintf("/api/v2/barong/resource/labels/%d", n))
+				what := fmt.Sprintf("POST /api/v2/resource/labels/%d", n)
+				switch came, lost := f.count(f.came, what), f.count(f.lost, what); {
+				case status == 200 && came == 1 && lost == 0:
+				case (status == 502 || status == 503) && came == lost && came <= 1: // lost, or refused for its check on a busy machine
 				default:
-					t.Errorf("POST: %d", status)
+					t.Errorf("%s: %d; it came %d times and met the end of a connection %d times", what, status, came, lost)
 				}
 			}
-			const writes = "POST /api/v2/resource/"
 			if overHTTP && f.count(f.lost, "GET /api/v2/auth/api/v2/peatio/") == 0 || f.count(f.lost, "GET /api/v2/resource/") == 0 {
 				t.Error("no connection ended under a check and under a call that reads, so nothing was tested")
 			}
-			if came, lost := f.count(f.came, writes), f.count(f.lost, writes); came != calls || lost != refused {
-				t.Errorf("%d calls that write came %d times; %d met the end of a connection and %d were refused", calls, came, lost, refused)
+			if f.count(f.came, "POST /api/v2/resource/") == 0 {
+				t.Error("no call that writes came, so nothing was tested")
 			}
 		})
 	}
