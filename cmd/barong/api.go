@@ -208,11 +208,7 @@ func (v *server) openOutbox(limits limit.Limiter) (
 	if err != nil {
 		return nil, nil, err
 	}
-	v.closing("outbox", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-		defer cancel()
-		return queue.Close(ctx)
-	})
+	v.flushing("outbox", queue.Close)
 	v.watchOutbox(queue, kinds)
 	v.refers(hooks.Files)
 	v.reloads(func(c *config.Config) (func(), error) {
@@ -283,7 +279,7 @@ func (v *server) openMailer(letters *mail.Renderer, accounts *account.Service) e
 		defer close(done)
 		consumer.Run(ctx)
 	}()
-	v.onClose(func() {
+	v.onClose("mails of other services", func() {
 		stop()
 		<-done
 	})
@@ -328,7 +324,7 @@ func (v *server) counters() limit.Limiter {
 // import may bring others.
 func (v *server) hasher() *password.Hasher {
 	processes := password.NewProcesses(hashCommand, v.log)
-	v.onClose(processes.Close)
+	v.onClose("passwords", processes.Close)
 	h := password.NewHasher(password.HasherOptions{Processes: processes})
 	look := func(ctx context.Context) {
 		cost, err := v.db.DearestBcrypt(ctx, password.MaxBcryptCost)

@@ -37,7 +37,7 @@ func (v *server) openRules() error {
 	// It stores what it has sampled when it stops, so it stops before the database closes.
 	running, stop := context.WithCancel(v.base)
 	stopped := make(chan struct{})
-	v.onClose(func() {
+	v.onClose("rules", func() {
 		stop()
 		<-stopped
 	})
@@ -58,11 +58,7 @@ func (v *server) openRules() error {
 	v.audit = audit.New(audit.Options{DB: v.db, Country: v.geo.Country, Log: v.log})
 	v.metrics.Gauge("barong_queue_items", func() float64 { n, _ := v.audit.Waiting(); return float64(n) }, "queue", "audit")
 	v.metrics.Gauge("barong_queue_seconds", func() float64 { _, age := v.audit.Waiting(); return age.Seconds() }, "queue", "audit")
-	v.closing("audit", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-		defer cancel()
-		return v.audit.Close(ctx)
-	})
+	v.flushing("audit", v.audit.Close)
 	return nil
 }
 
@@ -70,9 +66,9 @@ func (v *server) openRules() error {
 // has stored last.
 func (v *server) openTrail() {
 	sealer := trail.NewSealer(trail.Options{DB: v.db, Log: v.log})
-	v.closing("audit trail", func() error {
+	v.flushing("audit trail", func(ctx context.Context) error {
 		// Not longer: what is not sealed now, another process seals, and a stop amid an outage has waited enough.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		return sealer.Close(ctx)
 	})
@@ -145,7 +141,7 @@ func (v *server) openEngine() error {
 	if err != nil {
 		return err
 	}
-	v.onClose(v.engine.Close)
+	v.onClose("checks", v.engine.Close)
 	o := envoy.Options{
 		Checker: v.engine, Trusted: v.proxies.Trusted, LoginURL: c.LoginURL, Refusals: v.refusals, Observer: v.metrics,
 		AccessLog: c.AccessLog, Log: v.log, Base: v.base,

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,10 +33,14 @@ import (
 	"barong/session/near"
 )
 
-// How long a stop may take after BARONG_DRAIN_TIME: first checks and calls under way, then what they left to be written.
+// How long a stop may take after BARONG_DRAIN_TIME, whatever hangs meanwhile: first checks and calls under way, then all parts
+// together, of which one may take flushTime to write what it was left with. Parts that are taken apart when closeTime is over
+// have lastTime each, which is enough where nothing hangs.
 const (
 	drainTime = 8 * time.Second
+	closeTime = 8 * time.Second
 	flushTime = 5 * time.Second
+	lastTime  = 50 * time.Millisecond
 )
 
 // Run serves until the context ends.
@@ -103,24 +109,52 @@ type server struct {
 	started time.Time
 	base    context.Context // of everything that runs in the background; ends last
 	work    sync.WaitGroup
-	closers []func()
+	parts   []part
 }
 
-// onClose has f called when the server stops, before what was registered earlier.
-func (v *server) onClose(f func()) { v.closers = append(v.closers, f) }
+// A part is something that close takes apart.
+type part struct {
+	name string
+	stop func(ctx context.Context) error
+}
 
-// closing has an error of a part that stops logged.
-func (v *server) closing(part string, f func() error) {
-	v.onClose(func() {
-		if err := f(); err != nil {
-			v.log.Warn("a part did not stop in order", "part", part, "error", err)
-		}
-	})
+// flushing has f called when the server stops, before what was registered earlier. The context says how long that may take;
+// nobody waits for it longer. An error is logged.
+func (v *server) flushing(name string, f func(ctx context.Context) error) {
+	v.parts = append(v.parts, part{name, f})
+}
+
+// closing is flushing with what writes nothing at its end.
+func (v *server) closing(name string, f func() error) {
+	v.flushing(name, func(context.Context) error { return f() })
+}
+
+// onClose is closing with what cannot fail.
+func (v *server) onClose(name string, f func()) {
+	v.closing(name, func() error { f(); return nil })
 }
 
 func (v *server) close() {
-	for i := len(v.closers) - 1; i >= 0; i-- {
-		v.closers[i]()
+	end := time.Now().Add(closeTime)
+	for _, p := range slices.Backward(v.parts) {
+		if err := stopWithin(min(flushTime, max(lastTime, time.Until(end))), p.stop); err != nil {
+			v.log.Warn("a part did not stop in order", "part", p.name, "error", err)
+		}
+	}
+}
+
+// stopWithin calls stop, and leaves it to itself when its time is over.
+func stopWithin(limit time.Duration, stop func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop(ctx) }()
+	// What writes at its end sees the end of its time itself, and says what it lost; what only closes does not.
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(limit + lastTime):
+		return fmt.Errorf("it takes longer than %s", limit)
 	}
 }
 
@@ -153,7 +187,7 @@ func (v *server) every(pause time.Duration, f func(ctx context.Context)) {
 func (v *server) open(migrate bool) error {
 	base, stop := context.WithCancel(context.Background())
 	v.base = base
-	v.onClose(func() {
+	v.onClose("work in the background", func() {
 		stop()
 		v.work.Wait()
 	})

@@ -222,7 +222,7 @@ func (v *server) openShared() error {
 		Ended: func(key session.Key) { v.tell(bus.Notice{Kind: bus.SessionGone, Subject: key.String()}) },
 		Log:   v.log,
 	})
-	v.onClose(v.cache.Close)
+	v.onClose("sessions", v.cache.Close)
 	v.bus.Subscribe(v.cache.Hear)
 	v.bus.Subscribe(v.hear)
 	for i, what := range []string{"sessions", "users", "api_keys"} {

@@ -46,11 +46,7 @@ func (v *server) openTraces() error {
 	}); err != nil {
 		return fmt.Errorf("%s=%s: %w", "OTEL_EXPORTER_OTLP_ENDPOINT", url, err)
 	}
-	v.closing("traces", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-		defer cancel()
-		return v.tracer.Close(ctx)
-	})
+	v.flushing("traces", v.tracer.Close)
 	return nil
 }
 

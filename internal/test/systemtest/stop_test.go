@@ -18,8 +18,8 @@ import (
 	"barong/internal/test/testkit"
 )
 
-// stopTime is how long a stop may take, with time to spare: what drains and what is written out at the end have limits
-// of their own, 13 seconds in all.
+// stopTime is how long a stop may take, with time to spare: BARONG_DRAIN_TIME, what drains and what is written out at the end
+// have limits, 21 seconds in all.
 const stopTime = 25 * time.Second
 
 // stop sends SIGTERM and waits for the end.
