@@ -109,14 +109,16 @@ func (v *server) serve() error {
 	var err error
 	select {
 	case <-v.ctx.Done():
-		v.log.Info("stopping")
 	case err = <-failed:
 		err = fmt.Errorf("a listener failed: %w", err)
 	}
-	v.ops.Stopping()
 	// A second signal ends the waits, for gateways and for slow clients. What is left to be written is written all the same.
 	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	v.ops.Stopping()
+	if err == nil {
+		v.log.Info("stopping")
+	}
 	for _, part := range leaving {
 		part.Leave()
 	}

@@ -185,7 +185,7 @@ func (c *client) ends(t *testing.T, what string) {
 	t.Helper()
 	for ended := time.Now(); ; time.Sleep(2 * time.Millisecond) {
 		r := c.check(account)
-		if r.status != 200 || time.Since(ended) > cacheTTL+time.Second {
+		if r.status != 200 || time.Since(ended) > patience {
 			r.wants(t, what, 401, "authz.invalid_session")
 			return
 		}

@@ -109,7 +109,7 @@ func TestKeysRotateBesideTheServer(t *testing.T) {
 			asked, known = time.Now(), s.kids()
 		}
 		kid, _ := header(t, c.check(account).wants(t, "a check while a key is coming", 200).header.Get("Authorization"))
-		if !slices.Contains(known, kid) {
+		if !slices.Contains(known, kid) && time.Since(asked) < 4*time.Second { // else the test itself was held up
 			t.Fatalf("%s signs, and is not among the keys of a moment ago: %v", kid, known)
 		}
 		return kid != fresh

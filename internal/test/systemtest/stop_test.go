@@ -19,8 +19,8 @@ import (
 )
 
 // stopTime is how long a stop may take, with time to spare: BARONG_DRAIN_TIME, what drains and what is written out at the end
-// have limits, 21 seconds in all.
-const stopTime = 25 * time.Second
+// have limits, 21 seconds in all. Orchestrators wait for 30 by default.
+const stopTime = 30 * time.Second
 
 // stop sends SIGTERM and waits for the end.
 func (s *server) stop() time.Duration {
@@ -216,7 +216,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 // A second SIGTERM ends a stop that waits for a slow client, and still in order.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, newVault())
+	s := startServer(t, newVault(), "BARONG_DRAIN_TIME=1m")
 	conn, err := net.Dial("tcp", s.api)
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestSecondSignal(t *testing.T) {
 	testkit.Eventually(t, patience, func() bool { return strings.Contains(s.process.Output(), `"msg":"stopping"`) })
 	first := time.Since(begin)
 	// Load balancers are told before anything closes.
-	if r := s.probe("/readyz"); r.err == nil && r.status != 503 {
+	if r := s.probe("/readyz"); r.status != 503 {
 		t.Errorf("readyz during a stop: got %s", r)
 	}
 	if err := s.process.Signal(syscall.SIGTERM); err != nil {
@@ -245,7 +245,7 @@ func TestSecondSignal(t *testing.T) {
 	status := s.process.Wait()
 	took := time.Since(begin)
 	t.Logf("stopping after %s, ended after %s", first.Round(time.Millisecond), took.Round(time.Millisecond))
-	if status != 0 || took > 6*time.Second {
+	if status != 0 || took > 30*time.Second {
 		t.Errorf("the second signal ended the stop after %s with %d", took, status)
 	}
 }
