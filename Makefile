@@ -20,6 +20,11 @@ UNWATCHED := modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/blowfis
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race $(UNWATCHED:%=-gcflags=%=-race=false))
 # lint has run go vet, and nobody looks at test binaries with a debugger.
 TEST := -vet=off -ldflags=-w
+# Many tests wait for servers of their own, beside a dozen others, and a machine that stands still for some seconds can fail one.
+# So what failed is run once more by itself, and has to pass then; a data race, or more than a few failures, is final. The
+# summary at the end names what failed at first: it is a defect all the same.
+ONCE_MORE := bin/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=4 --rerun-fails-run-root-test \
+             --rerun-fails-abort-on-data-race
 # Packages that start the whole program, several times over: beside others they would starve on a small machine.
 ALONE := ./cmd/... ./envoy/... ./internal/test/...
 # Tools with goroutines. The others import half of Kubernetes and of Prometheus, which lint has built, and which the race
@@ -31,9 +36,10 @@ ALLOC = $(shell grep -rl --include='*_test.go' '^//go:build !race' authz envoy s
 
 # What the project is checked with, in the versions of tools/go.mod: the service's own module has only what it needs.
 LINTERS := bin/gofumpt bin/staticcheck
+bin/gotestsum: PACKAGE := gotest.tools/gotestsum
 bin/gofumpt: PACKAGE := mvdan.cc/gofumpt
 bin/staticcheck: PACKAGE := honnef.co/go/tools/cmd/staticcheck
-$(LINTERS): tools/go.mod
+$(LINTERS) bin/gotestsum: tools/go.mod
 	$(GO) -C tools build -o ../$@ $(PACKAGE)
 
 .PHONY: help build web run test race replay recordings sample drill soak tokens fuzz bench lint docs verify tools vuln release image clean
@@ -52,9 +58,9 @@ run: build tools ## Start the gateway with a real Envoy in front, and print what
 	bin/demo
 
 # Three packages at a time: most of them wait for servers, and two left a third of two processors idle.
-test: tools lint ## Everything: lint, and every test, with the race detector where there is a C compiler.
-	$(GO) test $(RACE) $(TEST) -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))")
-	$(GO) test $(RACE) $(TEST) -p 1 -timeout 20m $(ALONE)
+test: tools lint bin/gotestsum ## Everything: lint, and every test, with the race detector where there is a C compiler.
+	$(ONCE_MORE) --packages "$$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))" | xargs)" -- $(RACE) $(TEST) -p 3 -timeout 20m
+	$(ONCE_MORE) --packages '$(ALONE)' -- $(RACE) $(TEST) -p 1 -timeout 20m
 	$(GO) -C tools test $(RACE) $(TEST) -p 1 -timeout 20m $(RACING)
 	$(GO) -C tools test $(TEST) -timeout 20m $$($(GO) -C tools list ./... | grep -vxF "$$($(GO) -C tools list $(RACING))")
 ifneq ($(RACE),)

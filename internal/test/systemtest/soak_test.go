@@ -56,9 +56,17 @@ type mixture struct {
 	checks atomic.Int64
 	wrong  atomic.Int64
 	first  atomic.Value // of what was wrong
+
+	answers, undecided atomic.Int64
 }
 
+// want counts what is answered as nobody may be. A machine that is too busy to decide in time says so, which is counted apart.
 func (m *mixture) want(what string, r reply, statuses ...int) reply {
+	m.answers.Add(1)
+	if r.code(503, "authz.unavailable") {
+		m.undecided.Add(1)
+		return r
+	}
 	if r.err != nil || !slices.Contains(statuses, r.status) {
 		m.wrong.Add(1)
 		m.first.CompareAndSwap(nil, fmt.Sprintf("%s: %s", what, r))
@@ -135,8 +143,10 @@ func TestSoak(t *testing.T) {
 			return
 		}
 		m.want("the session of a sign-in", s.at(both(n+1)).checkPatiently(account), 200)
-		m.want("a label", s.call("POST", "/resource/labels", params{"key": "colour", "value": fmt.Sprintf("blue%d", n)}), 201, 503)
-		m.want("the end of a label", s.call("DELETE", "/resource/labels/colour", nil), 204, 503)
+		label := fmt.Sprintf("colour%d", n)
+		if m.want("a label", s.call("POST", "/resource/labels", params{"key": label, "value": "blue"}), 201, 503).status == 201 {
+			m.want("the end of a label", s.call("DELETE", "/resource/labels/"+label, nil), 204, 503)
+		}
 		m.want("the own account", s.call("GET", "/resource/users/me", nil), 200)
 		m.want("a logout", s.call("DELETE", "/identity/sessions", nil), 204)
 	})
@@ -188,6 +198,9 @@ func TestSoak(t *testing.T) {
 	work.Wait()
 	if n := m.wrong.Load(); n > 0 {
 		t.Errorf("%d answers were wrong, such as %v", n, m.first.Load())
+	}
+	if n, all := m.undecided.Load(), m.answers.Load(); n > all/100 {
+		t.Errorf("%d of %d answers could not be decided", n, all)
 	}
 	var table strings.Builder
 	fmt.Fprint(&table, "| After | Replica | Resident, MiB | Goroutines | Files | Sockets | Checks | p99 of a check |\n"+
