@@ -139,3 +139,33 @@ func TestConnectionsThatEndUnderARequest(t *testing.T) {
 		})
 	}
 }
+
+// A check has the whole of its time, also where it is given more: Envoy does not give it up sooner to ask again.
+func TestSlowChecksAreNotGivenUp(t *testing.T) {
+	for _, g := range gateways[:2] {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			checker := &script{check: func(_ context.Context, r *authz.Request, d *authz.Decision) {
+				if *d = allow; r.Target == "/.ready" {
+					*d = authz.Decision{Status: 401, Code: "authz.invalid_session"}
+					return
+				}
+				time.Sleep(1500 * time.Millisecond)
+			}}
+			u := newUpstream(t)
+			p := listen(t, checker)
+			p.api, p.upstream = u.port, u.port
+			g.edit = func(text string) string { return strings.ReplaceAll(text, "timeout: 1s", "timeout: 30s") }
+			base := "http://" + g.start(t, p)
+			checker.take()
+			res, err := http.Get(base + "/slow")
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if asked := checker.take(); res.StatusCode != 200 || len(asked) != 1 {
+				t.Errorf("got %s, asked %d times", res.Status, len(asked))
+			}
+		})
+	}
+}

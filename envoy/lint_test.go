@@ -22,8 +22,8 @@ func TestLintReferences(t *testing.T) {
 		if err != nil || len(read.Found) > 0 || read.Unasked != nil || read.Gateway == "" || read.Asks != asks {
 			t.Errorf("%s: %+v %v", name, read, err)
 		}
-		// A check over HTTP that is asked again waits for up to a second by default, and has no more than that in all.
-		if again := strings.Contains(string(text), "http_service:"); again != strings.Contains(string(text), "retry_back_off: { base_interval: 0.025s") {
+		// A check that Envoy asks again waits for up to a second by default, and has no more than that in all.
+		if again := strings.Contains(string(text), "ext_authz.v3.ExtAuthz\n"); again != strings.Contains(string(text), "retry_back_off: { base_interval: 0.025s") {
 			t.Errorf("%s: a check is asked again when its time is over", name)
 		}
 		// Without what has the check asked, and with it in a comment alone.
