@@ -26,6 +26,9 @@ func TestLintReferences(t *testing.T) {
 		if again := strings.Contains(string(text), "ext_authz.v3.ExtAuthz\n"); again != strings.Contains(string(text), "retry_back_off: { base_interval: 0.025s") {
 			t.Errorf("%s: a check is asked again when its time is over", name)
 		}
+		if strings.Contains(string(text), "ext_authz.v3.ExtAuthz\n") && !strings.Contains(string(text), "route: { cluster: upstream, timeout: 0s }") {
+			t.Errorf("%s: what the service takes longer over than 15 seconds is cut off", name)
+		}
 		// Without what has the check asked, and with it in a comment alone.
 		for _, mark := range []string{"forward_auth", "auth_request /", "forwardAuth:", "ext_authz.v3.ExtAuthz\n", "http-request lua.barong"} {
 			var kept []string

@@ -49,7 +49,7 @@ func (b *bench) startEnvoy(d dialect, addr string) (*server, error) {
 	for _, change := range [][2]string{
 		{"port_value: 8000 ", "port_value: " + public + " "},
 		{"port_value: " + d.port + " ", "port_value: " + checks + " "},
-		{"route: { cluster: upstream }", "direct_response: { status: 200 }"},
+		{"route: { cluster: upstream, timeout: 0s }", "direct_response: { status: 200 }"},
 	} {
 		if strings.Count(config, change[0]) != 1 {
 			return nil, fmt.Errorf("%s: %q is not there once", d.config, change[0])
