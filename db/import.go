@@ -199,6 +199,7 @@ var (
 	}())
 	importAPIKeys = register(func() *importTable {
 		t := newImportTable("apikeys", "id user_id kid algorithm scope state secret created_at updated_at")
+		t.mark = "CASE WHEN state = 'inactive' THEN 1 ELSE 0 END" // perhaps because its secret was not found
 		t.unique = []string{"kid"}
 		return t
 	}())
@@ -373,7 +374,8 @@ type Held struct {
 }
 
 // ImportMark is what beside its time decides whether a row is to be replaced: of a user the referrer and whether the state
-// was set by hand, of a profile the state, of a phone whether it is verified. Two rows of one mark and one time are the same.
+// was set by hand, of a profile the state, of a phone whether it is verified. (Of an API key a Held tells whether it is inactive; its
+// secret, which may be found later, decides.) Two rows of one mark and one time are the same.
 func ImportMark(r Importable) int64 {
 	switch r := r.(type) {
 	case *User:
@@ -530,6 +532,22 @@ func (im *Import) ImportKeys(r Importable) []string {
 		keys = append(keys, r.KID)
 	}
 	return keys
+}
+
+// HeldSecret is the secret of an API key that an import wrote, or empty when the key has another key id now.
+func (im *Import) HeldSecret(ctx context.Context, id int64, kid string) (string, error) {
+	var k APIKey
+	err := im.NewSelect().Model(&k).Where("id = ? AND kid = ?", id, kid).Scan(ctx)
+	if err = Translate(err); errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	if err == nil {
+		err = im.openKey(&k)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the secret of API key %d: %w", id, err)
+	}
+	return k.Secret, nil
 }
 
 // Remove deletes rows that an import wrote.

@@ -20,7 +20,6 @@ var secretNames = regexp.MustCompile(`(?i)^(csrf|mac|hmac|digest|signature|secre
 var comparedOtherwise = map[string]string{
 	"api/account/state.go OTP":                "whether the second factor is on",
 	"api/identity/users.go Password":          "two passwords that the caller has sent",
-	"internal/importer/verify.go Secret":      "rows that this program copied, for the operator",
 	"internal/importer/verify.go digest":      "rows that this program copied, for the operator",
 	"session/near/renew.go Secret":            "two readings of one row",
 	"session/sessiontest/sessiontest.go CSRF": "a test of stores",

@@ -494,6 +494,7 @@ func TestBadDumps(t *testing.T) {
 		"cut between tables":         {cut(whole, "DROP TABLE IF EXISTS `phones`"), "cut short"},
 		"cut within a row":           {cut(whole, "Zoë"), "cut short"},
 		"cut within a statement":     {cut(compact, ",(3,'IDC'"), "cut short"},
+		"cut before the users":       {cut(compact, "INSERT INTO `users`"), "cut short"},
 		"cut within a create":        {cut(whole, "KEY `index_x` (`id`,`updated_at`(10))"), "cut short"},
 		"compressed and cut":         {compressed(whole)[:len(compressed(whole))/2], "cut short"},
 		"of pg_dump":                 {"--\n-- PostgreSQL database dump\n--\nSET statement_timeout = 0;\nSELECT pg_catalog.set_config('search_path', '', false);\n", "a dump of PostgreSQL"},
@@ -644,6 +645,46 @@ func TestDelta(t *testing.T) {
 		if _, none := d.TOTPKey(ctx, 1); err != nil || !errors.Is(none, db.ErrNotFound) {
 			t.Errorf("a second factor that is off at the source: %v, %v", none, err)
 		}
+	})
+}
+
+// An import that comes again without Vault's secrets keeps those that an earlier one found: keys go on signing, also those that have
+// changed at the source since, and the report names only what has no secret.
+func TestDeltaWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, d *db.DB) {
+		bring(t, d, options(t, file(t, sql(invented(), style{}))))
+		bare := func(o *importer.Options) { o.Secrets = noSecrets(t) }
+		secret := func(kid string, active bool, want string) {
+			t.Helper()
+			k, err := d.APIKey(t.Context(), kid)
+			if err != nil || k.Active != active || string(k.Secret) != want {
+				t.Errorf("the key %s is %+v, %v", kid, k, err)
+			}
+		}
+		const first, second = "1f34920fbd01f40072e3cf3478625540", "00000000000000000000000000000002"
+		for range 2 {
+			report := bring(t, d, options(t, file(t, sql(invented(), style{})), bare))
+			if n := report.Rows["apikeys"].Written; n != 0 {
+				t.Errorf("%d keys were written anew", n)
+			}
+			check(t, "reports", []any{report.Reports["apikey_without_secret"], report.Reports["otp_without_secret"]}, []any{
+				[]any{"kid3"}, []any{"idb-of-an-older-prefix"},
+			})
+			secret("kid1", true, first)
+			secret("kid2", true, second)
+		}
+		const day3, day4 = "2020-03-04 05:06:07", "2020-04-05 06:07:08"
+		changed := func(state, at string) importer.Options {
+			return options(t, file(t, sql(with(invented(), "apikeys", func(t *table) {
+				t.set(1, "state", state)
+				t.set(1, "updated_at", at)
+			}), style{})), bare)
+		}
+		bring(t, d, changed("disabled", day3))
+		secret("kid1", false, first)
+		bring(t, d, changed("active", day4))
+		secret("kid1", true, first)
 	})
 }
 

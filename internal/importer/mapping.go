@@ -18,7 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A mapper makes rows of this program from the original's.
+// A mapper makes rows of this program from the original's. API keys and second factors whose secret was not found have none: what
+// becomes of them depends on what an earlier import found.
 type mapper struct {
 	*survey
 	ctx  context.Context
@@ -220,13 +221,17 @@ func (m *mapper) secondFactor(u *db.User) error {
 	case err != nil:
 		return err
 	}
-	if secret == "" {
-		m.report.add("otp_without_secret", u.UID)
+	switch {
+	case secret != "":
+		m.report.table(totpKeys).InDump++
+	case m.comparing:
 		return nil
 	}
-	m.report.table(totpKeys).InDump++
 	return m.emit(&db.TOTPKey{UserID: u.ID, Secret: secret, CreatedAt: u.UpdatedAt})
 }
+
+// factorless notes the user of a second factor whose secret nobody knows.
+func factorless(report *Report, uid string) { report.add("otp_without_secret", uid) }
 
 // opened is a column in clear; what does not open is noted, and nil.
 func (m *mapper) opened(table, column string, r *row, id int64) (*string, error) {
@@ -405,16 +410,21 @@ func (m *mapper) apiKey(r *row, id int64) error {
 	if k.Secret, err = m.o.Secrets.apiKey(m.ctx, kid, r.text("secret_encrypted")); err != nil {
 		return err
 	}
-	if k.Secret == "" {
-		m.report.add("apikey_without_secret", kid)
-		k.State = "inactive"
-		if k.Secret = noSecret; !m.comparing {
-			var random [16]byte
-			rand.Read(random[:])
-			k.Secret = hex.EncodeToString(random[:])
-		}
-	}
 	return m.emit(k)
+}
+
+// inactive is the state of an API key that must not be used.
+const inactive = "inactive"
+
+// keyless turns off an API key whose secret nobody knows, and notes that.
+func keyless(report *Report, k *db.APIKey) {
+	report.add("apikey_without_secret", k.KID)
+	k.State = inactive
+	if k.Secret == "" {
+		var random [16]byte
+		rand.Read(random[:])
+		k.Secret = hex.EncodeToString(random[:])
+	}
 }
 
 // noSecret stands, in comparisons, for a secret that nobody knows.

@@ -237,9 +237,9 @@ func (c *comparer) put(_ context.Context, r db.Importable) error {
 	}
 	switch r := r.(type) {
 	case *db.APIKey:
-		if r.Secret == noSecret {
+		if r.Secret == "" {
 			c.blind[id] = true
-			r.State = noSecret
+			r.Secret, r.State = noSecret, noSecret
 		}
 	case *db.TOTPKey:
 		c.known[id] = true

@@ -135,7 +135,9 @@ type loader struct {
 	occupied map[string]bool
 	coming   []int64 // ids that the preview saw
 	replaced []int64
-	present  map[int64]bool // activities of the window that are there
+	found    map[int64]string // secrets of API keys that an earlier import found, and this one did not, by id
+	uid      string           // of the user who came last
+	present  map[int64]bool   // activities of the window that are there
 
 	batch   []db.Importable
 	bytes   int // of long texts in batch
@@ -158,7 +160,7 @@ func find(held []db.Held, id int64) *db.Held {
 }
 
 func (w *loader) begin(ctx context.Context, table string) (bool, error) {
-	w.name, w.held, w.removed, w.occupied, w.coming, w.replaced, w.present = table, nil, nil, nil, nil, nil, nil
+	w.name, w.held, w.removed, w.occupied, w.coming, w.replaced, w.found, w.present = table, nil, nil, nil, nil, nil, nil, nil
 	var err error
 	if table == activities {
 		if w.through == 0 {
@@ -189,8 +191,8 @@ func (w *loader) begin(ctx context.Context, table string) (bool, error) {
 
 // stale reports whether a row is to be written in place of what an earlier import wrote.
 func stale(h *db.Held, r db.Importable) bool {
-	if _, ok := r.(*db.APIKey); ok { // its secret may have been found since; there are few
-		return true
+	if k, ok := r.(*db.APIKey); ok { // its secret may have been found since; there are few
+		return k.Secret != "" || db.ImportTime(r) > h.At
 	}
 	return db.ImportTime(r) > h.At || db.ImportMark(r) != h.Mark
 }
@@ -203,6 +205,12 @@ func (w *loader) preview(r db.Importable) {
 	w.coming = append(w.coming, id)
 	if h := find(w.held, id); h != nil && !h.Edited && w.name != users && stale(h, r) {
 		w.replaced = append(w.replaced, id)
+		if k, ok := r.(*db.APIKey); ok && k.Secret == "" {
+			if w.found == nil {
+				w.found = map[int64]string{}
+			}
+			w.found[id] = k.KID
+		}
 	}
 }
 
@@ -226,6 +234,12 @@ func (w *loader) settle(ctx context.Context) error {
 		w.report.table(users).Removed += int64(len(gone) - len(kept))
 		return err
 	}
+	for id, kid := range w.found {
+		var err error
+		if w.found[id], err = w.im.HeldSecret(ctx, id, kid); err != nil {
+			return err
+		}
+	}
 	w.report.table(w.name).Removed += int64(len(gone))
 	return w.im.Remove(ctx, w.name, append(gone, w.replaced...))
 }
@@ -236,6 +250,8 @@ func (w *loader) put(ctx context.Context, r db.Importable) error {
 		return w.putActivity(ctx, r)
 	case *db.TOTPKey:
 		return w.putFactor(ctx, r)
+	case *db.User:
+		w.uid = r.UID
 	}
 	count, id := w.report.table(w.name), r.ImportKey()
 	h := find(w.held, id)
@@ -259,10 +275,18 @@ func (w *loader) put(ctx context.Context, r db.Importable) error {
 		return nil
 	case !stale(h, r):
 		count.Imported++
+		if k, ok := r.(*db.APIKey); ok && h.Mark > 0 {
+			keyless(w.report, k)
+		}
 		return nil
 	}
 	count.Imported++
 	count.Written++
+	if k, ok := r.(*db.APIKey); ok && k.Secret == "" {
+		if k.Secret = w.found[id]; k.Secret == "" || h.Mark > 0 {
+			keyless(w.report, k)
+		}
+	}
 	if u, ok := r.(*db.User); ok {
 		if u.ReferralID != nil && *u.ReferralID > u.ID { // not there yet
 			w.referred, w.referrers = append(w.referred, u.ID), append(w.referrers, *u.ReferralID)
@@ -293,9 +317,28 @@ func (w *loader) keysOf(r db.Importable) []string {
 
 func (w *loader) putFactor(ctx context.Context, k *db.TOTPKey) error {
 	count := w.report.table(totpKeys)
-	count.Imported++
 	h := find(w.factors, k.UserID)
 	_, off := slices.BinarySearch(w.off, k.UserID)
+	if k.Secret == "" {
+		if h != nil || off { // found earlier, or taken away here
+			return nil
+		}
+		there := false
+		if len(w.held) > 0 { // they may have enrolled here
+			if err := w.wait(); err != nil {
+				return err
+			}
+			var err error
+			if there, err = w.im.HasTOTPKey(ctx, k.UserID); err != nil {
+				return err
+			}
+		}
+		if !there {
+			factorless(w.report, w.uid)
+		}
+		return nil
+	}
+	count.Imported++
 	switch {
 	case h == nil && off: // whatever they have here
 		return nil
