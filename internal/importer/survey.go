@@ -273,6 +273,13 @@ func (s *survey) users(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(p.ids) == 0 { // they are the last of a dump, whose end mysqldump --compact does not mark
+		for table, rows := range s.src.schema().counts {
+			if rows > 0 && slices.Contains(strings.Fields(needed[table]), "user_id") {
+				return fmt.Errorf("the table users is empty, and others hold what belongs to users: the source is cut short, or was made without them")
+			}
+		}
+	}
 	if !sorted {
 		p.sort()
 		for i := 1; i < len(p.ids); i++ {
