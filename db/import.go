@@ -585,6 +585,17 @@ func (im *Import) RemoveUsers(ctx context.Context, ids []int64) (kept []int64, e
 	return kept, nil
 }
 
+// FreeAddresses takes the addresses of users who are to be written anew, so that one of them can have what was another's.
+func (im *Import) FreeAddresses(ctx context.Context, ids []int64) error {
+	for some := range slices.Chunk(ids, 500) {
+		_, err := im.NewUpdate().Table("users").Set("email = '#' || CAST(id AS TEXT)").Where("id IN (?)", bun.List(some)).Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("free addresses: %w", Translate(err))
+		}
+	}
+	return nil
+}
+
 // Insert writes new rows of one table.
 func (im *Import) Insert(ctx context.Context, rows []Importable) error {
 	if len(rows) == 0 {

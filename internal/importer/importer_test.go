@@ -579,6 +579,9 @@ func TestDelta(t *testing.T) {
 		later := with(invented(), "users", func(t *table) {
 			t.set(2, "password_digest", other)
 			t.set(2, "updated_at", day3)
+			t.set(2, "email", "dave@example.com") // two of one person, who has changed their addresses over
+			t.set(4, "email", "bob@localhost")
+			t.set(4, "updated_at", day3)
 			t.rows = append(t.rows, []any{5, "IDE", "eva@example.com", digest, "member", nil, 0, 0, "pending", 1, day3, day3})
 		})
 		later = with(later, "labels", func(t *table) {
@@ -613,7 +616,7 @@ func TestDelta(t *testing.T) {
 			}
 			got := content(t, d)
 			all := strings.Join(slices.Concat(got["users"], got["labels"], got["phones"], got["permissions"], got["activities"]), "\n")
-			for _, want := range []string{other, `"IDE"`, `"Value":"here"`, `"Topic":"here"`, `"Action":"signup"`, `"ID":88`} {
+			for _, want := range []string{other, `"IDE"`, `"UID":"IDD","Email":"bob@localhost"`, `"Value":"here"`, `"Topic":"here"`, `"Action":"signup"`, `"ID":88`} {
 				if !strings.Contains(all, want) {
 					t.Errorf("%s is not there: %s", want, all)
 				}

@@ -203,7 +203,7 @@ func (w *loader) preview(r db.Importable) {
 	}
 	id := r.ImportKey()
 	w.coming = append(w.coming, id)
-	if h := find(w.held, id); h != nil && !h.Edited && w.name != users && stale(h, r) {
+	if h := find(w.held, id); h != nil && !h.Edited && stale(h, r) {
 		w.replaced = append(w.replaced, id)
 		if k, ok := r.(*db.APIKey); ok && k.Secret == "" {
 			if w.found == nil {
@@ -232,7 +232,10 @@ func (w *loader) settle(ctx context.Context) error {
 			w.report.add("gone_at_source", item{"table": users, "id": id})
 		}
 		w.report.table(users).Removed += int64(len(gone) - len(kept))
-		return err
+		if err != nil {
+			return err
+		}
+		return w.im.FreeAddresses(ctx, w.replaced)
 	}
 	for id, kid := range w.found {
 		var err error
