@@ -5,15 +5,14 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"barong/internal/listener"
 )
 
 // Bounds of answers that are sent while they are read. Each holds a file and a buffer for as long as its client reads.
 const (
 	streams    = 256 // at the same time
 	streamsOne = 4   // of one thing
-
-	streamGrace = 15 * time.Second
-	streamRate  = 32 << 10 // bytes a second, the slowest client that is waited for
 )
 
 // A Stream is an answer that is sent while it is read.
@@ -47,7 +46,7 @@ func (c *Call) Stream(ctx context.Context, thing any, open func() (Stream, error
 	c.rc.SetStatusCode(c.status())
 	c.rc.Response.Header.SetContentType(s.ContentType)
 	c.rc.Response.SetBodyStream(&place{ReadCloser: s.Body, leave: leave}, int(s.Size))
-	_ = c.rc.SetWriteDeadline(time.Now().Add(streamGrace + time.Duration(s.Size/streamRate)*time.Second)) // a client that is gone fails when written to
+	_ = c.rc.SetWriteDeadline(time.Now().Add(listener.TransferTime(s.Size))) // a client that is gone fails when written to
 	return nil
 }
 

@@ -9,9 +9,8 @@ import (
 )
 
 const (
-	waiting  = 3                // calls of a caller that may wait for each one that may run
-	longest  = 30 * time.Second // the longest wait
-	bodyTime = time.Minute      // for the body of a call that has waited, from then on
+	waiting = 3                // calls of a caller that may wait for each one that may run
+	longest = 30 * time.Second // the longest wait
 )
 
 // A turnstile bounds how many calls of one caller run at the same time, where a call is dear: others wait outside, with

@@ -25,7 +25,7 @@ const (
 	DefaultConcurrency = 16 << 10
 	// DefaultReadTimeout counts from the first byte of a request to its last, so that nobody sends one forever.
 	DefaultReadTimeout = 10 * time.Second
-	// DefaultUploadTimeout replaces it for bodies that are long or do not say how long they are.
+	// DefaultUploadTimeout replaces it for bodies that do not say how long they are. Long ones have their TransferTime.
 	DefaultUploadTimeout = time.Minute
 	// DefaultIdleTimeout is longer than gateways keep unused connections (nginx 60 s, Traefik 90 s, Caddy 120 s): the
 	// side that sends the next request must be the one that closes, or that request is lost.
@@ -34,9 +34,20 @@ const (
 	// spare is for connections that gave way and have not noticed yet.
 	spare = 1 << 10
 
-	// shortBody is the length in bytes up to which a body has to arrive within the read timeout.
-	shortBody = 1 << 20
+	// slowestRate is what the slowest client that is waited for sends or takes, in bytes a second: a photo from a phone where the
+	// network is bad.
+	slowestRate     = 32 << 10
+	transferGrace   = 15 * time.Second
+	longestTransfer = 10 * time.Minute
+
+	// shortBody is the length in bytes up to which a body has to arrive within the read timeout: at the slowest rate it does.
+	shortBody = 256 << 10
 )
+
+// TransferTime is how long a client may take to send or to take so many bytes.
+func TransferTime(n int64) time.Duration {
+	return min(transferGrace+time.Duration(n/slowestRate)*time.Second, longestTransfer)
+}
 
 // What fasthttp says where there is no Content-Length.
 const (
@@ -112,7 +123,9 @@ func New(handler fasthttp.RequestHandler, o Options) *Server {
 			switch n := h.ContentLength(); {
 			case n == 0:
 				h.SetContentLength(noBody) // Envoy's checks say so; a stream of no bytes costs an allocation
-			case n > shortBody || n == chunkedBody:
+			case n > shortBody:
+				c.ReadTimeout = max(o.ReadTimeout, TransferTime(int64(n)))
+			case n == chunkedBody:
 				c.ReadTimeout = max(o.ReadTimeout, DefaultUploadTimeout)
 			}
 			if h.ContentLength() > 0 {
