@@ -69,6 +69,8 @@ func advice(err error) string {
 		return ": try ?tls=false, or make a dump on the server"
 	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, driver.ErrBadConn), errors.Is(err, io.ErrUnexpectedEOF):
 		return ": the connection was cut: import again when the server is there, or from a dump"
+	case strings.Contains(err.Error(), "tls: "):
+		return ": the server speaks another TLS, or has a certificate that nobody vouches for: try ?tls=skip-verify, or ?tls=false, or make a dump on the server"
 	case errors.As(err, &network):
 		return ": see that the server runs, and that this machine may reach it"
 	}
@@ -107,8 +109,12 @@ func mysqlConfig(raw, password string) (*mysql.Config, error) {
 	if err := c.Apply(mysql.Charset("utf8mb4", "")); err != nil {
 		return nil, err
 	}
-	// Servers of those days speak TLS 1.0, and have certificates that they made themselves.
+	// Servers of those days speak TLS 1.0, exchange keys by RSA alone (MySQL 5.7 up to 5.7.27, which is built with yaSSL), and have
+	// certificates that they made themselves.
 	old := &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS10, InsecureSkipVerify: true} //nolint:gosec // see above
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		old.CipherSuites = append(old.CipherSuites, suite.ID)
+	}
 	for name := range u.Query() {
 		if name != "tls" {
 			return nil, fmt.Errorf("the address of MySQL takes the parameter tls alone, not %q", clip(name, 40))

@@ -1,14 +1,20 @@
 package importer_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"barong/internal/importer"
 
@@ -20,7 +26,8 @@ import (
 )
 
 // mysqlServer starts a server that speaks MySQL's protocol, with these tables in the database barong_production.
-func mysqlServer(t testing.TB, tables []table) string {
+// It speaks TLS where it is given how.
+func mysqlServer(t testing.TB, tables []table, secure ...*tls.Config) string {
 	t.Helper()
 	logrus.SetOutput(io.Discard) // the server's own log
 	database := memory.NewDatabase("barong_production")
@@ -75,7 +82,12 @@ func mysqlServer(t testing.TB, tables []table) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.NewServer(server.Config{Protocol: "tcp", Address: listener.Addr().String(), Listener: listener}, engine, gms.NewContext, memory.NewSessionBuilder(provider), nil)
+	config := server.Config{Protocol: "tcp", Address: listener.Addr().String(), Listener: listener}
+	mode := "false"
+	for _, c := range secure {
+		config.TLSConfig, config.RequireSecureTransport, mode = c, true, "preferred"
+	}
+	s, err := server.NewServer(config, engine, gms.NewContext, memory.NewSessionBuilder(provider), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +97,7 @@ func mysqlServer(t testing.TB, tables []table) string {
 		}
 	}()
 	t.Cleanup(func() { _ = s.Close() })
-	return fmt.Sprintf("mysql://root:hunter2@%s/barong_production?tls=false", listener.Addr())
+	return fmt.Sprintf("mysql://root:hunter2@%s/barong_production?tls=%s", listener.Addr(), mode)
 }
 
 // A running server gives what its dump gives.
@@ -126,5 +138,29 @@ func TestMySQL(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v, want %q without a password", name, err, c.want)
 		}
+	}
+}
+
+// The servers of the original's days offer TLS 1.0 and 1.1 with keys that are exchanged by RSA, and certificates of their own.
+func TestMySQLOfOldTLS(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, self, self, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := mysqlServer(t, invented(), &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}},
+		MinVersion:   tls.VersionTLS10, MaxVersion: tls.VersionTLS11, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_256_CBC_SHA},
+	})
+	report := bring(t, empty(t, "sqlite"), options(t, source))
+	if n := report.Rows["users"].Written; n != 4 {
+		t.Errorf("%d users came", n)
+	}
+	if _, err := importer.Open(t.Context(), options(t, strings.Replace(source, "preferred", "true", 1))); err == nil || !strings.Contains(err.Error(), "?tls=skip-verify") {
+		t.Errorf("with tls=true: %v", err)
 	}
 }
