@@ -511,6 +511,9 @@ func (w *world) browse(t *testing.T, stranger, c *client) {
 		r.URL.Query().Get("rd") != c.base+target {
 		t.Errorf("a browser: got %+v", r)
 	}
+	if r := stranger.call(t, "GET", "/", nil, page); r.Status != 200 || r.URL.Path != signin || r.URL.Query().Get("rd") != c.base+"/" {
+		t.Errorf("a browser at the address alone: got %+v", r)
+	}
 	w.service.take()
 	w.arrived(t, "a browser with a session", c.call(t, "GET", target, nil, page))
 	refused(t, "a form", stranger.call(t, "POST", account, nil, page), 401, "authz.missing_csrf_token")

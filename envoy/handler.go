@@ -284,9 +284,28 @@ func (h *Handler) Handle(ctx *fasthttp.RequestCtx) bool {
 	case AuthRequest:
 		h.AuthRequest(ctx)
 	default:
-		return turnAway(ctx, kind)
+		if kind != BarePrefix || !opensRoot(ctx, target) {
+			return turnAway(ctx, kind)
+		}
+		h.ExtAuthz(ctx, target[len(ExtAuthzPrefix):])
 	}
 	return true
+}
+
+// opensRoot reports that a browser asks Envoy for the address alone, whose check has no path behind the prefix. That is an
+// unknown route to programs, as it was in the original; a person would be left there, whom a check sends to the login page.
+func opensRoot(ctx *fasthttp.RequestCtx, target []byte) bool {
+	h := &ctx.Request.Header
+	if len(target) == len(ExtAuthzPrefix) || target[len(ExtAuthzPrefix)] != '/' || !h.IsGet() && !h.IsHead() {
+		return false
+	}
+	s := scan(h)
+	for s.next() {
+		if nameAccept.Is(s.name) && acceptsHTML(s.value) {
+			return true
+		}
+	}
+	return false
 }
 
 // turnAway answers a request that is no check here, unless a router may have it. It reports whether it answered.

@@ -169,6 +169,37 @@ func TestLoginLocation(t *testing.T) {
 	}
 }
 
+// The address alone, which has no path behind Envoy's prefix, is an unknown route to programs. Browsers are sent to the login
+// page as from every other gateway, and told what was refused when they are signed in.
+func TestLoginRoot(t *testing.T) {
+	const html = "Accept: text/html,*/*;q=0.8"
+	addr := checks(t, envoy.Options{Checker: says(noSession), LoginURL: "/signin"})
+	for _, test := range []struct {
+		method, target, accept string
+		status                 int
+		location               string
+	}{
+		{"GET", "/api/v2/auth/", html, 302, "/signin?rd=%2F"},
+		{"GET", "/api/v2/auth/?tab=1", html, 302, "/signin?rd=%2F%3Ftab%3D1"},
+		{"HEAD", "/api/v2/auth/", html, 302, "/signin?rd=%2F"},
+		{"GET", "/api/v2/auth", html, 404, ""},
+		{"GET", "/api/v2/auth?/", html, 404, ""},
+		{"GET", "/api/v2/auth/", "Accept: */*", 404, ""},
+		{"GET", "/api/v2/auth/", "Accept: text/html;q=0", 404, ""},
+		{"POST", "/api/v2/auth/", html, 404, ""},
+		{"GET", "/api/v2/auth//", html, 401, ""}, // of a path with two readings there is no address to return to
+	} {
+		got := do(t, addr, test.method, test.target, test.accept, "X-Forwarded-Proto: ftp")
+		if got.Status != test.status || got.Header.Get("Location") != test.location {
+			t.Errorf("%s %s, %s: got %+v", test.method, test.target, test.accept, got)
+		}
+	}
+	denied := authz.Decision{Status: 401, Code: "authz.invalid_permission", Credential: authz.Cookie}
+	if got := get(t, checks(t, envoy.Options{Checker: says(denied), LoginURL: "/signin"}), "/api/v2/auth/", html); got.Status != 401 || !strings.Contains(got.Body, denied.Code) {
+		t.Errorf("signed in: got %+v", got)
+	}
+}
+
 // ingress-nginx names the client's target by its address. Where both headers are there, they name one.
 func TestOriginalURL(t *testing.T) {
 	for _, test := range []struct {

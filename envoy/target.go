@@ -16,7 +16,7 @@ const (
 	ExtAuthz                  // /api/v2/auth/<path>: Envoy's HTTP ext_authz
 	ForwardAuth               // /api/v2/forward-auth
 	AuthRequest               // /api/v2/auth-request
-	BarePrefix                // /api/v2/auth or /api/v2/auth/ with no path behind it: an unknown route
+	BarePrefix                // /api/v2/auth or /api/v2/auth/ with no path behind it: an unknown route but to browsers
 	RefusedTarget             // not in origin form, or another spelling of a check's path
 )
 
