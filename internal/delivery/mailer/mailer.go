@@ -81,8 +81,8 @@ func (m *Mailer) Handle(ctx context.Context, d events.Delivery) error {
 	if err != nil {
 		return outbox.Permanent(err)
 	}
-	entries = slices.DeleteFunc(entries, func(e event) bool { return e.holds != nil && !e.holds(msg.event) })
-	if len(entries) == 0 || mailedAnyway(d, msg.event) {
+	first := slices.IndexFunc(entries, func(e event) bool { return e.holds == nil || e.holds(msg.event) })
+	if first < 0 || mailedAnyway(d, msg.event) {
 		m.o.Observe("ignored")
 		return nil
 	}
@@ -90,15 +90,11 @@ func (m *Mailer) Handle(ctx context.Context, d events.Delivery) error {
 		Kind: d.Key, ID: msg.id, Ends: msg.ends, UID: msg.uid, Email: msg.email,
 		Write: func(language string, data mail.Data) ([]mail.Message, error) {
 			data.Event = msg.event
-			var letters []mail.Message
-			for _, e := range entries {
-				letter, err := e.mail.Render(language, data)
-				if err != nil {
-					return nil, outbox.Permanent(err)
-				}
-				letters = append(letters, letter)
+			letter, err := entries[first].mail.Render(language, data)
+			if err != nil {
+				return nil, outbox.Permanent(err)
 			}
-			return letters, nil
+			return []mail.Message{letter}, nil
 		},
 	})
 	if err != nil {

@@ -573,3 +573,25 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// Of several entries for one event the first decides that holds: a message is worth one mail.
+func TestOneMailAMessage(t *testing.T) {
+	s := jwstest.New(t)
+	entry := func(subject, expression string) string {
+		return "- { key: beneficiary.created, exchange: peatio, expression: '" + expression + "', templates: { en: { subject: " + subject + " } } }\n"
+	}
+	config := parse(t, head(s)+entry("Other", `record.currency == "btc"`)+entry("First", `record.currency == "eth"`)+entry("Second", ""))
+	var subjects []string
+	now := time.Now()
+	m := New(Options{Config: config, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Notify: func(_ context.Context, n account.Notification) (string, error) {
+		letters, err := n.Write("en", mail.Data{Email: "ann@example.com"})
+		for _, l := range letters {
+			subjects = append(subjects, l.Subject)
+		}
+		return account.Notified, err
+	}})
+	err := m.Handle(t.Context(), events.Delivery{Exchange: exchange, Key: "beneficiary.created", Body: seal(t, s, "peatio", beneficiary(now, "IDA", "1"))})
+	if err != nil || !slices.Equal(subjects, []string{"First"}) {
+		t.Errorf("mailed %q, %v", subjects, err)
+	}
+}
