@@ -66,7 +66,9 @@ func newVault(address, token, app string, timeout time.Duration) (*vault, error)
 	case u.User != nil:
 		return nil, errors.New("the address of Vault holds a user: its token is given by itself")
 	}
-	return &vault{address: strings.TrimRight(u.String(), "/"), token: token, app: app, client: &http.Client{Timeout: timeout}}, nil
+	// Some write the address with the version of the API that every path begins with.
+	base := strings.TrimSuffix(strings.TrimRight(u.String(), "/"), "/v1")
+	return &vault{address: base, token: token, app: app, client: &http.Client{Timeout: timeout}}, nil
 }
 
 // A Bridge asks the original's Vault whether codes of second factors are right whose secret it does not tell. It is safe for

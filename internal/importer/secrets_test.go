@@ -60,7 +60,7 @@ func TestVaultThatFails(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	s, err := NewSecrets("", "", server.URL, "root", "barong")
+	s, err := NewSecrets("", "", server.URL+"/v1/", "root", "barong")
 	if err != nil {
 		t.Fatal(err)
 	}
