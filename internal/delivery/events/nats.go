@@ -181,8 +181,17 @@ func (p *NATSPublisher) Handle(ctx context.Context, _ string, payload []byte) er
 		// The stream drops what it has already, so that an event is in it once.
 		Header: nats.Header{"Nats-Msg-Id": {e.id}, "Nats-Expected-Stream": {p.o.Stream}},
 	}
-	err = p.link.publish(ctx, m)
-	if errors.Is(err, nats.ErrNoResponders) { // nobody takes the subject
+	first, cancel := context.WithTimeout(ctx, answerTime)
+	err = p.link.publish(first, m)
+	cancel()
+	missing := errors.Is(err, nats.ErrNoResponders) // nobody takes the subject
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		// Somebody who only listens takes it too, and never answers.
+		if missing = p.link.untaken(ctx, m.Subject); !missing {
+			err = p.link.publish(ctx, m) // the stream is slow, and has it once
+		}
+	}
+	if missing {
 		if err = p.link.create(ctx, p.o.Stream, p.o.Subject+".>"); err == nil {
 			p.o.Log.Info("a stream was made", "stream", p.o.Stream, "subjects", p.o.Subject+".>")
 			err = p.link.publish(ctx, m)
@@ -273,6 +282,9 @@ func (o *NATSOptions) connect(ctx context.Context) (*natsLink, error) {
 	}
 	return l, nil
 }
+
+// answerTime is how long a stream that is there may take to acknowledge before it is looked for.
+const answerTime = 3 * time.Second
 
 // dialTime is how long one server is waited for when a connection is made.
 const dialTime = 4 * time.Second
@@ -380,6 +392,21 @@ func (l *natsLink) publish(ctx context.Context, m *nats.Msg) error {
 		return natsError("publish (the subject is another stream's: name that one in BARONG_EVENT_API_NATS_STREAM)", err)
 	}
 	return natsError("publish", err)
+}
+
+// untaken reports that no stream takes a subject. It does not where that cannot be told: a user may have no right to ask.
+func (l *natsLink) untaken(ctx context.Context, subject string) bool {
+	text, err := json.Marshal(map[string]string{"subject": subject})
+	if err != nil {
+		return false
+	}
+	within, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var found struct {
+		Streams []string `json:"streams"`
+	}
+	err = l.ask(within, &nats.Msg{Subject: "$JS.API.STREAM.NAMES", Data: text}, &found)
+	return err == nil && len(found.Streams) == 0
 }
 
 // create makes a stream. That another replica has just made it is no error.

@@ -256,6 +256,26 @@ func TestNATSTwice(t *testing.T) {
 	}
 }
 
+// TestNATSListened: who listens without a stream is no stream: there is one after the first event.
+func TestNATSListened(t *testing.T) {
+	s := testkit.NATS(t, "")
+	j := js(t, s.URL)
+	if _, err := j.Conn().Subscribe("barong.events.>", func(*nats.Msg) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := natsPublisher(t, natsOptions(s.URL)).Handle(ctx, "", natsItems(t, "model.one")[0]); err != nil {
+		t.Fatal(err)
+	}
+	if got := subjects(stored(t, j)); !slices.Equal(got, []string{"model.one"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // TestNATSRefuses: what stands in the way is named, without secrets, and is no reason to give an event up unless it is the event.
 func TestNATSRefuses(t *testing.T) {
 	items := natsItems(t, "model.one")
