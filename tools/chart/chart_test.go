@@ -564,6 +564,7 @@ func TestRefuses(t *testing.T) {
 		`networkPolicy: {gateways: []}`:                                     "networkPolicy.gateways",
 		`{mode: inject, setup: {run: init}}`:                                "setup.run=init",
 		`ports: {check: 8080}`:                                              "taken by another",
+		`{mode: sidecar, sidecar: {gateway: {port: 8080}}}`:                 "taken by another",
 		`{files: {seeds.yml: ""}, existingFiles: a}`:                        "give one of them",
 	} {
 		values := map[string]any{}
@@ -579,6 +580,39 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := rendered(c, "1.29.0", merged(nil, least)); err != nil {
 		t.Errorf("an old cluster: %v", err)
+	}
+}
+
+// TestGatewayAsksWhom: each cluster of the gateway leads to its own, also where one has the port that another has by default, and
+// the API is where it is published.
+func TestGatewayAsksWhom(t *testing.T) {
+	c := load(t, folder)
+	least := valuesOf(t, filepath.Join(testkit.Root(t), folder, "ci", "minimal-values.yaml"))
+	for given, want := range map[string][]string{ // where it listens, and where the checks, the API and the service are
+		`ports: {http: 8090, check: 8080, ops: 9090}`: {"0.0.0.0:8000", "127.0.0.1:8080", "127.0.0.1:8090", "app:8080"},
+		`ports: {http: 8081, check: 8090}`:            {"0.0.0.0:8000", "127.0.0.1:8090", "127.0.0.1:8081", "app:8080"},
+		`{ports: {http: 8000, check: 8001}, sidecar: {gateway: {port: 8081, upstream: "127.0.0.1:8090"}}, settings: {BARONG_API_PREFIX: api/v3/auth}}`: {"0.0.0.0:8081", "127.0.0.1:8001", "127.0.0.1:8000", "127.0.0.1:8090", "/api/v3/auth/"},
+	} {
+		values := map[string]any{}
+		if err := yaml.UnmarshalStrict([]byte(given), &values); err != nil {
+			t.Fatal(err)
+		}
+		o := render(t, c, merged(merged(map[string]any{"mode": "sidecar"}, values), least))
+		text := ""
+		for _, m := range o.configMaps {
+			text += m.Data["gateway.yaml"]
+		}
+		var got []string
+		for _, m := range regexp.MustCompile(`address: ([a-z0-9.]+), port_value: (\d+)`).FindAllStringSubmatch(text, -1) {
+			got = append(got, m[1]+":"+m[2])
+		}
+		prefix := "/api/v2/barong/"
+		if len(want) > 4 {
+			prefix = want[4]
+		}
+		if !slices.Equal(got, want[:4]) || strings.Count(text, "match: { prefix: "+prefix) != 2 || !strings.Contains(text, "server_uri: { uri: http://"+want[1]+",") {
+			t.Errorf("%s: %v, want %v\n%s", given, got, want, text)
+		}
 	}
 }
 

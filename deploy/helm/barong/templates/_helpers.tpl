@@ -69,6 +69,11 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- end -}}
 {{- end }}
 
+{{/* Where the API is published, without slashes around it. */}}
+{{- define "barong.apiPrefix" -}}
+{{ get .Values.settings "BARONG_API_PREFIX" | default "api/v2/barong" | trimAll "/" }}
+{{- end }}
+
 {{/* What the gateway of a Pod needs to be told about its neighbours is the reference configuration with other names. */}}
 {{- define "barong.gatewayConfig" -}}
 {{- $gateway := .Values.sidecar.gateway -}}
@@ -78,13 +83,18 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- $place := "address: %s, port_value: %s }" -}}
 {{- $upstream := splitList ":" $gateway.upstream -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
-{{- $text = $text | replace (printf $place "127.0.0.1" "8000") (printf $place "0.0.0.0" (toString (int $gateway.port))) -}}
-{{- $text = $text | replace (printf $place "127.0.0.1" "8080") (printf $place "127.0.0.1" (toString (int .Values.ports.http))) -}}
-{{- $text = $text | replace (printf $place "127.0.0.1" "8081") (printf $place "127.0.0.1" (toString (int .Values.ports.check))) -}}
+{{- /* All are found before one is replaced: a port may be the one that another had. */ -}}
 {{- $text = $text | replace "http://127.0.0.1:8081" (printf "http://127.0.0.1:%d" (int .Values.ports.check)) -}}
+{{- range $port, $mark := dict "8000" "@gateway@" "8080" "@api@" "8081" "@checks@" "8090" "@upstream@" -}}
+{{- $text = $text | replace (printf $place "127.0.0.1" $port) $mark -}}
+{{- end -}}
+{{- $text = $text | replace "@gateway@" (printf $place "0.0.0.0" (toString (int $gateway.port))) -}}
+{{- $text = $text | replace "@api@" (printf $place "127.0.0.1" (toString (int .Values.ports.http))) -}}
+{{- $text = $text | replace "@checks@" (printf $place "127.0.0.1" (toString (int .Values.ports.check))) -}}
+{{- $text = $text | replace "@upstream@" (printf $place (first $upstream) (last $upstream)) -}}
+{{- $text = $text | replace "/api/v2/barong/" (printf "/%s/" (include "barong.apiPrefix" .)) -}}
 {{- $parts := splitList "- name: upstream\n    type: STATIC\n" $text -}}
 {{- $text = join "- name: upstream\n    type: STRICT_DNS\n" $parts -}}
-{{- $text = $text | replace (printf $place "127.0.0.1" "8090") (printf $place (first $upstream) (last $upstream)) -}}
 {{- if $gateway.trustedHops -}}
 {{- $text = $text | replace "use_remote_address: true\n" (printf "use_remote_address: true\n          xff_num_trusted_hops: %d\n" (int $gateway.trustedHops)) -}}
 {{- end -}}
@@ -139,6 +149,9 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- fail (printf "mode=%s: sidecars that start first and stop last need Kubernetes 1.30, this is %s" $v.mode .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- $ports := list -}}
+{{- if eq $v.mode "sidecar" -}}
+{{- $ports = list (int $v.sidecar.gateway.port) -}}
+{{- end -}}
 {{- range $name, $port := $v.ports -}}
 {{- if and $port (has (int $port) $ports) -}}
 {{- fail (printf "ports.%s: %d is taken by another" $name (int $port)) -}}
