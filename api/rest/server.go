@@ -283,7 +283,7 @@ func (s *Server) serve(rc *fasthttp.RequestCtx, r *Route) {
 	begin := time.Now()
 	limit := callTimeout
 	if r.MaxBody > DefaultMaxBody { // an upload, which may wait for another one, and for a slow client
-		limit += longest + bodyTime(rc)
+		limit += longest + listener.BodyTime(rc.Request.Header.ContentLength())
 	}
 	ctx, cancel := context.WithTimeout(s.Base, limit)
 	defer cancel()
@@ -341,7 +341,7 @@ func (s *Server) run(ctx context.Context, c *Call) error {
 		return err
 	}
 	if c.User != nil {
-		leave, err := enter(ctx, c, s.turnstiles[c.Route], c.User.ID, bodyTime(c.rc))
+		leave, err := enter(ctx, c, s.turnstiles[c.Route], c.User.ID, listener.BodyTime(c.rc.Request.Header.ContentLength()))
 		if err != nil {
 			return err
 		}
@@ -376,14 +376,6 @@ func enter(ctx context.Context, c *Call, gate *turnstile, who any, body time.Dur
 	}
 	_ = c.rc.SetReadDeadline(time.Now().Add(body)) // one that is gone fails when read
 	return leave, nil
-}
-
-// bodyTime is how long the body of a call may take from now on.
-func bodyTime(rc *fasthttp.RequestCtx) time.Duration {
-	if n := rc.Request.Header.ContentLength(); n >= 0 {
-		return listener.TransferTime(int64(n))
-	}
-	return listener.DefaultUploadTimeout
 }
 
 // Bounds of calls to Signed routes with large bodies, which stand in memory before it is known who sends them.

@@ -25,7 +25,7 @@ const (
 	DefaultConcurrency = 16 << 10
 	// DefaultReadTimeout counts from the first byte of a request to its last, so that nobody sends one forever.
 	DefaultReadTimeout = 10 * time.Second
-	// DefaultUploadTimeout replaces it for bodies that do not say how long they are. Long ones have their TransferTime.
+	// DefaultUploadTimeout replaces it for bodies that do not say how long they are. Long ones have their BodyTime.
 	DefaultUploadTimeout = time.Minute
 	// DefaultIdleTimeout is longer than gateways keep unused connections (nginx 60 s, Traefik 90 s, Caddy 120 s): the
 	// side that sends the next request must be the one that closes, or that request is lost.
@@ -38,7 +38,7 @@ const (
 	// network is bad.
 	slowestRate     = 32 << 10
 	transferGrace   = 15 * time.Second
-	longestTransfer = 10 * time.Minute
+	longestBodyTime = 10 * time.Minute
 
 	// shortBody is the length in bytes up to which a body has to arrive within the read timeout: at the slowest rate it does.
 	shortBody = 256 << 10
@@ -46,7 +46,16 @@ const (
 
 // TransferTime is how long a client may take to send or to take so many bytes.
 func TransferTime(n int64) time.Duration {
-	return min(transferGrace+time.Duration(n/slowestRate)*time.Second, longestTransfer)
+	return transferGrace + time.Duration(n/slowestRate)*time.Second
+}
+
+// BodyTime is how long a body may take to arrive of which its client says that it has so many bytes, whatever that is; negative
+// where it does not say.
+func BodyTime(n int) time.Duration {
+	if n < 0 {
+		return DefaultUploadTimeout
+	}
+	return min(TransferTime(min(int64(n), 1<<30)), longestBodyTime)
 }
 
 // What fasthttp says where there is no Content-Length.
@@ -123,10 +132,8 @@ func New(handler fasthttp.RequestHandler, o Options) *Server {
 			switch n := h.ContentLength(); {
 			case n == 0:
 				h.SetContentLength(noBody) // Envoy's checks say so; a stream of no bytes costs an allocation
-			case n > shortBody:
-				c.ReadTimeout = max(o.ReadTimeout, TransferTime(int64(n)))
-			case n == chunkedBody:
-				c.ReadTimeout = max(o.ReadTimeout, DefaultUploadTimeout)
+			case n > shortBody || n == chunkedBody:
+				c.ReadTimeout = max(o.ReadTimeout, BodyTime(n))
 			}
 			if h.ContentLength() > 0 {
 				hideLength(h)

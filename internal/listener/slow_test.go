@@ -3,6 +3,7 @@ package listener_test
 import (
 	"bytes"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"testing"
@@ -63,13 +64,17 @@ func TestSlowBodies(t *testing.T) {
 	}
 }
 
-// Ten megabytes have more than five minutes, and nothing has more than ten.
+// Ten megabytes have more than five minutes. No body has more than ten, whatever its client says; an answer has what its length needs.
 func TestTransferTime(t *testing.T) {
-	for n, want := range map[int64]time.Duration{
+	for n, want := range map[int]time.Duration{
 		0: 15 * time.Second, 900_000: 42 * time.Second, 10 << 20: 335 * time.Second, 1 << 40: 10 * time.Minute,
+		math.MaxInt: 10 * time.Minute, -1: time.Minute,
 	} {
-		if got := listener.TransferTime(n); got != want {
-			t.Errorf("%d bytes: %s, want %s", n, got, want)
+		if got := listener.BodyTime(n); got != want {
+			t.Errorf("a body of %d bytes: %s, want %s", n, got, want)
 		}
+	}
+	if got, want := listener.TransferTime(100<<20), 3215*time.Second; got != want {
+		t.Errorf("an answer of 100 MiB: %s, want %s", got, want)
 	}
 }
