@@ -17,8 +17,8 @@ type Notification struct {
 	Ends time.Time // when it is accepted no longer
 	// UID is who it is about. Without it, it is whoever has Email now.
 	UID, Email string
-	// Write writes the mails to the user, in a language: d has what is known of them.
-	Write func(language string, d mail.Data) ([]mail.Message, error)
+	// Write writes the mail to the user, in a language: d has what is known of them.
+	Write func(language string, d mail.Data) (mail.Message, error)
 }
 
 // How a notification ended.
@@ -29,7 +29,7 @@ const (
 	Unconfirmed = "unconfirmed" // the user's address is not confirmed, see Unit.mail
 )
 
-// Notify queues the mails of a notification, once: that it was told is noted in the same transaction. It returns how that
+// Notify queues the mail of a notification, once: that it was told is noted in the same transaction. It returns how that
 // ended.
 func (s *Service) Notify(ctx context.Context, n Notification) (outcome string, err error) {
 	err = s.Update(ctx, func(ctx context.Context, u *Unit) error {
@@ -65,16 +65,14 @@ func (u *Unit) notify(ctx context.Context, n Notification) (string, error) {
 		return Unconfirmed, nil
 	}
 	language := u.s.mailLanguage(user)
-	letters, err := n.Write(language, mail.Data{Email: user.Email, User: map[string]string{
+	letter, err := n.Write(language, mail.Data{Email: user.Email, User: map[string]string{
 		"uid": user.UID, "role": user.Role, "level": strconv.Itoa(user.Level), "state": user.State, "language": language,
 	}})
 	if err != nil {
 		return "", err
 	}
-	for _, letter := range letters {
-		if err := mail.Enqueue(ctx, u.Tx, letter); err != nil {
-			return "", err
-		}
+	if err := mail.Enqueue(ctx, u.Tx, letter); err != nil {
+		return "", err
 	}
 	return Notified, nil
 }

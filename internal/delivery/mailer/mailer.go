@@ -88,13 +88,13 @@ func (m *Mailer) Handle(ctx context.Context, d events.Delivery) error {
 	}
 	outcome, err := m.o.Notify(ctx, account.Notification{
 		Kind: d.Key, ID: msg.id, Ends: msg.ends, UID: msg.uid, Email: msg.email,
-		Write: func(language string, data mail.Data) ([]mail.Message, error) {
+		Write: func(language string, data mail.Data) (mail.Message, error) {
 			data.Event = msg.event
 			letter, err := entries[first].mail.Render(language, data)
 			if err != nil {
-				return nil, outbox.Permanent(err)
+				return mail.Message{}, outbox.Permanent(err)
 			}
-			return []mail.Message{letter}, nil
+			return letter, nil
 		},
 	})
 	if err != nil {

@@ -584,10 +584,8 @@ func TestOneMailAMessage(t *testing.T) {
 	var subjects []string
 	now := time.Now()
 	m := New(Options{Config: config, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Notify: func(_ context.Context, n account.Notification) (string, error) {
-		letters, err := n.Write("en", mail.Data{Email: "ann@example.com"})
-		for _, l := range letters {
-			subjects = append(subjects, l.Subject)
-		}
+		letter, err := n.Write("en", mail.Data{Email: "ann@example.com"})
+		subjects = append(subjects, letter.Subject)
 		return account.Notified, err
 	}})
 	err := m.Handle(t.Context(), events.Delivery{Exchange: exchange, Key: "beneficiary.created", Body: seal(t, s, "peatio", beneficiary(now, "IDA", "1"))})
