@@ -43,8 +43,8 @@ func (f folder) put(ctx context.Context, key, _ string, content Content) (err er
 	}
 	defer func() {
 		if err != nil {
-			_ = file.Close() // the error that brought us here is the one to tell
-			_ = os.Remove(file.Name())
+			_ = file.Close()           // the error that brought us here is the one to tell
+			_ = os.Remove(file.Name()) // likewise
 		}
 	}()
 	if _, err := io.Copy(file, io.NewSectionReader(content, 0, content.Size())); err != nil {

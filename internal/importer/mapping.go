@@ -413,13 +413,10 @@ func (m *mapper) apiKey(r *row, id int64) error {
 	return m.emit(k)
 }
 
-// inactive is the state of an API key that must not be used.
-const inactive = "inactive"
-
 // keyless turns off an API key whose secret nobody knows, and notes that.
 func keyless(report *Report, k *db.APIKey) {
 	report.add("apikey_without_secret", k.KID)
-	k.State = inactive
+	k.State = "inactive"
 	if k.Secret == "" {
 		var random [16]byte
 		rand.Read(random[:])
